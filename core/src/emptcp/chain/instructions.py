@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BPF instructions as numbers, and an assembler with labels.
+
+An instruction is the kernel's ``struct bpf_insn``: opcode, destination and source register, 16-bit
+offset, 32-bit immediate (Documentation/bpf/standardization/instruction-set.rst). ``ld_imm64`` takes
+two slots here as there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = range(11)
+
+LD_IMM64 = 0x18
+CALL = 0x85
+EXIT = 0x95
+JA = 0x05
+JEQ_IMM = 0x15
+JNE_IMM = 0x55
+JGT_IMM = 0x25
+JSET_IMM = 0x45
+JEQ32_IMM = 0x16
+JNE32_IMM = 0x56
+MOV64_REG = 0xBF
+MOV64_IMM = 0xB7
+ADD64_REG = 0x0F
+ADD64_IMM = 0x07
+AND64_IMM = 0x57
+MUL64_IMM = 0x27
+LSH64_IMM = 0x67
+SUB64_REG = 0x1F
+LDX_DW, LDX_W, LDX_H, LDX_B = 0x79, 0x61, 0x69, 0x71
+STX_DW, STX_W, STX_H, STX_B = 0x7B, 0x63, 0x6B, 0x73
+ST_DW, ST_W, ST_B = 0x7A, 0x62, 0x72
+
+PSEUDO_MAP_FD = 1
+PSEUDO_MAP_VALUE = 2
+PSEUDO_CALL = 1
+PSEUDO_FUNC = 4
+
+CLASS_MASK, JMP, JMP32 = 0x07, 0x05, 0x06
+LDX_CLASS, ST_CLASS, STX_CLASS = 0x01, 0x02, 0x03
+JUMP_REACH = 32767
+"""Instructions that the 16-bit offset of a jump spans."""
+
+_FORM = struct.Struct("<BBhi")
+
+
+class Instruction(NamedTuple):
+    """One slot. ``imm`` is signed; the upper half of an ``ld_imm64`` has opcode 0."""
+
+    op: int
+    dst: int = 0
+    src: int = 0
+    off: int = 0
+    imm: int = 0
+
+    def encode(self) -> bytes:
+        """Return the eight bytes the kernel reads."""
+        return _FORM.pack(self.op, self.src << 4 | self.dst, self.off, self.imm)
+
+
+def decode(code: bytes) -> list[Instruction]:
+    """Split bytecode (a multiple of eight bytes) into instructions."""
+    return [Instruction(op, regs & 0xF, regs >> 4, off, imm) for op, regs, off, imm in _FORM.iter_unpack(code)]
+
+
+def encode(code: Iterable[Instruction]) -> bytes:
+    """Return the bytecode of a sequence of instructions."""
+    return b"".join(instruction.encode() for instruction in code)
+
+
+def is_jump(instruction: Instruction) -> bool:
+    """Tell whether the offset field is a jump's distance (calls and exits have none)."""
+    return instruction.op & CLASS_MASK in (JMP, JMP32) and instruction.op not in (CALL, EXIT)
+
+
+def is_subprogram_call(instruction: Instruction) -> bool:
+    """Tell whether the immediate is the distance to a BPF function."""
+    return instruction.op == CALL and instruction.src == PSEUDO_CALL
+
+
+def is_function_address(instruction: Instruction) -> bool:
+    """Tell whether this ``ld_imm64`` loads the address of a BPF function (a callback)."""
+    return instruction.op == LD_IMM64 and instruction.src == PSEUDO_FUNC
+
+
+def stack_depth(code: Iterable[Instruction]) -> int:
+    """Return the bytes of stack that one function uses, from its accesses relative to r10.
+
+    Follows copies of r10 in program order, which is how clang forms stack addresses.
+    """
+    below: dict[int, int] = {R10: 0}
+    deepest = 0
+    for instruction in code:
+        deepest = max(deepest, _accessed(instruction, below))
+        _follow(instruction, below)
+        deepest = max(deepest, -min(below.values()))
+    return (deepest + 7) & ~7
+
+
+def _accessed(instruction: Instruction, below: dict[int, int]) -> int:
+    kind = instruction.op & CLASS_MASK
+    base = instruction.src if kind == LDX_CLASS else instruction.dst
+    if kind not in (LDX_CLASS, ST_CLASS, STX_CLASS) or base not in below:
+        return 0
+    return -(below[base] + instruction.off)
+
+
+def _follow(instruction: Instruction, below: dict[int, int]) -> None:
+    op, dst = instruction.op, instruction.dst
+    if op == MOV64_REG and instruction.src in below:
+        below[dst] = below[instruction.src]
+    elif op == ADD64_IMM and dst in below:
+        below[dst] += instruction.imm
+    elif op & CLASS_MASK in (0x07, 0x04, LDX_CLASS, 0x00) and dst != R10:
+        below.pop(dst, None)
+
+
+class Assembler:
+    """A growing list of instructions with named places.
+
+    Jumps to labels are resolved by :meth:`finish`, which raises ``OverflowError`` with the label's name
+    when one is farther than :data:`JUMP_REACH`.
+    """
+
+    def __init__(self) -> None:
+        self.code: list[Instruction] = []
+        self._labels: dict[str, int] = {}
+        self._jumps: list[tuple[int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self.code)
+
+    def emit(self, op: int, dst: int = 0, src: int = 0, off: int = 0, imm: int = 0) -> None:
+        """Append one instruction."""
+        self.code.append(Instruction(op, dst, src, off, imm))
+
+    def label(self, name: str) -> None:
+        """Give the next instruction a name; each name is given once."""
+        if name in self._labels:
+            raise ValueError(f"label {name} is given twice")
+        self._labels[name] = len(self.code)
+
+    def jump(self, name: str, op: int = JA, dst: int = 0, imm: int = 0) -> None:
+        """Append a jump, conditional unless ``op`` is ``JA``, to a label given before or later."""
+        self._jumps.append((len(self.code), name))
+        self.emit(op, dst, imm=imm)
+
+    def load_map(self, dst: int, fd: int) -> None:
+        """Append ``dst = map`` for a helper's argument."""
+        self.emit(LD_IMM64, dst, PSEUDO_MAP_FD, imm=fd)
+        self.emit(0)
+
+    def load_map_value(self, dst: int, fd: int, offset: int) -> None:
+        """Append ``dst = address of offset in the only value of an array map``."""
+        self.emit(LD_IMM64, dst, PSEUDO_MAP_VALUE, imm=fd)
+        self.emit(0, imm=offset)
+
+    def finish(self) -> list[Instruction]:
+        """Resolve the jumps and return the code."""
+        for place, name in self._jumps:
+            distance = self._labels[name] - place - 1
+            if abs(distance) > JUMP_REACH:
+                raise OverflowError(name)
+            self.code[place] = self.code[place]._replace(off=distance)
+        return self.code
