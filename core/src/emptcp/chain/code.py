@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A fragment's final code: instructions cut into functions, with the source lines they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from emptcp.chain.instructions import Instruction, stack_depth
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """The C line that an instruction begins; ``offset`` counts from the code's first instruction."""
+
+    offset: int
+    file: str
+    text: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Function:
+    """One BPF function of a fragment, ``start`` included, ``end`` excluded."""
+
+    name: str
+    start: int
+    end: int
+    arguments: int
+    is_global: bool
+
+
+@dataclass(frozen=True)
+class Code:
+    """A fragment after relocation. ``functions[0]`` is its body, the others are subprograms."""
+
+    instructions: tuple[Instruction, ...]
+    functions: tuple[Function, ...]
+    lines: tuple[SourceLine, ...]
+
+    @property
+    def body(self) -> Sequence[Instruction]:
+        """The instructions of the fragment itself."""
+        return self.instructions[: self.functions[0].end]
+
+    @cached_property
+    def stack(self) -> int:
+        """Bytes of stack of the body, and of the deepest subprogram it may call."""
+        rest = (self.function_stack(f) for f in self.functions[1:])
+        return self.function_stack(self.functions[0]) + max(rest, default=0)
+
+    @cached_property
+    def body_stack(self) -> int:
+        """Bytes of stack of the body alone."""
+        return self.function_stack(self.functions[0])
+
+    def function_stack(self, function: Function) -> int:
+        """Bytes of stack that one function uses."""
+        return stack_depth(self.instructions[function.start : function.end])
+
+    def function_at(self, offset: int) -> int:
+        """Return the index of the function that starts at ``offset``."""
+        return next(n for n, function in enumerate(self.functions) if function.start == offset)
+
+    def lines_between(self, start: int, end: int) -> list[SourceLine]:
+        """Return the lines of instructions ``start`` to ``end`` (excluded)."""
+        return [line for line in self.lines if start <= line.offset < end]

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a program's parameters stand in its one-value parameter map.
+
+The value starts with core's parse configuration (``struct emptcp_parse_config``, 16 bytes kept for it).
+A stage's struct of up to eight bytes has one aligned slot and is written by one store. A larger one
+has an index and two slots: the unused slot is written first, then the index flips, so that no packet
+sees half a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+CONFIG_SIZE = 16
+ATOMIC = 8
+
+
+def _aligned(size: int) -> int:
+    return (size + 7) & ~7
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A stage's place: ``offset`` in bytes, ``size`` of its struct. ``flips`` when it has two sides."""
+
+    offset: int
+    size: int
+
+    @property
+    def flips(self) -> bool:
+        """Whether the struct is too large for one store."""
+        return self.size > ATOMIC
+
+    @property
+    def stride(self) -> int:
+        """Bytes between the two sides."""
+        return _aligned(self.size)
+
+    @property
+    def first_side(self) -> int:
+        """Offset of side 0; the index, if there is one, stands at :attr:`offset`."""
+        return self.offset + (8 if self.flips else 0)
+
+    @property
+    def end(self) -> int:
+        """First byte after the slot."""
+        return self.first_side + self.stride * (2 if self.flips else 1)
+
+
+def slots(sizes: Iterable[int]) -> tuple[list[Slot | None], int]:
+    """Place structs of the given sizes (0: a stage without parameters); return slots and the total size."""
+    placed: list[Slot | None] = []
+    offset = CONFIG_SIZE
+    for size in sizes:
+        slot = Slot(offset, size) if size else None
+        placed.append(slot)
+        offset = slot.end if slot else offset
+    return placed, offset
+
+
+def read(value: bytes | memoryview, slot: Slot) -> bytes:
+    """Return the struct in force."""
+    side = value[slot.offset] & 1 if slot.flips else 0
+    start = slot.first_side + side * slot.stride
+    return bytes(value[start : start + slot.size])
+
+
+def fill(value: bytearray, slot: Slot, packed: bytes) -> None:
+    """Write a stage's struct into a parameter value that no program uses yet."""
+    value[slot.first_side : slot.first_side + len(packed)] = packed
+
+
+def change(words: memoryview, slot: Slot, packed: bytes) -> None:
+    """Put a new struct in force in a live parameter map.
+
+    ``words`` is the mapped value as a memoryview of format ``Q``: each item is stored at once.
+    """
+    padded = packed.ljust(slot.stride, b"\0")
+    side = 1 - (words[slot.offset // 8] & 1) if slot.flips else 0
+    start = (slot.first_side + side * slot.stride) // 8
+    for n in range(slot.stride // 8):
+        words[start + n] = int.from_bytes(padded[8 * n : 8 * n + 8], "little")
+    if slot.flips:
+        words[slot.offset // 8] = side

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan: policies flattened into stages with next-if-match and next-if-not.
+
+A plan is pure data made from bound policies. Both engines execute it: ``fused`` turns the edges into
+jumps, ``tail`` into chain-context entries (paper, section IV-A, Fig. 4). Evaluation order is the
+order in which the operator wrote the expression, with short circuit: a stage that cannot change the
+outcome any more is not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from emptcp.chain import reasons
+from emptcp.errors import EmptcpError
+from emptcp.policy import model
+
+END = -1
+"""Edge of a step that leads out of its policy."""
+
+COUNTER_BYTES = 8 * (8 + reasons.SLOTS)
+"""Size of one stage's counters; see :mod:`emptcp.chain.counters`."""
+
+CHUNK_STAGES = 127
+"""Stages whose counters share one per-CPU value (the kernel bounds it at 32 KiB)."""
+
+PARSE_OPTIONS, PARSE_KEY = 1, 2
+"""``emptcp_parse_config.needs``."""
+
+
+class Declared(Protocol):
+    """What the plan reads of a stage's type; :class:`emptcp.plugins.catalog.StageType` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def plugin(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class FragmentRef:
+    """Where a fragment is: the plugin, its object file, the section's name without the back-end."""
+
+    plugin: str
+    object: str
+    name: str
+    state_size: int = 0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A selector or an actor in its place, bound to its fragment and its packed parameters.
+
+    ``id`` is the operator's label, or the stage's name, with ``#2``, ``#3`` for repeats within the policy.
+    """
+
+    id: str
+    kind: str
+    name: str
+    text: str
+    fragment: FragmentRef
+    parameters: bytes
+    reads: frozenset[str] = frozenset()
+    plain_tcp: bool = False
+    companions: tuple[tuple[str, FragmentRef], ...] = ()
+
+
+@dataclass(frozen=True)
+class BoundPolicy:
+    """A policy whose stages are bound: what it selects (``None``: everything) and its chain."""
+
+    table: str
+    name: str
+    when: model.Expression | None
+    selectors: tuple[Stage, ...]
+    actors: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage in the flattened chain.
+
+    ``if_match`` and ``if_not`` are indices into the plan's steps or :data:`END`. An actor's ``NEXT``
+    follows ``if_match``; its other verdicts leave the chain.
+    """
+
+    index: int
+    policy: int
+    stage: Stage
+    if_match: int
+    if_not: int
+
+
+@dataclass(frozen=True)
+class PlannedPolicy:
+    """A policy's span of steps: ``first`` to ``last`` inclusive."""
+
+    table: str
+    name: str
+    first: int
+    last: int
+    plain_tcp: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that one program on one hook of one device does."""
+
+    hook: str
+    policies: tuple[PlannedPolicy, ...]
+    steps: tuple[Step, ...]
+    companions: tuple[FragmentRef, ...]
+    needs: int
+    flow: bool
+
+    @property
+    def fragments(self) -> tuple[FragmentRef, ...]:
+        """Every fragment once, in order of first use."""
+        used = [*self.companions, *(step.stage.fragment for step in self.steps)]
+        return tuple(dict.fromkeys(used))
+
+
+def plan(hook: str, policies: Sequence[BoundPolicy], companions: Iterable[FragmentRef] = ()) -> Plan:
+    """Flatten ``policies``, in order, into a plan for ``hook``.
+
+    ``companions`` are the fragments that actors on any hook want run here before the policies.
+    """
+    steps: list[Step] = []
+    spans: list[PlannedPolicy] = []
+    for number, policy in enumerate(policies):
+        first = len(steps)
+        steps += _flatten(number, first, policy)
+        plain = any(stage.plain_tcp for stage in policy.selectors)
+        spans.append(PlannedPolicy(policy.table, policy.name, first, len(steps) - 1, plain))
+    extra = tuple(dict.fromkeys(companions))
+    stages = [step.stage for step in steps]
+    flow = any(f.state_size for f in extra) or any(s.fragment.state_size for s in stages)
+    reads = {word for stage in stages for word in stage.reads}
+    needs = PARSE_OPTIONS | (PARSE_KEY if flow or "key" in reads else 0)
+    return Plan(hook, tuple(spans), tuple(steps), extra, needs, flow)
+
+
+def companions_for(hook: str, policies: Iterable[BoundPolicy]) -> tuple[FragmentRef, ...]:
+    """Return the companions that the actors of ``policies`` (on any hook of a device) want on ``hook``."""
+    wanted = (
+        fragment
+        for policy in policies
+        for stage in policy.actors
+        for where, fragment in stage.companions
+        if where == hook
+    )
+    return tuple(dict.fromkeys(wanted))
+
+
+def _flatten(number: int, first: int, policy: BoundPolicy) -> Iterator[Step]:
+    """Yield the policy's steps: the selectors by short circuit, then the chain."""
+    if not policy.actors:
+        raise EmptcpError(f"policy '{policy.name}' has an empty chain", fix="Put at least one actor into do = [..].")
+    chain = first + len(policy.selectors)
+    edges = _edges(policy.when, first, chain) if policy.when is not None else []
+    for stage, (index, if_match, if_not) in zip(policy.selectors, edges, strict=True):
+        yield Step(index, number, stage, if_match, if_not)
+    for offset, stage in enumerate(policy.actors):
+        following = chain + offset + 1 if offset + 1 < len(policy.actors) else END
+        yield Step(chain + offset, number, stage, following, following)
+
+
+def _edges(expression: model.Expression, first: int, on_true: int) -> list[tuple[int, int, int]]:
+    """Return ``(index, if_match, if_not)`` per leaf, in the order of :func:`leaves`."""
+    found: list[tuple[int, int, int]] = []
+
+    def walk(node: model.Expression, start: int, yes: int, no: int) -> int:
+        """Place ``node`` at ``start``; return the index after its last leaf."""
+        if isinstance(node, model.Not):
+            return walk(node.child, start, no, yes)
+        if isinstance(node, model.And | model.Or):
+            for child in node.children[:-1]:
+                after = start + sum(1 for _ in leaves(child))
+                start = walk(child, start, *((after, no) if isinstance(node, model.And) else (yes, after)))
+            return walk(node.children[-1], start, yes, no)
+        found.append((start, yes, no))
+        return start + 1
+
+    walk(expression, first, on_true, END)
+    return found
+
+
+def leaves(expression: model.Expression | None) -> Iterator[model.Select | model.InSet]:
+    """Yield the selectors of an expression, left to right: the order of their stages."""
+    if isinstance(expression, model.And | model.Or):
+        for child in expression.children:
+            yield from leaves(child)
+    elif isinstance(expression, model.Not):
+        yield from leaves(expression.child)
+    elif expression is not None:
+        yield expression
