@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from emptcp.chain import reasons
 from emptcp.errors import EmptcpError
@@ -28,15 +27,6 @@ CHUNK_STAGES = 127
 
 PARSE_OPTIONS, PARSE_KEY = 1, 2
 """``emptcp_parse_config.needs``."""
-
-
-class Declared(Protocol):
-    """What the plan reads of a stage's type; :class:`emptcp.plugins.catalog.StageType` is one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def plugin(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -156,8 +146,12 @@ def companions_for(hook: str, policies: Iterable[BoundPolicy]) -> tuple[Fragment
 
 def _flatten(number: int, first: int, policy: BoundPolicy) -> Iterator[Step]:
     """Yield the policy's steps: the selectors by short circuit, then the chain."""
-    if not policy.actors:
-        raise EmptcpError(f"policy '{policy.name}' has an empty chain", fix="Put at least one actor into do = [..].")
+    count = len(policy.selectors) + len(policy.actors)
+    if count > CHUNK_STAGES:
+        raise EmptcpError(
+            f"policy '{policy.name}' has {count} stages, more than the {CHUNK_STAGES} one policy may have",
+            fix="Split it into several policies.",
+        )
     chain = first + len(policy.selectors)
     edges = _edges(policy.when, first, chain) if policy.when is not None else []
     for stage, (index, if_match, if_not) in zip(policy.selectors, edges, strict=True):
@@ -168,7 +162,7 @@ def _flatten(number: int, first: int, policy: BoundPolicy) -> Iterator[Step]:
 
 
 def _edges(expression: model.Expression, first: int, on_true: int) -> list[tuple[int, int, int]]:
-    """Return ``(index, if_match, if_not)`` per leaf, in the order of :func:`leaves`."""
+    """Return ``(index, if_match, if_not)`` per leaf, in the order of :func:`emptcp.policy.model.leaves`."""
     found: list[tuple[int, int, int]] = []
 
     def walk(node: model.Expression, start: int, yes: int, no: int) -> int:
@@ -177,7 +171,7 @@ def _edges(expression: model.Expression, first: int, on_true: int) -> list[tuple
             return walk(node.child, start, no, yes)
         if isinstance(node, model.And | model.Or):
             for child in node.children[:-1]:
-                after = start + sum(1 for _ in leaves(child))
+                after = start + sum(1 for _ in model.leaves(child))
                 start = walk(child, start, *((after, no) if isinstance(node, model.And) else (yes, after)))
             return walk(node.children[-1], start, yes, no)
         found.append((start, yes, no))
@@ -186,13 +180,3 @@ def _edges(expression: model.Expression, first: int, on_true: int) -> list[tuple
     walk(expression, first, on_true, END)
     return found
 
-
-def leaves(expression: model.Expression | None) -> Iterator[model.Select | model.InSet]:
-    """Yield the selectors of an expression, left to right: the order of their stages."""
-    if isinstance(expression, model.And | model.Or):
-        for child in expression.children:
-            yield from leaves(child)
-    elif isinstance(expression, model.Not):
-        yield from leaves(expression.child)
-    elif expression is not None:
-        yield expression

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a running program says of itself: policies, stages, and where their counters and parameters are.
+
+Core puts a description into a small map that the program refers to. Whoever holds the program holds its
+description, so `list`, `tune` and the next `apply` read what is in force from the kernel itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from emptcp.chain.layout import Slot
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One running stage. ``text`` is how a file would say it; ``plugin`` is ``distribution:name``."""
+
+    id: str
+    kind: str
+    plugin: str
+    name: str
+    text: str
+    counter: int
+    offset: int = 0
+    size: int = 0
+
+    @property
+    def slot(self) -> Slot | None:
+        """Where its parameters stand; ``None`` when it has none."""
+        return Slot(self.offset, self.size) if self.size else None
+
+
+@dataclass(frozen=True)
+class PolicyRecord:
+    """One running policy. ``source`` is its model as plain data, enough to build it again."""
+
+    table: str
+    name: str
+    when: str
+    stages: tuple[StageRecord, ...]
+    source: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Description:
+    """One running program. ``reason`` says why it got its back-end."""
+
+    hook: str
+    backend: str
+    reason: str
+    device: str
+    ifindex: int
+    netns: str
+    cookie: int
+    policies: tuple[PolicyRecord, ...] = ()
+    companions: tuple[str, ...] = ()
+    state_slots: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """Return the bytes kept in the description map."""
+        return zlib.compress(json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}).encode())
+
+    @classmethod
+    def decode(cls, value: bytes) -> Description:
+        """Read a description map's value (padded with zeros at its end)."""
+        data = json.loads(zlib.decompressobj().decompress(value))
+        data.pop("schema")
+        data["policies"] = tuple(_policy(entry) for entry in data["policies"])
+        data["companions"] = tuple(data["companions"])
+        return cls(**data)
+
+    def stages(self) -> dict[str, StageRecord]:
+        """Return every stage by ``table/policy/stage``."""
+        return {f"{p.table}/{p.name}/{s.id}": s for p in self.policies for s in p.stages}
+
+
+def _policy(data: dict[str, Any]) -> PolicyRecord:
+    data["stages"] = tuple(StageRecord(**stage) for stage in data["stages"])
+    return PolicyRecord(**data)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where emptcp's state stands: the pin tree in a BPF file system, and the run folder beside it.
+
+::
+
+    <bpffs>/emptcp/v1/packet_<hook>_<back-end>         the parsed packet, one map for all programs of a kind
+    <bpffs>/emptcp/v1/maps/<plugin>/<map>              a plugin's maps, shared by all programs that name them
+    <bpffs>/emptcp/v1/<netns cookie>/flows             the flow table of a network namespace
+    <bpffs>/emptcp/v1/<netns cookie>/<hook>/<ifindex>/ one program: `link`, or `program` where the hook has no links
+
+Everything about a program is reached from its pin: its maps by their ids, among them the description of
+what it runs. So there is no second record that could disagree with the kernel after a crash.
+
+The tree lies in emptcp's own mount ``/run/emptcp/bpf`` if there is one, else in ``/sys/fs/bpf``, else the own
+mount is made. All of it as the first process sees it: a shell in ``ip netns exec`` has another /sys, and a
+mount made there would end with it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from emptcp.errors import EmptcpError
+from emptcp.pybpf.descriptor import is_bpffs
+
+VERSION = "v1"
+
+
+def run_folder() -> Path:
+    """Return the folder of locks, journal and tables: ``EMPTCP_RUN`` or ``/run/emptcp``."""
+    return Path(os.environ.get("EMPTCP_RUN", "/run/emptcp"))
+
+
+def make_run_folder() -> Path:
+    """Create the run folder, readable by root alone."""
+    folder = run_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+@dataclass(frozen=True, order=True)
+class Location:
+    """Where one program sits: a network namespace, a hook and a device."""
+
+    cookie: int
+    hook: str
+    ifindex: int
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The pin tree below ``root`` (``<bpffs>/emptcp/v1``)."""
+
+    root: Path
+
+    def packet(self, hook: str, backend: str) -> Path:
+        """Return the pin of the parsed-packet map of a hook and back-end."""
+        return self.root / f"packet_{hook}_{backend}"
+
+    def plugin_map(self, plugin: str, name: str) -> Path:
+        """Return the pin of a plugin's map."""
+        return self.root / "maps" / plugin / name
+
+    def flows(self, cookie: int) -> Path:
+        """Return the pin of a namespace's flow table."""
+        return self.root / str(cookie) / "flows"
+
+    def folder(self, location: Location) -> Path:
+        """Return the folder of one program's pins."""
+        return self.root / str(location.cookie) / location.hook / str(location.ifindex)
+
+    def locations(self) -> Iterator[Location]:
+        """Yield every location that has a folder, in a fixed order."""
+        found = []
+        for path in self.root.glob("[0-9]*/[a-z]*/[0-9]*"):
+            cookie, hook, ifindex = path.parts[-3:]
+            found.append(Location(int(cookie), hook, int(ifindex)))
+        yield from sorted(found)
+
+    def make(self, folder: Path) -> Path:
+        """Create a folder of the tree, mode 0700."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def prune(self) -> None:
+        """Remove folders that hold nothing, and the shared maps once no program is left."""
+        if not any(self.locations()):
+            for path in [*self.root.glob("packet_*"), *self.root.glob("maps/*/*"), *self.root.glob("*/flows")]:
+                path.unlink(missing_ok=True)
+        for path in sorted(self.root.rglob("*"), key=lambda p: len(p.parts), reverse=True):
+            _remove_if_empty(path)
+        _remove_if_empty(self.root)
+        _remove_if_empty(self.root.parent)
+
+
+def _remove_if_empty(path: Path) -> None:
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+
+
+def find() -> Pins | None:
+    """Return the pin tree if a BPF file system is there, without making one."""
+    for mount in (_own_mount(), _in_first_process(Path("/sys/fs/bpf"))):
+        if mount.is_dir() and is_bpffs(mount):
+            return Pins(mount / run_folder().name / VERSION)
+    return None
+
+
+def open_or_make() -> Pins:
+    """Return the pin tree, mounting a BPF file system where there is none.
+
+    Raises :class:`EmptcpError` when it can't be mounted.
+    """
+    pins = find() or _mount()
+    pins.make(pins.root)
+    return pins
+
+
+def _mount() -> Pins:
+    folder = make_run_folder() / "bpf"
+    command = ["mount", "-t", "bpf", "-o", "mode=0700", "bpf", str(folder)]
+    if not _same_mounts():
+        command = ["nsenter", "--target", "1", "--mount", *command]
+    folder.mkdir(mode=0o700, exist_ok=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EmptcpError(
+            f"no BPF file system is mounted, and none could be mounted on {folder}: {done.stderr.strip()}",
+            fix="Run as root, or mount one: mount -t bpf bpf /sys/fs/bpf",
+        )
+    return Pins(_own_mount() / run_folder().name / VERSION)
+
+
+def _own_mount() -> Path:
+    return _in_first_process(run_folder() / "bpf")
+
+
+def _in_first_process(path: Path) -> Path:
+    return path if _same_mounts() else Path("/proc/1/root") / path.relative_to("/")
+
+
+def _same_mounts() -> bool:
+    """Whether this process sees the first process's mounts; without rights to tell, assume so."""
+    try:
+        return Path("/proc/self/ns/mnt").readlink() == Path("/proc/1/ns/mnt").readlink()
+    except OSError:
+        return True

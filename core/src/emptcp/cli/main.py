@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entry point: finds the command's group, runs it, and prints refusals as sentences."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from emptcp.errors import EmptcpError, did_you_mean
+from emptcp.pybpf.errors import BpfError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "apply": ("apply", "make a table what a policy file says"),
+    "list": ("list", "print what runs, with counters per stage"),
+    "show": ("list", "the same as list"),
+    "diff": ("diff", "show how a file and what runs differ"),
+    "remove": ("remove", "take a table, or one policy, out of force"),
+    "tune": ("tune", "change parameters of a running stage, or a policy's `when`"),
+    "chain": ("chain", "insert or remove an actor of a running policy"),
+    "connections": ("connections", "print MPTCP connections, their subflows and metrics"),
+    "run": ("run", "stay resident for plugins that need a process"),
+    "trace": ("trace", "run a policy over a capture, packet by packet"),
+    "lab": ("lab", "try policies between two hosts made of namespaces"),
+    "plugins": ("plugins", "list, judge, enable and disable plugins"),
+    "doctor": ("doctor", "tell what this machine can do, and repair leftovers"),
+}
+"""Command: the module in emptcp.cli that registers it, and its one line of help."""
+
+REFUSED, USAGE = 1, 2
+MOST_LINES = 6
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 (done), 1 (refused or failed) or 2 (usage)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = _parser(words).parse_args(words)
+        return int(arguments.run(arguments) or 0)
+    except (EmptcpError, BpfError) as error:
+        print(_shortened(f"emptcp: {error}"), file=sys.stderr)
+        return REFUSED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return REFUSED
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Return a parser that knows the called command in full and the others by name."""
+    parser = argparse.ArgumentParser(
+        prog="emptcp",
+        description="Policies for live Multipath TCP traffic, as eBPF programs.",
+        epilog="Start with: emptcp lab run two-path",
+    )
+    parser.add_argument("--version", action="version", version=_version(words))
+    groups = parser.add_subparsers(metavar="COMMAND", required=True)
+    called = next((word for word in words if not word.startswith("-")), "")
+    if called and called not in COMMANDS:
+        hint = did_you_mean(called, COMMANDS)
+        parser.error(f"there is no command '{called}'; " + (hint or "see: emptcp --help"))
+    for name, (module, text) in COMMANDS.items():
+        if name != called:
+            groups.add_parser(name, help=text)
+    if called:
+        importlib.import_module(f"emptcp.cli.{COMMANDS[called][0]}").register(groups)
+    return parser
+
+
+def _version(words: Sequence[str]) -> str:
+    if "--version" not in words:
+        return ""
+    from importlib.metadata import version
+
+    return f"emptcp {version('emptcp')}"
+
+
+def _shortened(text: str) -> str:
+    lines = text.splitlines()
+    return "\n".join(lines[:MOST_LINES])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

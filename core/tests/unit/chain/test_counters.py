@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counter slots: kept by those who had them, shared by none, one chunk per policy."""
+
+from __future__ import annotations
+
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emptcp.chain import counters
+from emptcp.chain.plan import CHUNK_STAGES, COUNTER_BYTES
+
+names = st.integers(0, 400).map(str)
+
+
+@given(st.lists(st.integers(1, 60), max_size=12), st.data())
+def test_slots_are_distinct_and_a_policy_stays_within_one_chunk(sizes: list[int], data: st.DataObject) -> None:
+    policies = [[f"p{n}/s{m}" for m in range(size)] for n, size in enumerate(sizes)]
+    known: dict[str, int] = {}
+    for _ in range(3):
+        keep = [p for p in policies if data.draw(st.booleans())]
+        given_now = counters.allocate(keep, known)
+        assert len(set(given_now.values())) == len(given_now)
+        assert 0 not in given_now.values()
+        assert set(given_now) == {name for policy in keep for name in policy}
+        for policy in keep:
+            assert len({given_now[name] // CHUNK_STAGES for name in policy}) == 1
+        for name, slot in given_now.items():
+            assert known.get(name, slot) == slot or slot not in known.values()
+        known = given_now
+
+
+def test_a_stage_that_stays_keeps_its_slot_when_another_is_inserted_before_it() -> None:
+    before = counters.allocate([["p/a", "p/b"]], {})
+    after = counters.allocate([["p/new", "p/a", "p/b"]], before)
+    assert {name: after[name] for name in before} == before
+    assert after["p/new"] not in before.values()
+
+
+def test_a_block_sums_over_cpus_and_names_the_reasons() -> None:
+    row = [5, 600, 4, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]
+    chunk = bytearray(counters.CHUNK_BYTES)
+    struct.pack_into(f"<{len(row)}Q", chunk, 3 * COUNTER_BYTES, *row)
+    got = counters.block([bytes(chunk), bytes(chunk)], 3)
+    assert (got.packets, got.bytes, got.matches, got.returns, got.skipped) == (10, 1200, 8, 2, 4)
+    assert got.reasons == {"no_space": 4}
+    assert (got - counters.block([bytes(chunk)], 3)).reasons == {"no_space": 2}
