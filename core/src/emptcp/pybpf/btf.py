@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BPF Type Format: read it, look types up, describe them in C, compare two of them field by field.
+
+Pure: no libbpf, no root. The format is Documentation/bpf/btf.rst of the kernel.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from emptcp.pybpf.errors import BpfError
+
+MAGIC = 0xEB9F
+KINDS = (
+    "void", "int", "ptr", "array", "struct", "union", "enum", "fwd", "typedef", "volatile", "const", "restrict",
+    "func", "func_proto", "var", "datasec", "float", "decl_tag", "type_tag", "enum64",
+)  # fmt: skip
+
+_ALIASES = frozenset({"typedef", "volatile", "const", "restrict", "type_tag"})
+_SIZED = frozenset({"int", "struct", "union", "enum", "datasec", "float", "enum64"})
+_POINTER = 8
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of a struct or union. ``offset`` and ``size`` are bytes; ``bits`` is 0 unless it is a bitfield."""
+
+    name: str
+    offset: int
+    size: int
+    type_id: int
+    description: str
+    bits: int = 0
+    bit_offset: int = 0
+
+    @property
+    def bitfield(self) -> bool:
+        """Whether the member is a bitfield."""
+        return self.bits != 0
+
+
+@dataclass(frozen=True)
+class Prototype:
+    """A function's arguments as (name, type id), and the type id of what it returns (0: void)."""
+
+    arguments: tuple[tuple[str, int], ...]
+    returns: int
+
+
+@dataclass(frozen=True)
+class BtfType:
+    """One type as it stands in the data. ``ref`` is the type referred to, or the size where the kind has one."""
+
+    id: int
+    kind: str
+    name: str
+    vlen: int
+    kind_flag: bool
+    ref: int
+    extra: tuple[tuple[int, ...], ...]
+
+    @property
+    def size_field(self) -> int | None:
+        """The size in bytes that the type itself states, or None."""
+        return self.ref if self.kind in _SIZED else None
+
+
+class Btf:
+    """The types of one object or of the kernel, by id from 1."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.types, self._strings = _parse(data)
+
+    @classmethod
+    def read(cls, data: bytes) -> Btf:
+        """Read the content of a ``.BTF`` section.
+
+        :raises BpfError: it is no BTF, or it is cut short.
+        """
+        return cls(data)
+
+    def __iter__(self) -> Iterator[BtfType]:
+        return iter(self.types[1:])
+
+    def __len__(self) -> int:
+        return len(self.types) - 1
+
+    def string(self, offset: int) -> str:
+        """Return the string at an offset of the string section."""
+        end = self._strings.find(b"\0", offset)
+        return self._strings[offset:end].decode(errors="replace")
+
+    def type(self, type_id: int) -> BtfType:
+        """Return a type by id.
+
+        :raises BpfError: there is none.
+        """
+        if not 0 <= type_id < len(self.types):
+            raise BpfError(f"BTF has no type {type_id} (it has {len(self)})")
+        return self.types[type_id]
+
+    @cached_property
+    def _names(self) -> dict[str, list[int]]:
+        names: dict[str, list[int]] = {}
+        for found in self:
+            if found.name:
+                names.setdefault(found.name, []).append(found.id)
+        return names
+
+    def find(self, name: str, kind: str | None = None) -> BtfType | None:
+        """Return the first type of a name (and kind, if given), or None."""
+        found = (self.types[number] for number in self._names.get(name, ()))
+        return next((entry for entry in found if kind in (None, entry.kind)), None)
+
+    def resolve(self, type_id: int) -> BtfType:
+        """Return the type behind typedefs and qualifiers."""
+        for _ in range(len(self.types)):
+            found = self.type(type_id)
+            if found.kind not in _ALIASES:
+                return found
+            type_id = found.ref
+        raise BpfError(f"BTF type {type_id} refers to itself")
+
+    def size(self, type_id: int) -> int:
+        """Return the size of a type in bytes (0 for void and functions)."""
+        found = self.resolve(type_id)
+        if found.kind == "ptr":
+            return _POINTER
+        if found.kind == "array":
+            element, _, count = found.extra[0]
+            return self.size(element) * count
+        if found.kind == "var":
+            return self.size(found.ref)
+        return found.size_field or 0
+
+    def members(self, type_id: int) -> list[Member]:
+        """Return the members of a struct or union, in order.
+
+        :raises BpfError: the type is neither.
+        """
+        found = self.resolve(type_id)
+        if found.kind not in ("struct", "union"):
+            raise BpfError(f"BTF type '{self.describe(type_id)}' has no members")
+        return [self._member(found, *entry) for entry in found.extra]
+
+    def _member(self, owner: BtfType, name: int, type_id: int, offset: int) -> Member:
+        bits = offset >> 24 if owner.kind_flag else 0
+        at = offset & 0xFFFFFF if owner.kind_flag else offset
+        return Member(
+            name=self.string(name),
+            offset=at // 8,
+            size=self.size(type_id),
+            type_id=type_id,
+            description=self.describe(type_id),
+            bits=bits,
+            bit_offset=at if bits else 0,
+        )
+
+    def prototype(self, function: str | int) -> Prototype:
+        """Return the prototype of a function by name, or by the id of its FUNC or FUNC_PROTO.
+
+        :raises BpfError: there is no such function.
+        """
+        found = self.find(function, "func") if isinstance(function, str) else self.type(function)
+        if found is not None and found.kind == "func":
+            found = self.type(found.ref)
+        if found is None or found.kind != "func_proto":
+            raise BpfError(f"BTF has no function {function}")
+        return Prototype(tuple((self.string(name), type_id) for name, type_id in found.extra), found.ref)
+
+    def values(self, type_id: int) -> dict[str, int]:
+        """Return the names and numbers of an enum."""
+        found = self.resolve(type_id)
+        if found.kind == "enum64":
+            return {self.string(name): _signed(low | high << 32, found, 64) for name, low, high in found.extra}
+        return {self.string(name): _signed(value, found, 32) for name, value in found.extra}
+
+    def variables(self, section: str) -> dict[str, tuple[int, int, int]]:
+        """Return name -> (offset, size, type id) of the variables of a data section; empty if there is none."""
+        found = self.find(section, "datasec")
+        return (
+            {self.type(var).name: (offset, size, self.type(var).ref) for var, offset, size in found.extra}
+            if found
+            else {}
+        )
+
+    def describe(self, type_id: int) -> str:
+        """Return a type as C text: ``const struct set_backup *``, ``__u32[4]``."""
+        found = self.type(type_id)
+        if found.kind in ("struct", "union", "enum", "enum64", "fwd"):
+            return self._tagged(found)
+        if found.kind in ("const", "volatile", "restrict"):
+            return self._qualified(found)
+        if found.kind == "ptr":
+            return self._pointer(found)
+        if found.kind == "array":
+            return f"{self.describe(found.extra[0][0])}[{found.extra[0][2]}]"
+        if found.kind == "func_proto":
+            arguments = ", ".join(self.describe(argument) for _, argument in found.extra) or "void"
+            return f"{self.describe(found.ref)}({arguments})"
+        if found.kind == "type_tag":
+            return self.describe(found.ref)
+        return found.name or found.kind
+
+    def _tagged(self, found: BtfType) -> str:
+        kind = "enum" if found.kind == "enum64" else found.kind
+        if found.kind == "fwd":
+            kind = "union" if found.kind_flag else "struct"
+        return f"{kind} {found.name or '(anonymous)'}"
+
+    def _qualified(self, found: BtfType) -> str:
+        inner = self.describe(found.ref)
+        return f"{inner} {found.kind}" if inner.endswith("*") else f"{found.kind} {inner}"
+
+    def _pointer(self, found: BtfType) -> str:
+        target = self.type(found.ref)
+        if target.kind == "func_proto":
+            return self.describe(target.id).replace("(", " (*)(", 1)
+        inner = self.describe(found.ref)
+        return f"{inner}*" if inner.endswith("*") else f"{inner} *"
+
+    def compare(self, other: Btf, mine: int, theirs: int) -> list[str]:
+        """Return how two types differ, one line per field; empty when they are laid out alike.
+
+        Names of typedefs and qualifiers don't count; names, offsets and sizes of members do.
+        """
+        return _Comparison(self, other).run(mine, theirs, "")
+
+
+class _Comparison:
+    def __init__(self, left: Btf, right: Btf) -> None:
+        self._left, self._right = left, right
+        self._seen: set[tuple[int, int]] = set()
+
+    def run(self, mine: int, theirs: int, path: str) -> list[str]:
+        left, right = self._left.resolve(mine), self._right.resolve(theirs)
+        if (left.id, right.id) in self._seen:
+            return []
+        self._seen.add((left.id, right.id))
+        if {left.kind, right.kind} <= {"enum", "enum64", "int"} and left.kind != right.kind:
+            return self._sizes(left, right, path)
+        if left.kind != right.kind:
+            return [self._line(path, self._left.describe(mine), self._right.describe(theirs))]
+        if left.kind in ("struct", "union"):
+            return self._structs(left, right, path)
+        if left.kind == "array":
+            return self._arrays(left, right, path)
+        return self._sizes(left, right, path)
+
+    def _sizes(self, left: BtfType, right: BtfType, path: str) -> list[str]:
+        sizes = (self._left.size(left.id), self._right.size(right.id))
+        if sizes[0] == sizes[1]:
+            return []
+        texts = (self._left.describe(left.id), self._right.describe(right.id))
+        return [self._line(path, f"{texts[0]} ({sizes[0]} bytes)", f"{texts[1]} ({sizes[1]} bytes)")]
+
+    def _arrays(self, left: BtfType, right: BtfType, path: str) -> list[str]:
+        if left.extra[0][2] != right.extra[0][2]:
+            texts = (self._left.describe(left.id), self._right.describe(right.id))
+            return [self._line(path, *texts)]
+        return self.run(left.extra[0][0], right.extra[0][0], f"{path}[]")
+
+    def _structs(self, left: BtfType, right: BtfType, path: str) -> list[str]:
+        ours = {self._key(m, n): m for n, m in enumerate(self._left.members(left.id))}
+        others = {self._key(m, n): m for n, m in enumerate(self._right.members(right.id))}
+        lines = self._sizes(left, right, path)
+        for name in [*ours, *(name for name in others if name not in ours)]:
+            place = f"{path}.{name}" if path else name
+            lines += self._members(ours.get(name), others.get(name), place)
+        return lines
+
+    @staticmethod
+    def _key(member: Member, number: int) -> str:
+        return member.name or f"(anonymous {number})"
+
+    def _members(self, mine: Member | None, theirs: Member | None, place: str) -> list[str]:
+        if mine is None or theirs is None:
+            return [self._line(place, _shown(mine), _shown(theirs))]
+        at = (mine.offset, mine.bit_offset, mine.bits)
+        if at != (theirs.offset, theirs.bit_offset, theirs.bits):
+            return [self._line(place, _shown(mine), _shown(theirs))]
+        return self.run(mine.type_id, theirs.type_id, place)
+
+    @staticmethod
+    def _line(path: str, mine: str, theirs: str) -> str:
+        return f"{path or 'type'}: {mine} here, {theirs} there"
+
+
+def _shown(member: Member | None) -> str:
+    if member is None:
+        return "absent"
+    where = f"bit {member.bit_offset}, {member.bits} bits" if member.bits else f"byte {member.offset}"
+    return f"{member.description} at {where}"
+
+
+def _signed(value: int, found: BtfType, bits: int) -> int:
+    return value - (1 << bits) if found.kind_flag and value >> (bits - 1) else value
+
+
+def _parse(data: bytes) -> tuple[list[BtfType], bytes]:
+    try:
+        magic, _version, _flags, head, type_off, type_len, str_off, str_len = struct.unpack_from("<HBBIIIII", data)
+    except struct.error:
+        raise BpfError("this is no BTF: it has no header") from None
+    if magic != MAGIC:
+        raise BpfError("this is no BTF for a little-endian machine")
+    body, strings = data[head + type_off :][:type_len], data[head + str_off :][:str_len]
+    if len(body) != type_len or len(strings) != str_len or not strings.endswith(b"\0"):
+        raise BpfError("this BTF is cut short")
+    types = [BtfType(0, "void", "", 0, False, 0, ())]
+    try:
+        position = 0
+        while position < len(body):
+            found, position = _type(body, position, len(types), strings)
+            types.append(found)
+    except (struct.error, IndexError):
+        raise BpfError(f"this BTF is broken at type {len(types)}") from None
+    return types, strings
+
+
+# Words of 4 bytes after a type's three: (fixed, per element).
+_WORDS = {
+    "int": (1, 0), "array": (3, 0), "struct": (0, 3), "union": (0, 3), "enum": (0, 2), "func_proto": (0, 2),
+    "var": (1, 0), "datasec": (0, 3), "decl_tag": (1, 0), "enum64": (0, 3),
+}  # fmt: skip
+
+
+def _type(body: bytes, position: int, number: int, strings: bytes) -> tuple[BtfType, int]:
+    name, info, ref = struct.unpack_from("<III", body, position)
+    kind, vlen = KINDS[info >> 24 & 0x1F], info & 0xFFFF
+    fixed, each = _WORDS.get(kind, (0, 0))
+    size, count = (each, vlen) if each else (fixed, 1 if fixed else 0)
+    words = struct.unpack_from(f"<{size * count}I", body, position + 12)
+    extra = tuple(words[start * size : (start + 1) * size] for start in range(count))
+    text = strings[name : strings.index(b"\0", name)].decode(errors="replace") if name < len(strings) else ""
+    found = BtfType(number, kind, text, vlen, bool(info >> 31), ref, extra)
+    return found, position + 12 + 4 * size * count

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong below the policies, as sentences: the object, the rule, the fix."""
+
+from __future__ import annotations
+
+import errno as codes
+import os
+
+_MEANING = {
+    codes.EPERM: "the kernel did not permit it",
+    codes.EACCES: "the kernel refused access",
+    codes.ENODEV: "there is no such device in this network namespace",
+    codes.ENOENT: "there is no such object",
+    codes.EEXIST: "something is already there",
+    codes.EBUSY: "it is in use",
+    codes.EINVAL: "the kernel does not accept these arguments",
+    codes.E2BIG: "it is too large for this kernel",
+    codes.ENOMEM: "the kernel has no memory for it",
+    codes.ENOSPC: "there is no room left",
+    codes.EOPNOTSUPP: "it is not supported here",
+    codes.ENOTSUP: "it is not supported here",
+    codes.ERANGE: "a size is out of the permitted range",
+    codes.ESTALE: "its device or program is gone",
+    codes.EMFILE: "this process has too many files open",
+    codes.EROFS: "it is read-only",
+}
+
+
+class BpfError(Exception):
+    """A refusal by libbpf or the kernel, in one sentence, then the fix.
+
+    Has the attributes of :class:`emptcp.errors.EmptcpError` (``sentence``, ``fix``, ``where``) and the ``errno``
+    (positive, 0 when there is none). ``log`` is what libbpf said meanwhile.
+    """
+
+    def __init__(
+        self, sentence: str, *, fix: str = "", where: str = "", errno: int = 0, log: str = ""
+    ) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.fix = fix
+        self.where = where
+        self.errno = errno
+        self.log = log
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.sentence}" if self.where else self.sentence
+        return f"{head}\n{self.fix}" if self.fix else head
+
+
+class MissingFeature(BpfError):
+    """This kernel or this libbpf lacks what was asked for."""
+
+
+def meaning(code: int) -> str:
+    """Return an errno (of either sign) in words, with its name for those who search for it."""
+    code = abs(code)
+    words = _MEANING.get(code, os.strerror(code).lower())
+    return f"{words} ({codes.errorcode.get(code, code)})"
+
+
+def failed(what: str, code: int, *, fix: str = "", log: str = "") -> BpfError:
+    """Return the error for ``what`` (an object and a verb) that ended with an errno of either sign."""
+    return BpfError(f"{what}: {meaning(code)}", fix=fix or _fix(code), errno=abs(code), log=log)
+
+
+def _fix(code: int) -> str:
+    if abs(code) in (codes.EPERM, codes.EACCES) and os.geteuid() != 0:
+        return "Run as root (CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed)."
+    return ""

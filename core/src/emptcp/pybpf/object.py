@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open and load objects with libbpf: their maps reused or pinned, their programs ready to attach."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from emptcp.pybpf import kinds
+from emptcp.pybpf.btf import Btf
+from emptcp.pybpf.errors import BpfError, failed
+from emptcp.pybpf.libbpf import Library, collect, library
+from emptcp.pybpf.loaded_btf import LoadedBtf
+from emptcp.pybpf.map import Map
+from emptcp.pybpf.program import LOG_SIZE, Program
+from emptcp.pybpf.verifier import VerifierError
+
+# Sections of fragments. They are no programs of their own: capture() takes them, load_object() leaves them out.
+FRAGMENTS = ("emptcp.xdp", "emptcp.tc")
+
+
+def is_fragment(section: str) -> bool:
+    """Return whether a section holds a fragment."""
+    return section.split("/", 1)[0] in FRAGMENTS
+
+
+@dataclass(frozen=True)
+class ProgramHandle:
+    """libbpf's program while its object is open: the pointer, the function's name, the section."""
+
+    pointer: Any
+    name: str
+    section: str
+
+
+class OpenedObject:
+    """An object file that libbpf has open. Internal to pybpf: see :func:`load_object` and ``capture``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._library = library()
+        self._log = self._library.ffi.new("char[]", LOG_SIZE)
+        self._pointer = self._open()
+
+    def _open(self) -> Any:
+        opened = self._library
+        opts = opened.options("bpf_object_open_opts", kernel_log_buf=self._log, kernel_log_size=LOG_SIZE)
+        if not self.path.is_file():
+            raise BpfError(f"there is no object file {self.path}")
+        with collect() as said:
+            pointer = opened.function("bpf_object__open_file")(os.fsencode(self.path), opts)
+        if pointer == opened.ffi.NULL:
+            reason = _last(said) or "libbpf cannot read it"
+            raise BpfError(f"{self.path.name} is no BPF object: {reason}", log="\n".join(said))
+        return pointer
+
+    @property
+    def pointer(self) -> Any:
+        """libbpf's object.
+
+        :raises BpfError: it was closed.
+        """
+        if self._pointer is None:
+            raise BpfError(f"the object {self.path.name} was closed")
+        return self._pointer
+
+    def close(self) -> None:
+        """Free the object, and with it the descriptors that relocated instructions refer to."""
+        pointer, self._pointer = self._pointer, None
+        if pointer is not None:
+            self._library.function("bpf_object__close")(pointer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def btf(self) -> Btf:
+        """Return the object's types as libbpf has them now.
+
+        :raises BpfError: it was compiled without them.
+        """
+        opened = self._library
+        pointer = opened.function("bpf_object__btf")(self.pointer)
+        if pointer == opened.ffi.NULL:
+            raise BpfError(f"{self.path.name} has no BTF", fix="Compile it with -g.")
+        size = opened.ffi.new("uint32_t *")
+        data = opened.function("btf__raw_data")(pointer, size)
+        return Btf.read(bytes(opened.ffi.buffer(data, size[0])))
+
+    def programs(self) -> list[ProgramHandle]:
+        """Return the object's programs."""
+        opened = self._library
+        pointers = _walk(opened, "bpf_object__next_program", self.pointer)
+        name, section = (opened.function(f"bpf_program__{f}") for f in ("name", "section_name"))
+        return [ProgramHandle(p, opened.text(name(p)), opened.text(section(p))) for p in pointers]
+
+    def maps(self) -> dict[str, Any]:
+        """Return libbpf's maps by name."""
+        opened = self._library
+        name = opened.function("bpf_map__name")
+        return {opened.text(name(p)): p for p in _walk(opened, "bpf_object__next_map", self.pointer)}
+
+    def load_only(self, wanted: Callable[[ProgramHandle], bool]) -> None:
+        """Switch the loading of programs on or off."""
+        switch = self._library.function("bpf_program__set_autoload")
+        for program in self.programs():
+            switch(program.pointer, wanted(program))
+
+    def substitute(self, maps: Mapping[str, Map]) -> None:
+        """Let the object use existing maps for those of its own that have their names.
+
+        :raises BpfError: kind or key size differ, or the existing value is smaller than the object's.
+        """
+        for name, pointer in self.maps().items():
+            if name in maps:
+                self._fits(name, pointer, maps[name])
+                self._reuse(name, pointer, maps[name])
+
+    def _fits(self, name: str, pointer: Any, existing: Map) -> None:
+        get = self._getter(pointer)
+        info = existing.info
+        kind = kinds.name(kinds.MAPS, get("type"))
+        wanted, there = (kind, get("key_size")), (info.kind, info.key_size)
+        # A value may have grown at its end since the object was compiled.
+        if wanted == there and get("value_size") <= info.value_size:
+            return
+        raise BpfError(
+            f"{self.path.name}: its map '{name}' ({kind}, key {get('key_size')} B, value {get('value_size')} B) does "
+            f"not fit the existing one ({info.kind}, key {info.key_size} B, value {info.value_size} B)",
+            fix="Compile the object against the installed headers.",
+        )
+
+    def _reuse(self, name: str, pointer: Any, existing: Map) -> None:
+        code = self._library.function("bpf_map__reuse_fd")(pointer, existing.fd)
+        if code < 0:
+            raise failed(f"{self.path.name}: cannot use the existing map for '{name}'", code)
+
+    def _getter(self, pointer: Any) -> Callable[[str], int]:
+        return lambda field: int(self._library.function(f"bpf_map__{field}")(pointer))
+
+    def reuse_pins(self, pins: Mapping[str, str]) -> None:
+        """Let the object use maps that are pinned already, after a comparison field by field.
+
+        :raises BpfError: a pinned map differs; each difference is named.
+        """
+        for name, pointer in self.maps().items():
+            if name in pins and os.path.exists(pins[name]):
+                with Map.from_pin(pins[name]) as existing:
+                    self._same(name, pointer, existing, pins[name])
+                    self._reuse(name, pointer, existing)
+
+    def _same(self, name: str, pointer: Any, existing: Map, path: str) -> None:
+        get = self._getter(pointer)
+        info = existing.info
+        lines = [
+            f"{words}: {mine} here, {theirs} there"
+            for words, mine, theirs in (
+                ("kind", kinds.name(kinds.MAPS, get("type")), info.kind),
+                ("key size", get("key_size"), info.key_size),
+                ("value size", get("value_size"), info.value_size),
+                ("entries", get("max_entries"), info.max_entries),
+            )
+            if mine != theirs
+        ]
+        lines += self._type_differences(get, existing)
+        if lines:
+            raise BpfError(
+                f"{self.path.name}: its map '{name}' differs from the one pinned at {path} ({'; '.join(lines)})",
+                fix="Remove what uses the old map, or use the plugin's version that made it.",
+            )
+
+    def _type_differences(self, get: Callable[[str], int], existing: Map) -> list[str]:
+        info = existing.info
+        if not info.btf_id or not get("btf_value_type_id"):
+            return []
+        with LoadedBtf.from_id(info.btf_id) as loaded:
+            theirs = loaded.types()
+        mine = self.btf()
+        pairs = (
+            (get("btf_key_type_id"), info.btf_key_type_id),
+            (get("btf_value_type_id"), info.btf_value_type_id),
+        )
+        return [line for a, b in pairs if a and b for line in mine.compare(theirs, a, b)]
+
+    def load(self) -> None:
+        """Create the maps and load the programs that are switched on.
+
+        :raises VerifierError: a program is rejected.
+        :raises BpfError: anything else is.
+        """
+        with collect() as said:
+            code = self._library.function("bpf_object__load")(self.pointer)
+        if code < 0:
+            raise self._refused(code, said)
+
+    def _refused(self, code: int, said: list[str]) -> BpfError:
+        text, messages = self._library.text(self._log), "\n".join(said)
+        blamed = re.search(r"prog '([^']+)': (?:BPF program load failed|failed to load)", messages)
+        if blamed and "processed " in text:
+            name = blamed.group(1)
+            return VerifierError(f"{self.path.name}: the verifier refuses '{name}'", errno=-code, log=text)
+        error = failed(f"cannot load {self.path.name}", code, log=messages + "\n" + text)
+        reason = _first(said)
+        if reason:
+            error.sentence = f"{error.sentence}: {reason}"
+        return error
+
+    def loaded_maps(self) -> dict[str, Map]:
+        """Return owners of the object's maps, which outlive it."""
+        get = self._library.function("bpf_map__fd")
+        descriptors = {name: get(pointer) for name, pointer in self.maps().items()}
+        return {name: Map(os.dup(fd)) for name, fd in descriptors.items() if fd >= 0}
+
+    def loaded_programs(self) -> dict[str, Program]:
+        """Return owners of the object's loaded programs, which outlive it."""
+        get = self._library.function("bpf_program__fd")
+        descriptors = {program.name: get(program.pointer) for program in self.programs()}
+        return {name: Program(os.dup(fd)) for name, fd in descriptors.items() if fd >= 0}
+
+
+@dataclass
+class LoadedObject:
+    """The programs and maps of an object in the kernel, by name. A context manager."""
+
+    path: Path
+    programs: dict[str, Program]
+    maps: dict[str, Map]
+    btf: Btf | None
+
+    def close(self) -> None:
+        """Close all programs and maps."""
+        for owned in (*self.programs.values(), *self.maps.values()):
+            owned.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+def load_object(
+    path: str | os.PathLike[str],
+    maps: Mapping[str, Map] | None = None,
+    *,
+    pins: Mapping[str, str] | None = None,
+    programs: Collection[str] | None = None,
+) -> LoadedObject:
+    """Load an ordinary object: programs in libbpf's sections (``xdp``, ``tc``, ``iter/tcp``, ``sockops``, ``raw_tp/..``).
+
+    :param maps: existing maps to use for those of the same name.
+    :param pins: map name -> path on bpffs: use what is pinned there, else pin the new map there.
+    :param programs: names of the functions to load, by default all that are no fragments.
+    :raises VerifierError: a program is rejected.
+    :raises BpfError: the file is no object, a map does not fit, or the kernel refuses.
+    """
+    with OpenedObject(Path(path)) as opened:
+        opened.load_only(
+            lambda program: (
+                not is_fragment(program.section) and (programs is None or program.name in programs)
+            )
+        )
+        opened.substitute(maps or {})
+        opened.reuse_pins(pins or {})
+        opened.load()
+        loaded = LoadedObject(opened.path, opened.loaded_programs(), opened.loaded_maps(), _types(opened))
+    pin_new(loaded.maps, pins or {})
+    return loaded
+
+
+def pin_new(maps: Mapping[str, Map], pins: Mapping[str, str]) -> None:
+    """Pin the maps whose pins do not exist yet."""
+    for name, path in pins.items():
+        if name in maps and not os.path.exists(path):
+            maps[name].pin(path)
+
+
+def _types(opened: OpenedObject) -> Btf | None:
+    try:
+        return opened.btf()
+    except BpfError:
+        return None
+
+
+def _walk(opened: Library, function: str, owner: Any) -> list[Any]:
+    following = opened.function(function)
+    found = []
+    pointer = following(owner, opened.ffi.NULL)
+    while pointer != opened.ffi.NULL:
+        found.append(pointer)
+        pointer = following(owner, pointer)
+    return found
+
+
+def _plain(line: str) -> str:
+    return line.removeprefix("libbpf: ").strip()
+
+
+def _last(said: list[str]) -> str:
+    return _plain(said[-1]) if said else ""
+
+
+def _first(said: list[str]) -> str:
+    return _plain(said[0]) if said else ""
