@@ -80,4 +80,4 @@ def _dependencies(rule: str) -> list[str]:
     """Return the prerequisites of the one make rule that clang wrote."""
     _, _, names = rule.replace("\\\n", " ").partition(": ")
     words: list[str] = re.findall(r"(?:\\.|[^\s\\])+", names)
-    return [re.sub(r"\\(.)", r"\1", word) for word in words]
+    return [re.sub(r"\\(.)|\$(\$)", r"\1\2", word) for word in words]
