@@ -29,3 +29,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"did you mean 'x'?"`` for the nearest of the known words, else an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else ""
+
+
+def quoted(text: str, limit: int = 48) -> str:
+    """Return ``text`` in quotes for a sentence: on one line, without control characters, shortened."""
+    head = text[: limit + 1]
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in head)
+    return f"'{shown[:limit]}...'" if len(shown) > limit else f"'{shown}'"
