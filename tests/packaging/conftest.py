@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All distributions built the way a stranger gets them: sdist from the tree, wheel from the sdist."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import venv
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# What builds the others comes first; the rest needs no order.
+FOLDERS = ["bpf_common", "sdk", "core", "bench", *sorted(f"plugins/{p.name}" for p in ROOT.glob("plugins/*"))]
+
+
+def run(*command: str | Path, cwd: Path = ROOT, etc: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command without anything of the environment that started the tests; fail with what it said."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
+    }
+    if etc:
+        kept["EMPTCP_ETC"] = str(etc)
+    answer = subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, f"{command}\n{answer.stdout}\n{answer.stderr}"
+    return answer
+
+
+@dataclass(frozen=True)
+class Built:
+    """One distribution's two archives."""
+
+    sdist: Path
+    wheel: Path
+
+    def metadata(self) -> dict[str, list[str]]:
+        """Return the wheel's METADATA fields, each with all its values."""
+        with zipfile.ZipFile(self.wheel) as archive:
+            (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+            message = Parser().parsestr(archive.read(name).decode())
+        return {key: message.get_all(key, []) for key in set(message.keys())}
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """An environment that has only what builds need, and the folder the archives go to."""
+
+    python: Path
+    folder: Path
+    built: dict[str, Built] = field(default_factory=dict)
+
+    @property
+    def wheels(self) -> Path:
+        """The folder that environments install from."""
+        return self.folder / "wheels"
+
+    def pip(self, *arguments: str | Path) -> None:
+        run(self.python, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
+
+    def sdist(self, source: str) -> Path:
+        output = self.folder / "sdists" / Path(source).name
+        run(self.python, "-m", "hatchling", "build", "-t", "sdist", "-d", output, cwd=ROOT / source)
+        (archive,) = output.iterdir()
+        return archive
+
+    def wheel(self, sdist: Path, output: Path) -> Path:
+        """Build in a folder of pip's own, where nothing of this tree is in reach."""
+        before = set(output.glob("*.whl"))
+        self.pip("wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", output, sdist)
+        (archive,) = set(output.glob("*.whl")) - before
+        return archive
+
+    def build(self, source: str) -> None:
+        sdist = self.sdist(source)
+        self.built[source] = Built(sdist, self.wheel(sdist, self.wheels))
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Build every distribution once, core and plugins with the wheels of sdk and headers."""
+    folder = tmp_path_factory.mktemp("workshop")
+    venv.create(folder / "builder", with_pip=True, symlinks=True)
+    made = Workshop(folder / "builder" / "bin" / "python", folder)
+    made.wheels.mkdir()
+    made.pip("install", "hatchling")
+    for source in FOLDERS[:2]:
+        made.build(source)
+    made.pip("install", "--no-index", "--find-links", made.wheels, "emptcp-sdk")
+    for source in FOLDERS[2:]:
+        made.build(source)
+    requirements = made.built["core"].metadata()["Requires-Dist"]
+    foreign = [entry for entry in requirements if "extra ==" not in entry and not entry.startswith("emptcp")]
+    made.pip("download", "--dest", made.wheels, *foreign)
+    return made
+
+
+@pytest.fixture
+def environment(workshop: Workshop, tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that makes an empty environment with one requirement from the local folder."""
+
+    def make(requirement: str) -> Path:
+        folder = tmp_path / "environment"
+        venv.create(folder, with_pip=False, symlinks=True)
+        python = folder / "bin" / "python"
+        workshop.pip(
+            "--python", python, "install", "--no-index", "--find-links", workshop.wheels, requirement
+        )
+        return folder / "bin"
+
+    return make
