@@ -15,8 +15,8 @@ from emptcp.pybpf.errors import BpfError
 
 MAGIC = 0xEB9F
 KINDS = (
-    "void", "int", "ptr", "array", "struct", "union", "enum", "fwd", "typedef", "volatile", "const", "restrict",
-    "func", "func_proto", "var", "datasec", "float", "decl_tag", "type_tag", "enum64",
+    "void", "int", "ptr", "array", "struct", "union", "enum", "fwd", "typedef", "volatile", "const",
+    "restrict", "func", "func_proto", "var", "datasec", "float", "decl_tag", "type_tag", "enum64",
 )  # fmt: skip
 
 _ALIASES = frozenset({"typedef", "volatile", "const", "restrict", "type_tag"})
@@ -26,7 +26,10 @@ _POINTER = 8
 
 @dataclass(frozen=True)
 class Member:
-    """A member of a struct or union. ``offset`` and ``size`` are bytes; ``bits`` is 0 unless it is a bitfield."""
+    """A member of a struct or union.
+
+    ``offset`` and ``size`` are bytes; ``bits`` is 0 unless it is a bitfield.
+    """
 
     name: str
     offset: int
@@ -52,7 +55,10 @@ class Prototype:
 
 @dataclass(frozen=True)
 class BtfType:
-    """One type as it stands in the data. ``ref`` is the type referred to, or the size where the kind has one."""
+    """One type as it stands in the data.
+
+    ``ref`` is the type referred to, or the size where the kind has one.
+    """
 
     id: int
     kind: str
@@ -176,11 +182,16 @@ class Btf:
         """Return the names and numbers of an enum."""
         found = self.resolve(type_id)
         if found.kind == "enum64":
-            return {self.string(name): _signed(low | high << 32, found, 64) for name, low, high in found.extra}
+            return {
+                self.string(name): _signed(low | high << 32, found, 64) for name, low, high in found.extra
+            }
         return {self.string(name): _signed(value, found, 32) for name, value in found.extra}
 
     def variables(self, section: str) -> dict[str, tuple[int, int, int]]:
-        """Return name -> (offset, size, type id) of the variables of a data section; empty if there is none."""
+        """Return name -> (offset, size, type id) of the variables of a data section.
+
+        Empty if there is none.
+        """
         found = self.find(section, "datasec")
         return (
             {self.type(var).name: (offset, size, self.type(var).ref) for var, offset, size in found.extra}
@@ -303,7 +314,9 @@ def _signed(value: int, found: BtfType, bits: int) -> int:
 
 def _parse(data: bytes) -> tuple[list[BtfType], bytes]:
     try:
-        magic, _version, _flags, head, type_off, type_len, str_off, str_len = struct.unpack_from("<HBBIIIII", data)
+        magic, _version, _flags, head, type_off, type_len, str_off, str_len = struct.unpack_from(
+            "<HBBIIIII", data
+        )
     except struct.error:
         raise BpfError("this is no BTF: it has no header") from None
     if magic != MAGIC:

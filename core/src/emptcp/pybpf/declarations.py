@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of libbpf's interface that is used, as C declarations for cffi.
 
-Enums are ``int`` (the same to the ABI). Option structs begin with their size: libbpf reads what it knows and refuses
-unknown fields only when they are not zero, so one declaration serves libbpf 1.0 and everything after it.
+Enums are ``int`` (the same to the ABI). Option structs begin with their size: libbpf reads what it knows
+and refuses unknown fields only when they are not zero, so one declaration serves libbpf 1.0 and everything
+after it.
 """
 
 from __future__ import annotations
@@ -174,8 +175,8 @@ int ring_buffer__epoll_fd(const struct ring_buffer *);
 void ring_buffer__free(struct ring_buffer *);
 """
 
-# From libc: libbpf hands its messages over as a format and a va_list, which is a pointer on the wire of every ABI
-# with 64-bit Linux BPF JITs (an array on x86-64, a structure passed by reference on arm64).
+# From libc: libbpf hands its messages over as a format and a va_list, which is a pointer on the wire of
+# every ABI with 64-bit Linux BPF JITs (an array on x86-64, a structure passed by reference on arm64).
 LIBC = """
 int vsnprintf(char *, size_t, const char *, void *);
 int statfs(const char *, struct file_system *);

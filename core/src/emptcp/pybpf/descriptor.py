@@ -37,7 +37,10 @@ class Descriptor:
         return self._fd < 0
 
     def close(self) -> None:
-        """Give up the descriptor. The kernel frees the object with its last descriptor, pin and attachment."""
+        """Give up the descriptor.
+
+        The kernel frees the object with its last descriptor, pin and attachment.
+        """
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -71,7 +74,9 @@ def pin(fd: int, path: str, what: str) -> None:
     """Pin a descriptor to a path on bpffs."""
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise BpfError(f"cannot pin the {what} to {path}: {folder} is no folder", fix="Create the folder first.")
+        raise BpfError(
+            f"cannot pin the {what} to {path}: {folder} is no folder", fix="Create the folder first."
+        )
     if not is_bpffs(folder):
         raise BpfError(
             f"cannot pin the {what} to {path}: {folder} is not on a BPF file system",
@@ -94,7 +99,7 @@ def is_bpffs(path: str | Path) -> bool:
     """Return whether a path lies on a BPF file system."""
     found = library().ffi.new("struct file_system *")
     done = library().libc.statfs(os.fsencode(path), found)
-    return done == 0 and (found.f_type & 0xFFFFFFFF) == BPF_FS_MAGIC
+    return bool(done == 0 and (found.f_type & 0xFFFFFFFF) == BPF_FS_MAGIC)
 
 
 def information(fd: int, struct: str, what: str) -> Any:

@@ -29,8 +29,8 @@ _MEANING = {
 class BpfError(Exception):
     """A refusal by libbpf or the kernel, in one sentence, then the fix.
 
-    Has the attributes of :class:`emptcp.errors.EmptcpError` (``sentence``, ``fix``, ``where``) and the ``errno``
-    (positive, 0 when there is none). ``log`` is what libbpf said meanwhile.
+    Has the attributes of :class:`emptcp.errors.EmptcpError` (``sentence``, ``fix``, ``where``) and the
+    ``errno`` (positive, 0 when there is none). ``log`` is what libbpf said meanwhile.
     """
 
     def __init__(

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Take fragments out of an object as libbpf would load them, without loading them.
 
-A fragment takes five arguments and is no program by itself: the kernel would reject it. libbpf still does for it
-what it does for programs: creates maps, applies CO-RE and map relocations, appends the subprograms that are called,
-adjusts func_info and line_info. A section handler with a prepare-load callback sees the result last, copies it, and
-puts a stand-in of two instructions in its place, which libbpf then loads and drops with the object.
+A fragment takes five arguments and is no program by itself: the kernel would reject it. libbpf still does
+for it what it does for programs: creates maps, applies CO-RE and map relocations, appends the subprograms
+that are called, adjusts func_info and line_info. A section handler with a prepare-load callback sees the
+result last, copies it, and puts a stand-in of two instructions in its place, which libbpf then loads and
+drops with the object.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from emptcp.pybpf.object import OpenedObject, is_fragment, pin_new
 from emptcp.pybpf.program import INSTRUCTION
 
 # r0 = 0; exit
-STAND_IN = bytes.fromhex("b700000000000000" "9500000000000000")
+STAND_IN = bytes.fromhex("b7000000000000009500000000000000")
 _HANDLED = {"emptcp.xdp+": "xdp", "emptcp.tc+": "sched_cls"}
 _active = threading.local()
 _registering = threading.Lock()
@@ -49,9 +50,10 @@ class Line:
 class Fragment:
     """A fragment's final instructions.
 
-    ``instructions`` has 8 bytes each: the body first, then the subprograms it calls. Map references hold descriptors
-    of the captured object, which must stay open until they are loaded. ``functions`` is (offset, FUNC type id) of the
-    body and of each subprogram; both count from the fragment's first instruction, ids are of the object's BTF.
+    ``instructions`` has 8 bytes each: the body first, then the subprograms it calls. Map references hold
+    descriptors of the captured object, which must stay open until they are loaded. ``functions`` is
+    (offset, FUNC type id) of the body and of each subprogram; both count from the fragment's first
+    instruction, ids are of the object's BTF.
     """
 
     function: str
@@ -115,8 +117,10 @@ def capture(
 ) -> CapturedObject:
     """Open an object and take its fragments (sections ``emptcp.xdp/..`` and ``emptcp.tc/..``), by section.
 
-    :param maps: existing maps to use for those of the same name; their values may be longer than the object's.
-    :param pins: map name -> path on bpffs: use what is pinned there after a comparison, else pin the new map there.
+    :param maps: existing maps to use for those of the same name; their values may be longer than the
+        object's.
+    :param pins: map name -> path on bpffs: use what is pinned there after a comparison, else pin the new
+        map there.
     :raises BpfError: the file is no object, has no BTF, a map does not fit, or the kernel refuses a map.
     """
     _register()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find libbpf, open it through cffi in ABI mode, and collect what it says.
 
-Nothing is opened at import. The finder's order: the path in ``EMPTCP_LIBBPF``; a wheel that carries libbpf (import
-package ``emptcp_libbpf``), if one is installed; the system's ``libbpf.so.1``.
+Nothing is opened at import. The finder's order: the path in ``EMPTCP_LIBBPF``; a wheel that carries libbpf
+(import package ``emptcp_libbpf``), if one is installed; the system's ``libbpf.so.1``.
 """
 
 from __future__ import annotations
@@ -107,7 +107,10 @@ def _open_first() -> Library:
 
 
 def carried_library() -> str | None:
-    """Return the libbpf inside the installed carrier wheel, without importing the wheel; None if there is none."""
+    """Return the libbpf inside the installed carrier wheel, without importing the wheel.
+
+    None if there is none.
+    """
     spec = importlib.util.find_spec(CARRIER)
     folders = list(spec.submodule_search_locations or []) if spec else []
     found = [

@@ -60,4 +60,6 @@ def load_btf(data: bytes) -> LoadedBtf:
     text = opened.text(log)
     error = failed("the kernel refuses the BTF", fd, log=text)
     last = text.strip().rsplit("\n", 1)[-1]
-    raise BpfError(f"{error.sentence}: {last}" if last else error.sentence, fix=error.fix, errno=-fd, log=text)
+    raise BpfError(
+        f"{error.sentence}: {last}" if last else error.sentence, fix=error.fix, errno=-fd, log=text
+    )

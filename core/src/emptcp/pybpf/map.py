@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -76,7 +76,9 @@ class Map(descriptor.Descriptor):
         sizes = (key_size, value_size, max_entries)
         fd = opened.function("bpf_map_create")(number, kernel_name(name), *sizes, opts)
         if fd < 0:
-            raise failed(f"cannot create the {kind} map '{name}' ({key_size}+{value_size} B x {max_entries})", fd)
+            raise failed(
+                f"cannot create the {kind} map '{name}' ({key_size}+{value_size} B x {max_entries})", fd
+            )
         return cls(fd)
 
     @classmethod
@@ -115,7 +117,7 @@ class Map(descriptor.Descriptor):
 
     @cached_property
     def _slots(self) -> int:
-        """Bytes of one element as the system call moves it: per-CPU kinds give all CPUs' values, 8-aligned."""
+        """Bytes of an element as the system call moves it: per-CPU kinds give all CPUs' values, 8-aligned."""
         info = self.info
         if info.kind not in kinds.PER_CPU:
             return info.value_size
@@ -151,6 +153,19 @@ class Map(descriptor.Descriptor):
         code = library().function("bpf_map_update_elem")(self.fd, self._key(key), stored, flags)
         if code < 0:
             raise failed(f"cannot write to the map '{self.info.name}'", code, fix=self._full(code))
+
+    def update_percpu(self, key: bytes, values: Sequence[bytes]) -> None:
+        """Set a value on each possible CPU, in the order of :meth:`lookup_percpu`.
+
+        :raises BpfError: wrong lengths, or the kernel refuses.
+        """
+        size = _aligned(self.info.value_size)
+        stored = b"".join(bytes(value).ljust(size, b"\0") for value in values)
+        if self.info.kind not in kinds.PER_CPU or len(stored) != self._slots:
+            raise BpfError(f"the map '{self.info.name}' does not take {len(values)} values per key")
+        code = library().function("bpf_map_update_elem")(self.fd, self._key(key), stored, BPF_ANY)
+        if code < 0:
+            raise failed(f"cannot write to the map '{self.info.name}'", code)
 
     def delete(self, key: bytes) -> bool:
         """Remove a key; return whether it was there."""
@@ -261,7 +276,10 @@ class Map(descriptor.Descriptor):
                 yield key, value
 
     def _batches(self) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Yield lists of entries by BPF_MAP_LOOKUP_BATCH; nothing at all when that can't be used for this map."""
+        """Yield lists of entries by BPF_MAP_LOOKUP_BATCH.
+
+        Nothing at all when that can't be used for this map.
+        """
         from emptcp.pybpf import features
 
         if self.info.kind not in _BATCHED or not features.has("batch"):
@@ -317,7 +335,9 @@ class _Cursor:
         count = opened.ffi.new("uint32_t *", self._count)
         before = self._place if self._started else opened.ffi.NULL
         opts = opened.options("bpf_map_batch_opts")
-        code = opened.function("bpf_map_lookup_batch")(self._fd, before, self._place, keys, values, count, opts)
+        code = opened.function("bpf_map_lookup_batch")(
+            self._fd, before, self._place, keys, values, count, opts
+        )
         if code == -errno.ENOSPC:
             # One bucket of the hash holds more than a batch.
             self._count *= 2

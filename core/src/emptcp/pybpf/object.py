@@ -19,7 +19,8 @@ from emptcp.pybpf.map import Map
 from emptcp.pybpf.program import LOG_SIZE, Program
 from emptcp.pybpf.verifier import VerifierError
 
-# Sections of fragments. They are no programs of their own: capture() takes them, load_object() leaves them out.
+# Sections of fragments. They are no programs of their own: capture() takes them, load_object() leaves them
+# out.
 FRAGMENTS = ("emptcp.xdp", "emptcp.tc")
 
 
@@ -131,8 +132,8 @@ class OpenedObject:
         if wanted == there and get("value_size") <= info.value_size:
             return
         raise BpfError(
-            f"{self.path.name}: its map '{name}' ({kind}, key {get('key_size')} B, value {get('value_size')} B) does "
-            f"not fit the existing one ({info.kind}, key {info.key_size} B, value {info.value_size} B)",
+            f"{self.path.name}: its map '{name}' ({kind}, key {get('key_size')} B, value "
+            f"{get('value_size')} B) does not fit the existing one ({info.kind}, key {info.key_size} B, value {info.value_size} B)",
             fix="Compile the object against the installed headers.",
         )
 
@@ -171,7 +172,8 @@ class OpenedObject:
         lines += self._type_differences(get, existing)
         if lines:
             raise BpfError(
-                f"{self.path.name}: its map '{name}' differs from the one pinned at {path} ({'; '.join(lines)})",
+                f"{self.path.name}: its map '{name}' differs from the one pinned at {path} "
+                f"({'; '.join(lines)})",
                 fix="Remove what uses the old map, or use the plugin's version that made it.",
             )
 
@@ -252,7 +254,9 @@ def load_object(
     pins: Mapping[str, str] | None = None,
     programs: Collection[str] | None = None,
 ) -> LoadedObject:
-    """Load an ordinary object: programs in libbpf's sections (``xdp``, ``tc``, ``iter/tcp``, ``sockops``, ``raw_tp/..``).
+    """Load an ordinary object.
+
+    Its programs stand in libbpf's own sections: ``xdp``, ``tc``, ``iter/tcp``, ``sockops``, ``raw_tp/..``.
 
     :param maps: existing maps to use for those of the same name.
     :param pins: map name -> path on bpffs: use what is pinned there, else pin the new map there.

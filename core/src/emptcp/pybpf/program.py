@@ -97,10 +97,12 @@ class Program(descriptor.Descriptor):
         """Run the program on a packet (``BPF_PROG_TEST_RUN``).
 
         :param data: the packet from its first byte; at TC at least 14 bytes.
-        :param ctx: a ``struct xdp_md`` or ``struct __sk_buff`` to begin with; ``TestRun.ctx`` is what became of it.
+        :param ctx: a ``struct xdp_md`` or ``struct __sk_buff`` to begin with; ``TestRun.ctx`` is what
+            became of it.
         :param repeat: runs; changes to the packet add up. With ``live_frames`` the number of frames.
         :param size_out: room for the packet after the run, by default the packet and 512 bytes.
-        :param live_frames: act on the verdict: XDP frames go into the stack of this thread's namespace, or out.
+        :param live_frames: act on the verdict: XDP frames go into the stack of this thread's namespace, or
+            out.
         :param batch_size: frames per batch of ``live_frames``.
         :raises BpfError: the kernel refuses, for one because it does not know live frames.
         """
