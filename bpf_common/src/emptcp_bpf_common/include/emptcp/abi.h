@@ -19,7 +19,7 @@
 
 #include <emptcp/uapi.h>
 
-#define EMPTCP_CHAIN_ABI 1
+#define EMPTCP_CHAIN_ABI      1
 #define EMPTCP_HEADER_VERSION 1
 
 /* What an actor answers. A selector answers 0 (no match) or 1 (match). */
@@ -88,29 +88,29 @@ struct emptcp_key {
 
 /* What the parser found. A value in a per-CPU array: lives as long as the packet is in the program. */
 struct emptcp_pkt {
-	__u32 size;    /* of this struct as core knows it */
-	__u8 hook;     /* enum emptcp_hook */
-	__u8 backend;  /* enum emptcp_backend */
-	__u8 family;   /* 4 or 6 */
-	__u8 flags;    /* enum emptcp_pkt_flag */
-	__u16 l3;      /* offsets from the first byte of the packet */
+	__u32 size;   /* of this struct as core knows it */
+	__u8 hook;    /* enum emptcp_hook */
+	__u8 backend; /* enum emptcp_backend */
+	__u8 family;  /* 4 or 6 */
+	__u8 flags;   /* enum emptcp_pkt_flag */
+	__u16 l3;     /* offsets from the first byte of the packet */
 	__u16 l4;
 	__u16 payload; /* = end of the TCP options */
 	__u16 ip_end;  /* end of the IP packet; what follows is link padding. 0: beyond 65535 */
 	__u32 payload_len;
-	__u8 tcp_flags; /* byte 13 of the TCP header */
-	__u8 direction; /* 0: sent by key.addr[0] */
+	__u8 tcp_flags;	  /* byte 13 of the TCP header */
+	__u8 direction;	  /* 0: sent by key.addr[0] */
 	__u8 options_len; /* bytes of TCP options that were walked, up to EOL or the first broken one */
-	__u8 no_modify; /* enum emptcp_reason: why nothing may change this packet; 0: may be changed */
-	__u8 reason;	/* enum emptcp_reason: set by the running stage when it could not act */
-	__u8 timestamps; /* offset of the option from l4, 0: absent */
+	__u8 no_modify;	  /* enum emptcp_reason: why nothing may change this packet; 0: may be changed */
+	__u8 reason;	  /* enum emptcp_reason: set by the running stage when it could not act */
+	__u8 timestamps;  /* offset of the option from l4, 0: absent */
 	__u8 sack;
 	__u8 window_scale;
-	__u16 subtypes;	     /* bit n: MPTCP subtype n is there and valid */
-	__u16 repeated;	     /* bit n: more than once */
+	__u16 subtypes;		   /* bit n: MPTCP subtype n is there and valid */
+	__u16 repeated;		   /* bit n: more than once */
 	__u8 at[EMPTCP_SUBTYPES];  /* offset from l4 of the last valid one of each subtype, 0: absent */
 	__u8 len[EMPTCP_SUBTYPES]; /* its length */
-	__u32 redirect;	     /* ifindex for EMPTCP_REDIRECT */
+	__u32 redirect;		   /* ifindex for EMPTCP_REDIRECT */
 	struct emptcp_key key;
 	__u8 scratch[16]; /* free for the stages of one packet; zero at entry */
 	/* Below: work space of core's subprograms, not for plugins. */
@@ -121,14 +121,14 @@ struct emptcp_pkt {
 
 /* Head of an entry of the flow table; the plugins' slots follow. A SYN without ACK zeroes the entry. */
 struct emptcp_flow {
-	__u64 since;	   /* bpf_ktime_get_ns() of the first packet seen */
-	__u8 known;	   /* bit 0: an MPTCP option was seen on this flow */
-	__u8 version;	   /* MPTCP version + 1; 0: not seen */
-	__u8 opener;	   /* direction of the SYN + 1; 0: not seen */
+	__u64 since;  /* bpf_ktime_get_ns() of the first packet seen */
+	__u8 known;   /* bit 0: an MPTCP option was seen on this flow */
+	__u8 version; /* MPTCP version + 1; 0: not seen */
+	__u8 opener;  /* direction of the SYN + 1; 0: not seen */
 	__u8 reserved0;
-	__u8 wscale[2];	   /* per direction of the SYN that told it: scale + 1; 0: not seen */
+	__u8 wscale[2]; /* per direction of the SYN that told it: scale + 1; 0: not seen */
 	__u8 reserved1[2];
-	__u32 token[2];	   /* per direction: token in an MP_JOIN SYN sent this way (network order), 0: none */
+	__u32 token[2]; /* per direction: token in an MP_JOIN SYN sent this way (network order), 0: none */
 	__u8 reserved2[40];
 };
 
@@ -151,7 +151,7 @@ struct emptcp_abi {
 	__u32 record_size;
 	__u16 chain_abi;
 	__u16 header_version;
-	__u16 kind; /* enum emptcp_fragment_kind */
+	__u16 kind;  /* enum emptcp_fragment_kind */
 	__u16 flags; /* bit 0: has parameters, bit 1: has state */
 	__u32 reserved;
 	char name[48];
