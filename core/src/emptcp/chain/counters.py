@@ -13,7 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from emptcp.chain import reasons
-from emptcp.chain.plan import CHUNK_STAGES, COUNTER_BYTES
+
+COUNTER_BYTES = 8 * (8 + reasons.SLOTS)
+"""Size of one stage's block."""
+
+CHUNK_STAGES = 127
+"""Stages whose blocks share one per-CPU value (the kernel bounds it at 32 KiB)."""
 
 CHUNK_BYTES = CHUNK_STAGES * COUNTER_BYTES
 _BLOCK = struct.Struct(f"<{COUNTER_BYTES // 8}Q")
@@ -36,9 +41,9 @@ class Counters:
 
     def __sub__(self, earlier: Counters) -> Counters:
         """Return what happened since ``earlier``."""
-        numbers = (getattr(self, name) - getattr(earlier, name) for name in _FIELDS)
+        numbers = {name: getattr(self, name) - getattr(earlier, name) for name in _FIELDS}
         since = {name: count - earlier.reasons.get(name, 0) for name, count in self.reasons.items()}
-        return Counters(*numbers, reasons={name: count for name, count in since.items() if count})
+        return Counters(**numbers, reasons={name: count for name, count in since.items() if count})
 
 
 def block(values: Iterable[bytes], slot: int) -> Counters:
@@ -47,20 +52,26 @@ def block(values: Iterable[bytes], slot: int) -> Counters:
     rows = [_BLOCK.unpack_from(value, start) for value in values]
     total = [sum(column) for column in zip(*rows, strict=True)]
     named = {reasons.name(n): count for n, count in enumerate(total[len(_FIELDS) :]) if count}
-    return Counters(*total[: len(_FIELDS)], reasons=named)
+    return Counters(**dict(zip(_FIELDS, total, strict=False)), reasons=named)
 
 
-def allocate(policies: Sequence[Sequence[str]], known: dict[str, int]) -> dict[str, int]:
+def copy(rows: Sequence[bytes], slot: int, into: Sequence[bytearray], to: int) -> None:
+    """Copy a slot's block on each CPU from one chunk's values to another's."""
+    source, target = (n % CHUNK_STAGES * COUNTER_BYTES for n in (slot, to))
+    for row, other in zip(rows, into, strict=True):
+        other[target : target + COUNTER_BYTES] = row[source : source + COUNTER_BYTES]
+
+
+def allocate(policies: Sequence[Sequence[str]], known: dict[str, int], following: int = 1) -> dict[str, int]:
     """Give every stage of every policy a slot, those in ``known`` the one they had.
 
-    A policy's stages share a chunk. ``known`` maps names in use by the running program; its slots are
-    not given to others, because that program counts into them until the switch.
+    A policy's stages share a chunk. New slots begin at ``following``: a slot that was given before is not
+    given again, because clearing it would race with the running program that counts beside it.
     """
-    taken = {0, *known.values()}
     given: dict[str, int] = {}
     for names in policies:
-        given |= _of_policy(names, known, taken)
-        taken |= set(given.values())
+        given |= _of_policy(names, known, following)
+        following = max(following, *(slot + 1 for slot in given.values()))
     return given
 
 
@@ -69,20 +80,12 @@ def chunks(slots: Iterable[int]) -> int:
     return max(slots, default=0) // CHUNK_STAGES + 1
 
 
-def _of_policy(names: Sequence[str], known: dict[str, int], taken: set[int]) -> dict[str, int]:
+def _of_policy(names: Sequence[str], known: dict[str, int], following: int) -> dict[str, int]:
     kept = {name: known[name] for name in names if name in known}
-    homes = {slot // CHUNK_STAGES for slot in kept.values()}
     new = [name for name in names if name not in kept]
-    if len(homes) == 1:
-        free = _free(homes.pop(), taken)
-        if len(free) >= len(new):
-            return kept | dict(zip(new, free, strict=False))
-    chunk = 0
-    while len(free := _free(chunk, taken)) < len(names):
-        chunk += 1
-    return dict(zip(names, free, strict=False))
-
-
-def _free(chunk: int, taken: set[int]) -> list[int]:
-    first = chunk * CHUNK_STAGES
-    return [slot for slot in range(first, first + CHUNK_STAGES) if slot not in taken]
+    chunk, left = following // CHUNK_STAGES, CHUNK_STAGES - following % CHUNK_STAGES
+    homes = {slot // CHUNK_STAGES for slot in kept.values()}
+    if not new or (homes <= {chunk} and len(new) <= left):
+        return kept | {name: following + n for n, name in enumerate(new)}
+    start = following if len(names) <= left else (chunk + 1) * CHUNK_STAGES
+    return {name: start + n for n, name in enumerate(names)}

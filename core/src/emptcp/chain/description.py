@@ -39,18 +39,20 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class PolicyRecord:
-    """One running policy. ``source`` is its model as plain data, enough to build it again."""
+    """One running policy. ``source`` is a policy file with just this policy: enough to build it again."""
 
     table: str
     name: str
-    when: str
+    source: str
     stages: tuple[StageRecord, ...]
-    source: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Description:
-    """One running program. ``reason`` says why it got its back-end."""
+    """One running program.
+
+    ``reason`` says why it got its back-end; ``following`` is the first counter slot that was never given.
+    """
 
     hook: str
     backend: str
@@ -62,6 +64,7 @@ class Description:
     policies: tuple[PolicyRecord, ...] = ()
     companions: tuple[str, ...] = ()
     state_slots: dict[str, int] = dataclasses.field(default_factory=dict)
+    following: int = 1
 
     def encode(self) -> bytes:
         """Return the bytes kept in the description map."""

@@ -30,9 +30,10 @@ from dataclasses import dataclass, field
 from emptcp.chain import instructions as bpf
 from emptcp.chain import reasons
 from emptcp.chain.code import Code
+from emptcp.chain.counters import CHUNK_STAGES, COUNTER_BYTES
 from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10, Assembler, Instruction
 from emptcp.chain.layout import Slot
-from emptcp.chain.plan import CHUNK_STAGES, COUNTER_BYTES, END, FragmentRef, Plan, PlannedPolicy, Step
+from emptcp.chain.plan import END, FragmentRef, Plan, PlannedPolicy, Step
 from emptcp.chain.typeinfo import TypeInfo
 from emptcp.errors import EmptcpError
 
@@ -55,7 +56,7 @@ RETURN, ACCEPT, DROP, REDIRECT = 1, 2, 3, 4
 
 @dataclass(frozen=True)
 class PacketLayout:
-    """Byte offsets in ``struct emptcp_pkt`` and ``struct emptcp_flow`` (emptcp/abi.h), from core's own BTF."""
+    """Byte offsets in ``struct emptcp_pkt`` and ``struct emptcp_flow`` (emptcp/abi.h), from core's BTF."""
 
     flags: int
     l3: int
@@ -75,6 +76,7 @@ class Maps:
     packet: int
     parameters: int
     counters: int
+    description: int
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ class _Joiner:
         b = self.binding
         codes = [b.parse, b.flow, *b.code.values()]
         frame = max(code.body_stack for code in codes)
-        self.ctx, self.pkt, self.counters, self.flow, self.length, self.key = (-frame - 8 * n for n in range(1, 7))
+        slots = (-frame - 8 * n for n in range(1, 7))
+        self.ctx, self.pkt, self.counters, self.flow, self.length, self.key = slots
         self.types = TypeInfo(b.backend)
         self.lines: list[tuple[int, int, int, int]] = []
         self.places: list[tuple[int, int, str]] = []
@@ -183,7 +186,7 @@ class _Joiner:
         for policy in self.plan.policies:
             self._policy(policy)
         self._exits()
-        functions = [(0, self.types.function(f"emptcp_{self.plan.hook}", arguments=1, is_global=True))]
+        functions = [(0, self.types.function(f"emptcp_{self.plan.hook}", 1, True))]
         functions += self._append_subprograms()
         self._resolve_calls()
         code = bpf.encode(self.asm.finish())
@@ -196,7 +199,7 @@ class _Joiner:
         self._line("core: look up the parsed packet")
         asm.emit(bpf.STX_DW, R10, R1, self.ctx)
         self._look_up(maps.packet, 0)
-        asm.jump(self._exit("pass"), bpf.JEQ_IMM, R0, 0)
+        asm.jump("lost", bpf.JEQ_IMM, R0, 0)
         asm.emit(bpf.STX_DW, R10, R0, self.pkt)
         asm.emit(bpf.MOV64_REG, R2, R0)
         asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
@@ -430,6 +433,7 @@ class _Joiner:
         asm = self.asm
         asm.label(f"noflow{step.index}")
         asm.emit(bpf.LDX_DW, R1, R10, self.counters)
+        self._increment(self._base(step))
         asm.emit(bpf.MOV64_IMM, R2, imm=reasons.REASONS.index("no_flow"))
         self._count_reason(self._base(step))
         asm.jump(following)
@@ -444,7 +448,8 @@ class _Joiner:
     def _slow_verdict(self, step: Step, end: str) -> None:
         """Verdicts other than NEXT; an unknown one means NEXT, as a stage that errs does."""
         asm, base = self.asm, self._base(step)
-        targets = {RETURN: end, ACCEPT: self._exit("pass"), DROP: self._exit("drop"), REDIRECT: self._exit("redirect")}
+        exits = {ACCEPT: "pass", DROP: "drop", REDIRECT: "redirect"}
+        targets = {RETURN: end} | {verdict: self._exit(name) for verdict, name in exits.items()}
         asm.label(f"verdict{step.index}")
         for verdict, target in targets.items():
             other = f"verdict{step.index}.{verdict}"
@@ -502,6 +507,12 @@ class _Joiner:
         asm.label(self._exit("pass"))
         asm.emit(bpf.MOV64_IMM, R0, imm=_PASS[backend])
         asm.emit(bpf.EXIT)
+        # An array's look-up never fails, so this is never run: it ties the description to the program.
+        asm.label("lost")
+        asm.load_map(R1, self.binding.maps.description)
+        asm.jump(self._exit("pass"))
+        if not self.plan.policies:
+            return
         asm.label(self._exit("drop"))
         asm.emit(bpf.MOV64_IMM, R0, imm=_DROP[backend])
         asm.emit(bpf.EXIT)
@@ -551,7 +562,7 @@ class _Joiner:
             for offset in range(function.start, function.end):
                 self._append(sub.code, offset, sub.code.instructions[offset])
             self.places.append((sub.start, len(self.asm), f"function {function.name}"))
-            kind = self.types.function(function.name, arguments=function.arguments, is_global=function.is_global)
+            kind = self.types.function(function.name, function.arguments, function.is_global)
             done.append((sub.start, kind))
         return done
 

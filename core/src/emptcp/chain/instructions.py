@@ -66,7 +66,8 @@ class Instruction(NamedTuple):
 
 def decode(code: bytes) -> list[Instruction]:
     """Split bytecode (a multiple of eight bytes) into instructions."""
-    return [Instruction(op, regs & 0xF, regs >> 4, off, imm) for op, regs, off, imm in _FORM.iter_unpack(code)]
+    fields = _FORM.iter_unpack(code)
+    return [Instruction(op, regs & 0xF, regs >> 4, off, imm) for op, regs, off, imm in fields]
 
 
 def encode(code: Iterable[Instruction]) -> bytes:

@@ -3,10 +3,12 @@
 
 ::
 
-    <bpffs>/emptcp/v1/packet_<hook>_<back-end>         the parsed packet, one map for all programs of a kind
+    <bpffs>/emptcp/v1/packet_<hook>_<back-end>_<size>  the parsed packet, one map for all programs of a kind
+    <bpffs>/emptcp/v1/events                           the ring buffer of events
     <bpffs>/emptcp/v1/maps/<plugin>/<map>              a plugin's maps, shared by all programs that name them
     <bpffs>/emptcp/v1/<netns cookie>/flows             the flow table of a network namespace
-    <bpffs>/emptcp/v1/<netns cookie>/<hook>/<ifindex>/ one program: `link`, or `program` where the hook has no links
+    <bpffs>/emptcp/v1/<netns cookie>/state_slots       which plugin has which bytes of its entries
+    <bpffs>/emptcp/v1/<netns cookie>/<hook>/<ifindex>/ one program: `link`, or `program` if there are no links
 
 Everything about a program is reached from its pin: its maps by their ids, among them the description of
 what it runs. So there is no second record that could disagree with the kernel after a crash.
@@ -57,9 +59,13 @@ class Pins:
 
     root: Path
 
-    def packet(self, hook: str, backend: str) -> Path:
-        """Return the pin of the parsed-packet map of a hook and back-end."""
-        return self.root / f"packet_{hook}_{backend}"
+    def packet(self, hook: str, backend: str, size: int) -> Path:
+        """Return the pin of the parsed-packet map of a hook and back-end, whose value has ``size`` bytes."""
+        return self.root / f"packet_{hook}_{backend}_{size}"
+
+    def events(self) -> Path:
+        """Return the pin of the ring buffer of events."""
+        return self.root / "events"
 
     def plugin_map(self, plugin: str, name: str) -> Path:
         """Return the pin of a plugin's map."""
@@ -68,6 +74,10 @@ class Pins:
     def flows(self, cookie: int) -> Path:
         """Return the pin of a namespace's flow table."""
         return self.root / str(cookie) / "flows"
+
+    def state_slots(self, cookie: int) -> Path:
+        """Return the pin of the map that says which plugin has which slot of the flow table."""
+        return self.root / str(cookie) / "state_slots"
 
     def folder(self, location: Location) -> Path:
         """Return the folder of one program's pins."""
@@ -89,7 +99,8 @@ class Pins:
     def prune(self) -> None:
         """Remove folders that hold nothing, and the shared maps once no program is left."""
         if not any(self.locations()):
-            for path in [*self.root.glob("packet_*"), *self.root.glob("maps/*/*"), *self.root.glob("*/flows")]:
+            shared = ("packet_*", "events", "maps/*/*", "*/flows", "*/state_slots")
+            for path in (path for pattern in shared for path in self.root.glob(pattern)):
                 path.unlink(missing_ok=True)
         for path in sorted(self.root.rglob("*"), key=lambda p: len(p.parts), reverse=True):
             _remove_if_empty(path)

@@ -12,18 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from emptcp.chain import reasons
+from emptcp.chain.counters import CHUNK_STAGES
 from emptcp.errors import EmptcpError
 from emptcp.policy import model
 
 END = -1
 """Edge of a step that leads out of its policy."""
-
-COUNTER_BYTES = 8 * (8 + reasons.SLOTS)
-"""Size of one stage's counters; see :mod:`emptcp.chain.counters`."""
-
-CHUNK_STAGES = 127
-"""Stages whose counters share one per-CPU value (the kernel bounds it at 32 KiB)."""
 
 PARSE_OPTIONS, PARSE_KEY = 1, 2
 """``emptcp_parse_config.needs``."""
@@ -59,13 +53,17 @@ class Stage:
 
 @dataclass(frozen=True)
 class BoundPolicy:
-    """A policy whose stages are bound: what it selects (``None``: everything) and its chain."""
+    """A policy whose stages are bound: what it selects (``None``: everything) and its chain.
+
+    ``source`` is the policy as a file would say it.
+    """
 
     table: str
     name: str
     when: model.Expression | None
     selectors: tuple[Stage, ...]
     actors: tuple[Stage, ...]
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,4 +177,3 @@ def _edges(expression: model.Expression, first: int, on_true: int) -> list[tuple
 
     walk(expression, first, on_true, END)
     return found
-

@@ -34,7 +34,7 @@ class TypeInfo:
             self._strings += text.encode() + b"\0"
         return self._known[text]
 
-    def function(self, name: str, *, arguments: int, is_global: bool) -> int:
+    def function(self, name: str, arguments: int, is_global: bool) -> int:
         """Add ``int name(CTX *, int, ..)`` and return the function's type id."""
         types: Sequence[int] = [self.context, *[self.integer] * (arguments - 1)][:arguments]
         fields = b"".join(struct.pack("<II", self.string(f"a{n}"), kind) for n, kind in enumerate(types))

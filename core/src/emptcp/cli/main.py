@@ -62,7 +62,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     if called and called not in COMMANDS:
         hint = did_you_mean(called, COMMANDS)
         parser.error(f"there is no command '{called}'; " + (hint or "see: emptcp --help"))
-    for name, (module, text) in COMMANDS.items():
+    for name, (_, text) in COMMANDS.items():
         if name != called:
             groups.add_parser(name, help=text)
     if called:

@@ -9,31 +9,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emptcp.chain import counters
-from emptcp.chain.plan import CHUNK_STAGES, COUNTER_BYTES
-
-names = st.integers(0, 400).map(str)
+from emptcp.chain.counters import CHUNK_STAGES, COUNTER_BYTES
 
 
 @given(st.lists(st.integers(1, 60), max_size=12), st.data())
-def test_slots_are_distinct_and_a_policy_stays_within_one_chunk(sizes: list[int], data: st.DataObject) -> None:
+def test_slots_are_distinct_and_a_policy_stays_within_one_chunk(
+    sizes: list[int], data: st.DataObject
+) -> None:
     policies = [[f"p{n}/s{m}" for m in range(size)] for n, size in enumerate(sizes)]
     known: dict[str, int] = {}
+    following = 1
     for _ in range(3):
-        keep = [p for p in policies if data.draw(st.booleans())]
-        given_now = counters.allocate(keep, known)
+        keep = [policy for policy in policies if data.draw(st.booleans())]
+        given_now = counters.allocate(keep, known, following)
         assert len(set(given_now.values())) == len(given_now)
         assert 0 not in given_now.values()
         assert set(given_now) == {name for policy in keep for name in policy}
         for policy in keep:
             assert len({given_now[name] // CHUNK_STAGES for name in policy}) == 1
         for name, slot in given_now.items():
-            assert known.get(name, slot) == slot or slot not in known.values()
+            assert slot == known.get(name) or slot >= following
+        following = max([following, *(slot + 1 for slot in given_now.values())])
         known = given_now
 
 
 def test_a_stage_that_stays_keeps_its_slot_when_another_is_inserted_before_it() -> None:
     before = counters.allocate([["p/a", "p/b"]], {})
-    after = counters.allocate([["p/new", "p/a", "p/b"]], before)
+    after = counters.allocate([["p/new", "p/a", "p/b"]], before, 3)
     assert {name: after[name] for name in before} == before
     assert after["p/new"] not in before.values()
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emptcp.chain.counters import CHUNK_STAGES
 from emptcp.chain.plan import (
-    CHUNK_STAGES,
     END,
     PARSE_KEY,
     PARSE_OPTIONS,
@@ -93,7 +93,9 @@ def test_edges_run_the_same_selectors_as_the_expression_and_agree_on_the_match(
     names = [spec.name for spec in model.selectors(expression)]
     truth = {name: data.draw(st.booleans()) for name in names}
     before = BoundPolicy("t", "p0", None, (), (stage("x", "actor"),))
-    policy = BoundPolicy("t", "p1", expression, tuple(map(stage, names)), (stage("a", "actor"), stage("b", "actor")))
+    policy = BoundPolicy(
+        "t", "p1", expression, tuple(map(stage, names)), (stage("a", "actor"), stage("b", "actor"))
+    )
     made = plan("ingress", [before, policy, before])
     expected: list[str] = []
     matches = evaluate(expression, truth, expected)
@@ -118,7 +120,9 @@ def test_a_policy_with_more_stages_than_share_a_chunk_is_refused() -> None:
 def test_the_key_is_parsed_only_for_those_who_read_it_or_keep_state() -> None:
     plain = BoundPolicy("t", "p", None, (), (stage("a", "actor"),))
     reader = BoundPolicy("t", "p", None, (), (stage("a", "actor", reads=frozenset({"key"})),))
-    keeper = BoundPolicy("t", "p", None, (), (stage("a", "actor", fragment=FragmentRef("a", "a.o", "a", 16)),))
+    keeper = BoundPolicy(
+        "t", "p", None, (), (stage("a", "actor", fragment=FragmentRef("a", "a.o", "a", 16)),)
+    )
     assert plan("ingress", [plain]).needs == PARSE_OPTIONS
     assert plan("ingress", [reader]).needs == PARSE_OPTIONS | PARSE_KEY
     kept = plan("ingress", [keeper])

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run policies over single packets without attaching anything (``BPF_PROG_TEST_RUN``).
+
+The program is the very one that would be attached; only its maps are private. Used by `trace`, by the
+tests of every plugin, and to ask whether a policy would select a packet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from emptcp.chain import counters, program
+from emptcp.chain.description import PolicyRecord
+from emptcp.chain.objects import Objects
+from emptcp.chain.plan import BoundPolicy, companions_for, plan
+from emptcp.chain.shared import PrivateMaps
+from emptcp.chain.states import allocate, offsets
+
+VERDICTS = {
+    "xdp": {0: "drop", 1: "drop", 2: "pass", 3: "redirect", 4: "redirect"},
+    "tc": {0xFFFFFFFF: "pass", 0: "pass", 2: "drop", 7: "redirect"},
+}
+"""Names of the answers of XDP and TC programs."""
+
+_L2 = {"ethernet": 14, "none": 0}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one packet.
+
+    ``matched`` has the names of the policies whose chain ran; ``reason`` is why something was left
+    untouched (the last stage that said so), or ``None``; ``counts`` has what each stage counted.
+    """
+
+    verdict: str
+    data: bytes
+    matched: tuple[str, ...]
+    reason: str | None
+    duration_ns: int
+    counts: dict[str, counters.Counters]
+
+
+class Runner:
+    """A loaded, unattached program for one hook and back-end. A context manager.
+
+    ``link`` is what packets begin with: ``ethernet`` or ``none`` (an IP header).
+    """
+
+    def __init__(
+        self,
+        policies: Sequence[BoundPolicy],
+        hook: str = "ingress",
+        backend: str = "xdp",
+        link: str = "ethernet",
+    ) -> None:
+        self.backend = backend
+        self.shared = PrivateMaps()
+        self._objects = Objects(self.shared)
+        made = plan(hook, policies, companions_for(hook, policies))
+        place = program.Place(hook, backend, _L2[link], device="(trial)")
+        self.states = offsets(allocate(made.fragments, {}))
+        self.loaded = program.load(made, policies, place, self._objects, self.states)
+        self._before = self._counts()
+
+    def close(self) -> None:
+        """Unload the program and its maps."""
+        self.loaded.close()
+        self._objects.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def run(self, data: bytes, *, repeat: int = 1, ctx: bytes | None = None) -> Result:
+        """Run one packet through the program.
+
+        Raises :class:`~emptcp.pybpf.BpfError` for packets the kernel does not take for a trial: shorter than
+        an Ethernet header, or longer than a page with its head- and tailroom.
+        """
+        outcome = self.loaded.program.test_run(data, repeat=repeat, ctx=ctx)
+        after = self._counts()
+        counts = {name: after[name] - self._before[name] for name in after}
+        self._before = after
+        matched = _matched(self.loaded.description.policies, counts)
+        verdict = VERDICTS[self.backend].get(outcome.retval & 0xFFFFFFFF, f"answer {outcome.retval}")
+        return Result(verdict, outcome.data, matched, _reason(counts), outcome.duration_ns, counts)
+
+    def _counts(self) -> dict[str, counters.Counters]:
+        return program.read_counters(self.loaded.counters, self.loaded.description)
+
+
+def _matched(policies: Sequence[PolicyRecord], counts: dict[str, counters.Counters]) -> tuple[str, ...]:
+    """Return the policies of which the first actor was given the packet, in order."""
+    found = []
+    for policy in policies:
+        first = next(stage for stage in policy.stages if stage.kind == "actor")
+        if counts[f"{policy.table}/{policy.name}/{first.id}"].packets:
+            found.append(policy.name)
+    return tuple(found)
+
+
+def _reason(counts: dict[str, counters.Counters]) -> str | None:
+    found = [name for count in counts.values() for name in count.reasons]
+    return found[-1] if found else None

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects on disk, opened for joining: core's own and the plugins', and the code of their fragments."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Self
+
+from emptcp import pybpf
+from emptcp.chain.code import Code, Function, SourceLine
+from emptcp.chain.fused import PacketLayout
+from emptcp.chain.instructions import LD_IMM64, PSEUDO_MAP_FD, decode
+from emptcp.chain.plan import FragmentRef
+from emptcp.chain.shared import HEAD_BYTES, SharedMaps
+from emptcp.errors import EmptcpError
+
+CORE = FragmentRef("core", "", "core_parse")
+CORE_FLOW = FragmentRef("core", "", "core_flow")
+_OWNED_BY_CORE = frozenset({"emptcp_packet", "emptcp_flows", "emptcp_events"})
+
+
+def core_object() -> Path:
+    """Return the path of core's compiled fragments."""
+    path = Path(str(files("emptcp.programs") / "core.bpf.o"))
+    if not path.exists():
+        raise EmptcpError(
+            f"emptcp's own BPF object {path} is missing",
+            fix="Install emptcp from a wheel, or run `make setup`.",
+        )
+    return path
+
+
+class Objects:
+    """Opened objects over one set of shared maps. Keep it open until the joined programs are loaded."""
+
+    def __init__(self, shared: SharedMaps) -> None:
+        self.shared = shared
+        self._captured: dict[str, pybpf.CapturedObject] = {}
+
+    def close(self) -> None:
+        """Close the objects; maps that are pinned or used by a program stay."""
+        for captured in self._captured.values():
+            captured.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    @cached_property
+    def layout(self) -> PacketLayout:
+        """Offsets in ``struct emptcp_pkt`` and ``struct emptcp_flow`` as core was compiled."""
+        packet, flow = self._members("emptcp_pkt"), self._members("emptcp_flow")
+        names = ("flags", "l3", "payload", "payload_len", "reason", "redirect")
+        offsets = {name: packet[name] for name in names}
+        return PacketLayout(**offsets, flow_known=flow["known"], flow_slots=HEAD_BYTES)
+
+    @cached_property
+    def packet_size(self) -> int:
+        """Bytes of ``struct emptcp_pkt``."""
+        found = self._types.find("emptcp_pkt", "struct")
+        assert found is not None
+        return self._types.size(found.id)
+
+    def packet(self, hook: str, backend: str) -> pybpf.Map:
+        """Return the parsed-packet map of a hook and back-end."""
+        return self.shared.packet(hook, backend, self.packet_size)
+
+    def code(self, fragment: FragmentRef, hook: str, backend: str) -> Code:
+        """Return a fragment's code for a hook and back-end."""
+        captured = self._capture(fragment)
+        section = f"emptcp.{backend}/{fragment.name}"
+        if section not in captured.fragments:
+            raise EmptcpError(
+                f"plugin '{fragment.plugin}' has no code for back-end '{backend}' "
+                f"({captured.path} lacks {section})",
+                fix="Choose another back-end for this policy.",
+            )
+        made = _code(captured, captured.fragments[section])
+        template = self.shared.packet("ingress", "xdp", self.packet_size).fd
+        return _rebound(made, template, self.packet(hook, backend).fd)
+
+    @cached_property
+    def _types(self) -> pybpf.Btf:
+        types: pybpf.Btf = pybpf.ObjectSpec.read(core_object()).btf
+        return types
+
+    def _members(self, struct: str) -> dict[str, int]:
+        found = self._types.find(struct, "struct")
+        if found is None:
+            raise EmptcpError(f"{core_object()} lacks struct {struct}", fix="Run `make setup` again.")
+        return {member.name: member.offset for member in self._types.members(found.id)}
+
+    def _capture(self, fragment: FragmentRef) -> pybpf.CapturedObject:
+        path = fragment.object or str(core_object())
+        if path not in self._captured:
+            names = pybpf.ObjectSpec.read(path).maps
+            own = [name for name in names if name not in _OWNED_BY_CORE and not name.startswith(".")]
+            pins = self.shared.plugin_pins(fragment.plugin, own)
+            self._captured[path] = pybpf.capture(path, self._core_maps(names), pins)
+        return self._captured[path]
+
+    def _core_maps(self, names: object) -> dict[str, pybpf.Map]:
+        wanted = {
+            "emptcp_packet": lambda: self.packet("ingress", "xdp"),
+            "emptcp_flows": self.shared.flows,
+            "emptcp_events": self.shared.events,
+        }
+        return {name: make() for name, make in wanted.items() if name in names}  # type: ignore[operator]
+
+
+def _code(captured: pybpf.CapturedObject, fragment: pybpf.Fragment) -> Code:
+    starts = [offset for offset, _ in fragment.functions]
+    ends = [*starts[1:], fragment.count]
+    functions = (
+        _function(captured.btf, kind, start, end)
+        for (start, kind), end in zip(fragment.functions, ends, strict=True)
+    )
+    lines = (SourceLine(n.insn_offset, n.file, n.text, n.line, n.column) for n in fragment.lines)
+    return Code(tuple(decode(fragment.instructions)), tuple(functions), tuple(lines))
+
+
+def _function(types: pybpf.Btf, kind: int, start: int, end: int) -> Function:
+    found = types.type(kind)
+    arguments = len(types.prototype(kind).arguments)
+    return Function(found.name, start, end, arguments, is_global=found.vlen == 1)
+
+
+def _rebound(code: Code, old: int, new: int) -> Code:
+    """Return the code with one map's descriptor in place of another's."""
+    if old == new:
+        return code
+    changed = (
+        i._replace(imm=new) if i.op == LD_IMM64 and i.src == PSEUDO_MAP_FD and i.imm == old else i
+        for i in code.instructions
+    )
+    return Code(tuple(changed), code.functions, code.lines)

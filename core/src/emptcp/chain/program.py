@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Load a plan as one program: join its fragments, make its maps, hand it to the kernel."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from emptcp import pybpf
+from emptcp.chain import counters, fused, layout
+from emptcp.chain.description import Description, PolicyRecord, StageRecord
+from emptcp.chain.objects import CORE, CORE_FLOW, Objects
+from emptcp.chain.plan import BoundPolicy, Plan, Step
+from emptcp.errors import EmptcpError
+
+PARAMETERS, COUNTERS, DESCRIPTION = "emptcp_params", "emptcp_counts", "emptcp_about"
+"""Names of the maps that a program owns; they are found again by its map ids."""
+
+KINDS = {"xdp": "xdp", "tc": "sched_cls"}
+_HOOKS = {"ingress": 0, "egress": 1}
+_KEY = bytes(4)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a program will sit, as far as it must know: ``l2`` is the length of the link-layer header."""
+
+    hook: str
+    backend: str
+    l2: int
+    reason: str = ""
+    device: str = ""
+    ifindex: int = 0
+    netns: str = ""
+    cookie: int = 0
+
+
+@dataclass
+class Previous:
+    """What the next program takes over from the running one: its counters, by ``table/policy/stage``."""
+
+    counters: pybpf.Map
+    slots: dict[str, int]
+    following: int
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where the steps' parameters and counters are, and the plugins' states in a flow-table entry."""
+
+    parameters: list[layout.Slot | None]
+    counters: list[int]
+    states: Mapping[str, int]
+    following: int
+
+
+@dataclass
+class Loaded:
+    """A program in the kernel, not attached, with the maps it owns."""
+
+    program: pybpf.Program
+    description: Description
+    parameters: pybpf.Map
+    counters: pybpf.Map
+    joined: fused.Joined
+
+    def close(self) -> None:
+        """Give up the descriptors; an attached program keeps its maps."""
+        for owned in (self.program, self.parameters, self.counters):
+            owned.close()
+
+
+def load(
+    plan: Plan,
+    policies: Sequence[BoundPolicy],
+    place: Place,
+    objects: Objects,
+    state_slots: Mapping[str, int],
+    previous: Previous | None = None,
+) -> Loaded:
+    """Join and load ``plan``, made of ``policies``, for ``place``.
+
+    Raises :class:`EmptcpError` naming policy and stage when a budget is exceeded or the verifier refuses.
+    """
+    places, size = layout.slots(len(step.stage.parameters) for step in plan.steps)
+    counts, given, following = _counters(policies, previous)
+    slots = Slots(places, given, state_slots, following)
+    description = _describe(plan, policies, place, slots)
+    parameters = _parameters(plan, place, places, size)
+    with _about(description) as about:
+        maps = fused.Maps(objects.packet(place.hook, place.backend).fd, parameters.fd, counts.fd, about.fd)
+        joined = fused.join(plan, _binding(plan, place, objects, maps, slots))
+        program = _load(joined, place)
+    return Loaded(program, description, parameters, counts, joined)
+
+
+def read_counters(counts: pybpf.Map, description: Description) -> dict[str, counters.Counters]:
+    """Return what each stage counted, by ``table/policy/stage``; the program's own stand under ``""``."""
+    chunks = [counts.lookup_percpu(_chunk_key(n)) or [] for n in range(counts.info.max_entries)]
+    slots = {"": 0} | {name: stage.counter for name, stage in description.stages().items()}
+    return {name: counters.block(chunks[slot // counters.CHUNK_STAGES], slot) for name, slot in slots.items()}
+
+
+def _binding(plan: Plan, place: Place, objects: Objects, maps: fused.Maps, slots: Slots) -> fused.Binding:
+    where = (place.hook, place.backend)
+    return fused.Binding(
+        backend=place.backend,
+        code={fragment: objects.code(fragment, *where) for fragment in plan.fragments},
+        parse=objects.code(CORE, *where),
+        flow=objects.code(CORE_FLOW, *where),
+        packet=objects.layout,
+        maps=maps,
+        parameter_slots=slots.parameters,
+        counter_slots=slots.counters,
+        state_slots=slots.states,
+    )
+
+
+def _load(joined: fused.Joined, place: Place) -> pybpf.Program:
+    with pybpf.load_btf(joined.btf) as types:
+        try:
+            return pybpf.load_program(
+                KINDS[place.backend],
+                joined.instructions,
+                name=f"emptcp_{place.hook}",
+                btf=types.fd,
+                func_info=joined.func_info,
+                line_info=joined.line_info,
+            )
+        except pybpf.VerifierError as error:
+            raise _refusal(error, joined) from error
+
+
+def _refusal(error: pybpf.VerifierError, joined: fused.Joined) -> EmptcpError:
+    """Name the stage whose code the verifier stopped in."""
+    reached = re.findall(r"^(\d+): \(", error.log, re.MULTILINE)
+    where = joined.place(int(reached[-1])) if reached else "the joined program"
+    return EmptcpError(f"{where}: {error.sentence}", fix=error.fix)
+
+
+def _parameters(plan: Plan, place: Place, slots: list[layout.Slot | None], size: int) -> pybpf.Map:
+    value = bytearray(size)
+    struct.pack_into("<IHB", value, 0, plan.needs, place.l2, _HOOKS[place.hook])
+    for step, slot in zip(plan.steps, slots, strict=True):
+        if slot is not None:
+            layout.fill(value, slot, step.stage.parameters)
+    made = pybpf.Map.create("array", 4, size, 1, flags=pybpf.BPF_F_MMAPABLE, name=PARAMETERS)
+    made.update(_KEY, bytes(value))
+    return made
+
+
+def _counters(policies: Sequence[BoundPolicy], previous: Previous | None) -> tuple[pybpf.Map, list[int], int]:
+    """Return the counters' map, the slot of each stage, and the first slot never given.
+
+    The running program's map is used on, so that no count is lost at the switch, as long as it has room.
+    """
+    names = [[f"{p.table}/{p.name}/{s.id}" for s in (*p.selectors, *p.actors)] for p in policies]
+    if previous is not None:
+        given = counters.allocate(names, previous.slots, previous.following)
+        if counters.chunks(given.values()) <= previous.counters.info.max_entries:
+            following = max(previous.following, *(slot + 1 for slot in given.values()))
+            return previous.counters.duplicate(), _flat(names, given), following
+    given = counters.allocate(names, {})
+    size = (4, counters.CHUNK_BYTES, counters.chunks(given.values()))
+    made = pybpf.Map.create("percpu_array", *size, name=COUNTERS)
+    if previous is not None:
+        _carry_over(previous, made, given)
+    return made, _flat(names, given), max(given.values(), default=0) + 1
+
+
+def _flat(names: Sequence[Sequence[str]], given: Mapping[str, int]) -> list[int]:
+    return [given[name] for policy in names for name in policy]
+
+
+def _carry_over(previous: Previous, made: pybpf.Map, given: Mapping[str, int]) -> None:
+    """Copy the counts of stages that stay. What is counted between this and the switch is lost."""
+    old = [previous.counters.lookup_percpu(_chunk_key(n)) for n in range(previous.counters.info.max_entries)]
+    for chunk in range(made.info.max_entries):
+        rows = [bytearray(row) for row in made.lookup_percpu(_chunk_key(chunk)) or []]
+        for name, slot in given.items():
+            source = previous.slots.get(name)
+            if slot // counters.CHUNK_STAGES == chunk and source is not None:
+                counters.copy(old[source // counters.CHUNK_STAGES] or [], source, rows, slot)
+        made.update_percpu(_chunk_key(chunk), [bytes(row) for row in rows])
+
+
+def _chunk_key(chunk: int) -> bytes:
+    return chunk.to_bytes(4, "little")
+
+
+def _about(description: Description) -> pybpf.Map:
+    value = description.encode()
+    made = pybpf.Map.create("array", 4, len(value), 1, name=DESCRIPTION)
+    made.update(_KEY, value)
+    made.freeze()
+    return made
+
+
+def _describe(plan: Plan, policies: Sequence[BoundPolicy], place: Place, slots: Slots) -> Description:
+    records = [_stage(step, slots) for step in plan.steps]
+    used = {fragment.plugin for fragment in plan.fragments if fragment.state_size}
+    return Description(
+        hook=place.hook,
+        backend=place.backend,
+        reason=place.reason,
+        device=place.device,
+        ifindex=place.ifindex,
+        netns=place.netns,
+        cookie=place.cookie,
+        policies=tuple(
+            PolicyRecord(span.table, span.name, policy.source, tuple(records[span.first : span.last + 1]))
+            for span, policy in zip(plan.policies, policies, strict=True)
+        ),
+        companions=tuple(f"{fragment.plugin}:{fragment.name}" for fragment in plan.companions),
+        state_slots={plugin: slots.states[plugin] for plugin in sorted(used)},
+        following=slots.following,
+    )
+
+
+def _stage(step: Step, slots: Slots) -> StageRecord:
+    stage, slot = step.stage, slots.parameters[step.index]
+    place = (slot.offset, slot.size) if slot is not None else (0, 0)
+    counter = slots.counters[step.index]
+    return StageRecord(stage.id, stage.kind, stage.fragment.plugin, stage.name, stage.text, counter, *place)
