@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from emptcp.pybpf.btf import Btf as Btf
     from emptcp.pybpf.btf import Member as Member
     from emptcp.pybpf.btf import Prototype as Prototype
+    from emptcp.pybpf.elf import MapSpec as MapSpec
+    from emptcp.pybpf.elf import ObjectSpec as ObjectSpec
+    from emptcp.pybpf.elf import ProgramSpec as ProgramSpec
     from emptcp.pybpf.errors import BpfError as BpfError
     from emptcp.pybpf.errors import MissingFeature as MissingFeature
     from emptcp.pybpf.fragments import CapturedObject as CapturedObject
@@ -26,6 +29,12 @@ if TYPE_CHECKING:
     from emptcp.pybpf.link import LinkInfo as LinkInfo
     from emptcp.pybpf.loaded_btf import LoadedBtf as LoadedBtf
     from emptcp.pybpf.loaded_btf import load_btf as load_btf
+    from emptcp.pybpf.map import BPF_ANY as BPF_ANY
+    from emptcp.pybpf.map import BPF_EXIST as BPF_EXIST
+    from emptcp.pybpf.map import BPF_F_MMAPABLE as BPF_F_MMAPABLE
+    from emptcp.pybpf.map import BPF_F_NO_PREALLOC as BPF_F_NO_PREALLOC
+    from emptcp.pybpf.map import BPF_F_RDONLY_PROG as BPF_F_RDONLY_PROG
+    from emptcp.pybpf.map import BPF_NOEXIST as BPF_NOEXIST
     from emptcp.pybpf.map import Map as Map
     from emptcp.pybpf.map import MapInfo as MapInfo
     from emptcp.pybpf.object import LoadedObject as LoadedObject
@@ -38,16 +47,28 @@ if TYPE_CHECKING:
     from emptcp.pybpf.verifier import VerifierError as VerifierError
 
 _HOME = {
-    "BpfError": "errors", "Btf": "btf", "CapturedObject": "fragments", "Fragment": "fragments",
-    "Library": "libbpf", "Line": "fragments", "LoadedBtf": "loaded_btf", "LoadedObject": "object",
-    "Map": "map", "MapInfo": "map", "Member": "btf", "MissingFeature": "errors", "Program": "program",
-    "ProgramInfo": "program", "Link": "link", "LinkInfo": "link", "RingBuffer": "ringbuf",
-    "Prototype": "btf", "TestRun": "program", "VerifierError": "verifier", "capture": "fragments",
-    "library": "libbpf", "load_btf": "loaded_btf", "load_object": "object", "load_program": "program",
+    "btf": ("Btf", "Member", "Prototype"),
+    "elf": ("MapSpec", "ObjectSpec", "ProgramSpec"),
+    "errors": ("BpfError", "MissingFeature"),
+    "fragments": ("CapturedObject", "Fragment", "Line", "capture"),
+    "libbpf": ("Library", "library"),
+    "link": ("Link", "LinkInfo"),
+    "loaded_btf": ("LoadedBtf", "load_btf"),
+    "map": (
+        "BPF_ANY", "BPF_EXIST", "BPF_F_MMAPABLE", "BPF_F_NO_PREALLOC", "BPF_F_RDONLY_PROG", "BPF_NOEXIST",
+        "Map", "MapInfo",
+    ),
+    "object": ("LoadedObject", "load_object"),
+    "program": ("Program", "ProgramInfo", "TestRun", "load_program"),
+    "ringbuf": ("RingBuffer",),
+    "verifier": ("VerifierError",),
 }  # fmt: skip
+_MODULES = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'emptcp.pybpf' has no attribute '{name}'")
-    return getattr(import_module(f"emptcp.pybpf.{_HOME[name]}"), name)
+    found = getattr(import_module(f"emptcp.pybpf.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found

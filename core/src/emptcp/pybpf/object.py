@@ -133,7 +133,8 @@ class OpenedObject:
             return
         raise BpfError(
             f"{self.path.name}: its map '{name}' ({kind}, key {get('key_size')} B, value "
-            f"{get('value_size')} B) does not fit the existing one ({info.kind}, key {info.key_size} B, value {info.value_size} B)",
+            f"{get('value_size')} B) does not fit the existing one "
+            f"({info.kind}, key {info.key_size} B, value {info.value_size} B)",
             fix="Compile the object against the installed headers.",
         )
 
