@@ -226,11 +226,26 @@ class Section:
         return self._data.get(key)
 
     def spelled(self, key: str) -> str:
-        """Return a string or a number as text (``"5s"``, ``5``)."""
+        """Return a string, a number or a boolean as text (``"5s"``, ``5``, ``true``)."""
         value = self._data.get(key, "")
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        if not isinstance(value, str | int | float):
             raise self._wrong_kind(f"'{key}'", str, value, key)
+        if isinstance(value, bool):
+            return str(value).lower()
         return _short(value) if isinstance(value, int) else str(value)
+
+    def numbers(self, key: str, least: int, most: int) -> tuple[int, ...]:
+        """Return one whole number or several."""
+        value: Any = self._data.get(key)
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, int) or isinstance(item, bool):
+                raise self._wrong_kind(f"'{key}'", int, item, key)
+            if not least <= item <= most:
+                fix = f"Write a number from {least} to {most}."
+                raise self.error(f"{_short(item)} is out of range", key, fix=fix)
+        if value == []:
+            raise self.error(f"'{key}' of {self.what} is empty", key, fix="Write a number.")
+        return tuple(value) if isinstance(value, list) else (value,)
 
     def _below(self, what: str, data: Mapping[str, Any], *path: str | int) -> Section:
         return Section(self._document, (*self._path, *path), data, what)

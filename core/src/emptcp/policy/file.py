@@ -204,8 +204,6 @@ def _own_parameters(section: Section) -> tuple[model.Keyword, ...]:
 def _own_parameter(table: Section, key: str) -> model.Keyword:
     value = table.raw(key)
     place = table.place(key)
-    if isinstance(value, bool):
-        return model.Keyword(key, model.Scalar(str(value).lower(), place), place)
     if isinstance(value, list):
         items = (model.Scalar(text, place) for text in table.texts(key))
         return model.Keyword(key, model.Listing(tuple(items), place), place)

@@ -32,6 +32,11 @@ def refuse_unsupported_type(kind: str) -> None:
     raise _not_yet(f"a parameter of type {kind}", Place())
 
 
+def refused_value(argument: model.FromMap) -> EmptcpError:
+    """Return the error for a value that is to be read from a map."""
+    return _not_yet(f"a value read from a map, '{argument.key} @{argument.map}'", argument.where)
+
+
 def _refuse_in_chain(do: tuple[model.Step, ...]) -> None:
     for step in do:
         if isinstance(step, model.StageSpec):
@@ -41,7 +46,7 @@ def _refuse_in_chain(do: tuple[model.Step, ...]) -> None:
 def _refuse_in_stage(stage: model.StageSpec) -> None:
     for argument in (*stage.positional, *(keyword.value for keyword in stage.keywords)):
         if isinstance(argument, model.FromMap):
-            raise _not_yet(f"a value read from a map, '{argument.key} @{argument.map}'", argument.where)
+            raise refused_value(argument)
 
 
 def _not_yet(what: str, where: Place) -> EmptcpError:

@@ -36,8 +36,8 @@ from fractions import Fraction
 from typing import Any, ClassVar
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
-from emptcp.policy.model import Argument, FromMap, Listing, Scalar
-from emptcp.policy.support import refuse_unsupported_type
+from emptcp.policy.model import Argument, Listing, Scalar
+from emptcp.policy.support import refuse_unsupported_type, refused_value
 from emptcp.policy.tokens import DECLARED_NAME
 
 Devices = Callable[[str], int]
@@ -88,7 +88,7 @@ class ValueType(ABC):
             return self.parse(argument.text)
         if isinstance(argument, Listing):
             return self.read_items(argument.items)
-        raise EmptcpError(f"a value read from a map can't be a {self.kind} here", fix=f"Write a {self.kind}.")
+        raise refused_value(argument)
 
     def read_items(self, items: Sequence[Scalar]) -> Any:
         """Return the value that several items make; most types take just one."""
@@ -508,4 +508,4 @@ def _mapped(address: Any) -> bytes:
     return packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
 
 
-__all__ = ["TYPES", "Argument", "Devices", "Field", "FromMap", "ValueType", "no_devices", "of"]
+__all__ = ["TYPES", "Argument", "Devices", "Field", "ValueType", "no_devices", "of"]

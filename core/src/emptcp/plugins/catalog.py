@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which selectors and actors there are, and what a stage of a policy means with them.
+
+Binding turns ``set_backup(on=true)`` into the declaration it names, typed values, and the packed bytes of
+the plugin's C struct. Plugin code is not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emptcp.errors import EmptcpError, did_you_mean, quoted
+from emptcp.plugins import layout
+from emptcp.plugins.manifest import Parameter, StageDeclaration, check_range
+from emptcp.policy import model, values
+from emptcp.policy.place import Place
+from emptcp.policy.text import argument_text
+
+if TYPE_CHECKING:
+    from emptcp.plugins.discovery import Plugin
+
+
+@dataclass(frozen=True)
+class StageType:
+    """A selector or an actor that a plugin provides. ``object`` is the file that holds its fragments."""
+
+    plugin: str
+    distribution: str
+    declaration: StageDeclaration
+    object: Path
+
+    @property
+    def kind(self) -> str:
+        """``"selector"`` or ``"actor"``."""
+        return self.declaration.kind
+
+    @property
+    def name(self) -> str:
+        """The name without its distribution."""
+        return self.declaration.name
+
+    @property
+    def fragment(self) -> layout.FragmentLayout:
+        """The fragment that is the stage's body. Raises :class:`EmptcpError` when the object lacks it."""
+        return self._fragment(self.declaration.fragment)
+
+    @property
+    def companions(self) -> tuple[tuple[str, layout.FragmentLayout], ...]:
+        """The fragments wanted on other hooks, each with its hook."""
+        return tuple((one.hook, self._fragment(one.fragment)) for one in self.declaration.companions)
+
+    def _fragment(self, name: str) -> layout.FragmentLayout:
+        found = layout.read(self.object).fragments.get(name)
+        if found is None:
+            raise EmptcpError(f"the object {self.object.name} has no fragment '{name}'")
+        return found
+
+
+@dataclass(frozen=True)
+class BoundStage:
+    """A stage with its type, its values by parameter (those given or defaulted) and their packed bytes."""
+
+    type: StageType
+    spec: model.StageSpec
+    values: Mapping[str, Any] = field(default_factory=dict)
+    packed: bytes = b""
+
+    @property
+    def label(self) -> str:
+        """The operator's label, empty when there is none."""
+        return self.spec.label
+
+    @property
+    def text(self) -> str:
+        """The stage as the policy file says it, with every value: ``set_backup(on=true)``."""
+        written = (f"{name}={argument_text(argument)}" for name, argument in self.arguments.items())
+        return f"{self.spec.name}({', '.join(written)})"
+
+    @property
+    def arguments(self) -> dict[str, model.Argument]:
+        """The values by parameter as text, in the manifest's order; defaults included."""
+        return {
+            parameter.name: _argument(parameter, self.values[parameter.name])
+            for parameter in self.type.declaration.parameters
+            if parameter.name in self.values
+        }
+
+
+class Catalog:
+    """The selectors and actors of the plugins that may be used, and the names of the others."""
+
+    def __init__(self, plugins: Iterable[Plugin]) -> None:
+        self._plugins = tuple(plugins)
+        self._types = tuple(self._usable())
+
+    @classmethod
+    def of_enabled(cls) -> Catalog:
+        """Return the catalog of all enabled plugins of this installation."""
+        from emptcp.plugins import state
+
+        return cls(state.judged())
+
+    def _usable(self) -> Iterator[StageType]:
+        for plugin in self._plugins:
+            if plugin.usable and plugin.manifest is not None and plugin.folder is not None:
+                object_file = plugin.folder / plugin.manifest.object
+                for declaration in plugin.manifest.stages:
+                    yield StageType(plugin.name, plugin.distribution, declaration, object_file)
+
+    def __iter__(self) -> Iterator[StageType]:
+        return iter(self._types)
+
+    def selector(self, name: str, where: Place | None = None) -> StageType:
+        """Return a selector by ``name`` or ``dist:name``. Raises :class:`EmptcpError`."""
+        return self._find("selector", name, where)
+
+    def actor(self, name: str, where: Place | None = None) -> StageType:
+        """Return an actor by ``name`` or ``dist:name``. Raises :class:`EmptcpError`."""
+        return self._find("actor", name, where)
+
+    def bind(self, spec: model.StageSpec, *, devices: values.Devices = values.no_devices) -> BoundStage:
+        """Bind a stage: find its type, check its arguments, pack them.
+
+        ``devices`` tells the ifindex of a ``dev`` parameter's device. Raises :class:`EmptcpError` at the
+        place of the argument.
+        """
+        found = self._find(spec.kind, spec.name, spec.where)
+        given = dict(_read_all(found, spec))
+        values_by_name = dict(_completed(found, spec, given))
+        return BoundStage(found, spec, values_by_name, _pack(found, spec, values_by_name, devices))
+
+    def _find(self, kind: str, qualified: str, where: Place | None) -> StageType:
+        distribution, _, name = qualified.rpartition(":")
+        of_kind = [one for one in self._types if one.kind == kind]
+        found = [one for one in of_kind if one.name == name and _is_from(one, distribution)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise _ambiguous(found, where)
+        raise self._unknown(kind, name, distribution, [one.name for one in of_kind], where)
+
+    def _unknown(
+        self, kind: str, name: str, distribution: str, known: list[str], where: Place | None
+    ) -> EmptcpError:
+        article = "a selector" if kind == "selector" else "an actor"
+        for plugin in self._plugins:
+            if not plugin.usable and f"{kind} {name}" in plugin.provides and _is_of(plugin, distribution):
+                sentence = f"{kind} {quoted(name)} comes from plugin '{plugin.name}', which is {plugin.state}"
+                return EmptcpError(sentence, fix=_how_to_enable(plugin), where=str(where or ""))
+        other = next((one for one in self._types if one.name == name and one.kind != kind), None)
+        if other is not None:
+            fix = "Actors stand in 'do', selectors in 'when'."
+            sentence = f"{quoted(name)} is not {article}, but the other"
+            return EmptcpError(sentence, fix=fix, where=str(where or ""))
+        fix = did_you_mean(name, known) or f"Known are: {', '.join(sorted(known)) or 'none'}."
+        origin = f" from {quoted(distribution)}" if distribution else ""
+        return EmptcpError(f"there is no {kind} {quoted(name)}{origin}", fix=fix, where=str(where or ""))
+
+
+def canonical(distribution: str) -> str:
+    """Return a distribution's name as package indices compare it (PEP 503)."""
+    return "-".join(filter(None, distribution.lower().replace("_", "-").replace(".", "-").split("-")))
+
+
+def _is_from(one: StageType, distribution: str) -> bool:
+    return not distribution or canonical(distribution) == canonical(one.distribution)
+
+
+def _is_of(plugin: Plugin, distribution: str) -> bool:
+    return not distribution or canonical(distribution) == canonical(plugin.distribution)
+
+
+def _ambiguous(found: list[StageType], where: Place | None) -> EmptcpError:
+    owners = " and ".join(one.distribution for one in found)
+    fix = f"Write {found[0].distribution}:{found[0].name}, or disable one of them."
+    sentence = f"{found[0].kind} '{found[0].name}' is provided by {owners}"
+    return EmptcpError(sentence, fix=fix, where=str(where or ""))
+
+
+def _how_to_enable(plugin: Plugin) -> str:
+    if plugin.state == "invalid":
+        return f"{plugin.reason}. {plugin.fix}".strip()
+    return f"Run: emptcp plugins enable {plugin.name}"
+
+
+# Arguments
+
+
+def _read_all(stage: StageType, spec: model.StageSpec) -> Iterator[tuple[str, Any]]:
+    """Yield every argument's parameter and value."""
+    parameters = {parameter.name: parameter for parameter in stage.declaration.parameters}
+    taken: set[str] = set()
+    for parameter, argument in _positional(stage, spec):
+        taken.add(parameter.name)
+        yield parameter.name, _value(stage, parameter, argument)
+    for keyword in spec.keywords:
+        if keyword.name not in parameters:
+            raise _no_parameter(stage, keyword, parameters)
+        if keyword.name in taken:
+            sentence = f"{_title(stage)}: parameter '{keyword.name}' is given twice"
+            raise EmptcpError(sentence, fix="Remove one.", where=str(keyword.where))
+        yield keyword.name, _value(stage, parameters[keyword.name], keyword.value)
+
+
+def _positional(stage: StageType, spec: model.StageSpec) -> Iterator[tuple[Parameter, model.Argument]]:
+    """Pair the values without a name with the parameters; one with ``many`` takes all that are left."""
+    waiting = list(spec.positional)
+    for parameter in stage.declaration.parameters:
+        if not waiting:
+            return
+        if parameter.many and all(isinstance(argument, model.Scalar) for argument in waiting):
+            items = tuple(argument for argument in waiting if isinstance(argument, model.Scalar))
+            yield parameter, model.Listing(items, waiting[0].where)
+            return
+        yield parameter, waiting.pop(0)
+    if waiting:
+        taken = len(spec.positional) - len(waiting)
+        sentence = f"{_title(stage)} takes {taken} values, not {len(spec.positional)}"
+        raise EmptcpError(sentence, fix=f"Write {usage(stage.declaration)}.", where=str(waiting[0].where))
+
+
+def _value(stage: StageType, parameter: Parameter, argument: model.Argument) -> Any:
+    try:
+        value = parameter.type.read(argument)
+        check_range(parameter, value)
+        return value
+    except EmptcpError as error:
+        sentence = f"parameter '{parameter.name}' of {_title(stage)}: {error.sentence}"
+        raise EmptcpError(sentence, fix=error.fix, where=str(argument.where)) from None
+
+
+def _no_parameter(
+    stage: StageType, keyword: model.Keyword, parameters: Mapping[str, Parameter]
+) -> EmptcpError:
+    fix = did_you_mean(keyword.name, parameters) or f"Write {usage(stage.declaration)}."
+    sentence = f"{_title(stage)} has no parameter {quoted(keyword.name)}"
+    return EmptcpError(sentence, fix=fix, where=str(keyword.where))
+
+
+def _completed(
+    stage: StageType, spec: model.StageSpec, given: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
+    """Yield the values in the manifest's order, with defaults; refuse when a required one is missing."""
+    for parameter in stage.declaration.parameters:
+        if parameter.name in given:
+            yield parameter.name, given[parameter.name]
+        elif parameter.default is not None:
+            yield parameter.name, parameter.default
+        elif parameter.required:
+            sentence = f"{_title(stage)} lacks its parameter '{parameter.name}'"
+            fix = f"Write {usage(stage.declaration)}."
+            raise EmptcpError(sentence, fix=fix, where=str(spec.where))
+
+
+def _pack(
+    stage: StageType, spec: model.StageSpec, given: Mapping[str, Any], devices: values.Devices
+) -> bytes:
+    fragment = stage.fragment
+    packed = bytearray(fragment.parameter_size)
+    for parameter in stage.declaration.parameters:
+        if parameter.name not in given:
+            continue
+        try:
+            _put(packed, fragment, parameter, given[parameter.name], devices)
+        except EmptcpError as error:
+            sentence = f"parameter '{parameter.name}' of {_title(stage)}: {error.sentence}"
+            raise EmptcpError(sentence, fix=error.fix, where=str(spec.where)) from None
+    return bytes(packed)
+
+
+def _put(
+    packed: bytearray,
+    fragment: layout.FragmentLayout,
+    parameter: Parameter,
+    value: Any,
+    devices: values.Devices,
+) -> None:
+    member = fragment.fields.get(parameter.name)
+    misfit = "no member of this name" if member is None else parameter.type.misfit(member)
+    if member is None or misfit:
+        raise EmptcpError(f"it does not fit the plugin's struct ({misfit})", fix="Install the plugin again.")
+    packed[member.offset : member.offset + member.bytes] = parameter.type.pack(value, member, devices)
+    length = fragment.fields.get(f"{parameter.name}_len")
+    if length is not None and isinstance(parameter.type, values.List):
+        packed[length.offset : length.offset + length.bytes] = values.Int().pack(len(value), length, devices)
+
+
+def usage(declaration: StageDeclaration) -> str:
+    """Return how a stage is written: ``set_backup(on=true, [steers=us])``."""
+    written = (
+        text if parameter.required else f"[{text}]"
+        for parameter in declaration.parameters
+        for text in (f"{parameter.name}={parameter.type.example}",)
+    )
+    return f"{declaration.name}({', '.join(written)})"
+
+
+def _argument(parameter: Parameter, value: Any) -> model.Argument:
+    if isinstance(value, tuple) and not isinstance(parameter.type, values.List):
+        return model.Listing(tuple(model.Scalar(item) for item in value))
+    if isinstance(value, tuple) and isinstance(parameter.type, values.List):
+        return model.Listing(tuple(model.Scalar(parameter.type.of.format(item)) for item in value))
+    return model.Scalar(parameter.type.format(value))
+
+
+def _title(stage: StageType) -> str:
+    return f"{stage.kind} '{stage.name}'"

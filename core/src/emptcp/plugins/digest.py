@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A digest over all of a plugin's files: what ``enable`` records, and what a change is noticed by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from importlib.metadata import Distribution
+from pathlib import Path
+
+from emptcp.errors import EmptcpError
+from emptcp.plugins.discovery import Plugin
+
+_LEFT_OUT = ("RECORD", "__pycache__")
+"""RECORD holds digests of the others; the cache is written by the interpreter."""
+
+
+def digest(plugin: Plugin) -> str:
+    """Return the sha256, in hexadecimal, over the names and contents of the plugin's files.
+
+    These are the distribution's files and all of the package's folder, since a file beside the recorded
+    ones can be imported too. Of an editable install it is the folder alone.
+    Raises :class:`EmptcpError` when a file can't be read.
+    """
+    whole = hashlib.sha256()
+    for name, path in sorted(_files(plugin).items()):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            content = b"missing"
+        except OSError as error:
+            sentence = f"file {path} of plugin '{plugin.name}' can't be read: {error.strerror}"
+            raise EmptcpError(sentence, fix="Install the plugin again.") from None
+        # Lengths first: else bytes could move from a name to a content without a trace.
+        encoded = name.encode("utf-8", "surrogateescape")
+        whole.update(b"%d %d\n" % (len(encoded), len(content)) + encoded + content)
+    return whole.hexdigest()
+
+
+def _files(plugin: Plugin) -> dict[str, Path]:
+    files = dict(_folder_files(plugin.folder)) if plugin.folder is not None else {}
+    if plugin.metadata is not None and not _editable(plugin.metadata):
+        files |= dict(_recorded_files(plugin.metadata))
+    return files
+
+
+def _folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for parent, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = [name for name in folders if name not in _LEFT_OUT]
+        for name in names:
+            path = Path(parent, name)
+            yield str(path.relative_to(folder.parent)), path
+
+
+def _recorded_files(metadata: Distribution) -> Iterator[tuple[str, Path]]:
+    for entry in metadata.files or ():
+        if not any(part in _LEFT_OUT for part in entry.parts):
+            yield str(entry), Path(str(entry.locate()))
+
+
+def _editable(metadata: Distribution) -> bool:
+    """Return whether the distribution is a link to its sources (PEP 610)."""
+    try:
+        return bool(json.loads(metadata.read_text("direct_url.json") or "{}")["dir_info"]["editable"])
+    except (ValueError, KeyError, TypeError):
+        return False

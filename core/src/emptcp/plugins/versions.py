@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two contracts that a plugin is written against. :mod:`emptcp.api` offers them to plugins."""
+
+from __future__ import annotations
+
+CHAIN_ABI = 1
+"""What core hands to a fragment, and what it may answer: ``emptcp/abi.h``, ``EMPTCP_CHAIN_ABI``."""
+
+HOOK_API = 1
+"""The hooks of :mod:`emptcp.hookspecs`. It grows when one is added; arguments added to one break nobody."""
+
+MANIFEST_SCHEMA = 1
+"""The format of ``emptcp.toml``."""
