@@ -80,6 +80,15 @@ class BoundStage:
         return f"{self.spec.name}({', '.join(written)})"
 
     @property
+    def wants_plain_tcp(self) -> bool:
+        """Whether one of the values asks for packets without MPTCP."""
+        return any(
+            set(parameter.plain_tcp) & set(self.values.get(parameter.name, ()))
+            for parameter in self.type.declaration.parameters
+            if parameter.plain_tcp
+        )
+
+    @property
     def arguments(self) -> dict[str, model.Argument]:
         """The values by parameter as text, in the manifest's order; defaults included."""
         return {

@@ -30,12 +30,14 @@ DECLARATIONS = ("key", "controller", "command")
 
 _DESCRIPTION = ("schema", "abi", "hook_api", "name", "summary", "object", "module", "resident")
 TOP_KEYS = (*_DESCRIPTION, *KINDS, *DECLARATIONS)
-_STAGE_BASE = ("name", "help", "hooks", "reads", "fragment", "features", "plain_tcp", "parameter")
+_STAGE_BASE = ("name", "help", "hooks", "reads", "fragment", "features", "parameter")
 STAGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "selector": _STAGE_BASE,
     "actor": (*_STAGE_BASE, "verdicts", "modifies", "unsafe", "companion"),
 }
-PARAMETER_KEYS = ("name", "type", "help", "default", "required", "min", "max", "unit", "values", "of", "many")
+PARAMETER_KEYS = (
+    "name", "type", "help", "default", "required", "min", "max", "unit", "values", "of", "many", "plain_tcp",
+)  # fmt: skip
 COMPANION_KEYS = ("hook", "fragment")
 DECLARATION_KEYS = ("name", "help")
 
@@ -47,7 +49,8 @@ class Parameter:
     """A value that a stage takes, and the member of the stage's struct of the same name.
 
     ``minimum`` and ``maximum`` count what the type counts (bytes per second, nanoseconds..).
-    A ``many`` parameter takes all values that are given without a name.
+    A ``many`` parameter takes all values that are given without a name. A policy that uses one of the flags
+    ``plain_tcp`` is given packets without MPTCP too.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Parameter:
     minimum: int | None = None
     maximum: int | None = None
     many: bool = False
+    plain_tcp: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Declaration:
 
 @dataclass(frozen=True)
 class StageDeclaration(Declaration):
-    """A selector or an actor as its plugin declares it. ``plain_tcp``: it wants packets without MPTCP too."""
+    """A selector or an actor as its plugin declares it."""
 
     hooks: tuple[str, ...]
     fragment: str
@@ -87,7 +91,6 @@ class StageDeclaration(Declaration):
     verdicts: tuple[str, ...] = ()
     modifies: tuple[str, ...] = ()
     unsafe: bool = False
-    plain_tcp: bool = False
     features: tuple[str, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     companions: tuple[Companion, ...] = ()
@@ -216,7 +219,6 @@ def _stages(top: Section, kind: str) -> Iterator[StageDeclaration]:
             verdicts=section.choices("verdicts", VERDICTS) if "verdicts" in section else _usual(kind),
             modifies=section.texts("modifies"),
             unsafe=section.flag("unsafe"),
-            plain_tcp=section.flag("plain_tcp"),
             features=section.texts("features"),
             parameters=_parameters(section),
             companions=tuple(_companion(one) for one in section.sections("companion", "companion")),
@@ -275,8 +277,17 @@ def _parameter(section: Section) -> Parameter:
         minimum=least,
         maximum=most,
         many=many,
+        plain_tcp=_plain_tcp(section, kind),
     )
     return _with_default(section, parameter)
+
+
+def _plain_tcp(section: Section, kind: values.ValueType) -> tuple[str, ...]:
+    if "plain_tcp" not in section:
+        return ()
+    if not isinstance(kind, values.Flags):
+        raise section.error(f"'plain_tcp' has no meaning for type {kind.kind}", "plain_tcp", fix="Remove it.")
+    return section.choices("plain_tcp", tuple(kind.names))
 
 
 def _type(section: Section) -> values.ValueType:
