@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from emptcp.pybpf.errors import MissingFeature as MissingFeature
     from emptcp.pybpf.fragments import CapturedObject as CapturedObject
     from emptcp.pybpf.fragments import Fragment as Fragment
-    from emptcp.pybpf.fragments import Line as Line
     from emptcp.pybpf.fragments import capture as capture
     from emptcp.pybpf.libbpf import Library as Library
     from emptcp.pybpf.libbpf import library as library
@@ -44,13 +43,15 @@ if TYPE_CHECKING:
     from emptcp.pybpf.program import TestRun as TestRun
     from emptcp.pybpf.program import load_program as load_program
     from emptcp.pybpf.ringbuf import RingBuffer as RingBuffer
+    from emptcp.pybpf.verifier import Explanation as Explanation
+    from emptcp.pybpf.verifier import Line as Line
     from emptcp.pybpf.verifier import VerifierError as VerifierError
 
 _HOME = {
     "btf": ("Btf", "Member", "Prototype"),
     "elf": ("MapSpec", "ObjectSpec", "ProgramSpec"),
     "errors": ("BpfError", "MissingFeature"),
-    "fragments": ("CapturedObject", "Fragment", "Line", "capture"),
+    "fragments": ("CapturedObject", "Fragment", "capture"),
     "libbpf": ("Library", "library"),
     "link": ("Link", "LinkInfo"),
     "loaded_btf": ("LoadedBtf", "load_btf"),
@@ -61,7 +62,7 @@ _HOME = {
     "object": ("LoadedObject", "load_object"),
     "program": ("Program", "ProgramInfo", "TestRun", "load_program"),
     "ringbuf": ("RingBuffer",),
-    "verifier": ("VerifierError",),
+    "verifier": ("Explanation", "Line", "VerifierError"),
 }  # fmt: skip
 _MODULES = {name: module for module, names in _HOME.items() for name in names}
 

@@ -98,7 +98,7 @@ def _vmlinux_btf() -> None:
 def _xdp_link() -> None:
     # The loopback device has no native XDP, so nothing gets attached: a kernel that knows links says
     # EOPNOTSUPP, an older one EINVAL.
-    with load_program("xdp", answer(2), name="emptcp_probe") as program:
+    with load_program("xdp", answer(2), name="emptcp_probe", write_log=False) as program:
         try:
             Link.attach_xdp(program, _LOOPBACK).close()
         except BpfError as problem:
@@ -119,12 +119,12 @@ def _tcx() -> None:
 
 
 def _raw_tracepoint() -> None:
-    with load_program("raw_tracepoint", answer(0), name="emptcp_probe") as program:
+    with load_program("raw_tracepoint", answer(0), name="emptcp_probe", write_log=False) as program:
         Link.attach_raw_tracepoint(program, "sys_enter").close()
 
 
 def _attach_error() -> None:
-    with load_program("raw_tracepoint", answer(0), name="emptcp_probe") as program:
+    with load_program("raw_tracepoint", answer(0), name="emptcp_probe", write_log=False) as program:
         Link.attach_raw_tracepoint(program, _TRACEPOINT).close()
 
 
@@ -151,7 +151,7 @@ def _mmapable_array() -> None:
 
 def _live_frames() -> None:
     # XDP_DROP: the frame goes nowhere.
-    with load_program("xdp", answer(1), name="emptcp_probe") as program:
+    with load_program("xdp", answer(1), name="emptcp_probe", write_log=False) as program:
         program.test_run(bytes(64), live_frames=True, batch_size=1)
 
 
@@ -172,7 +172,12 @@ def _iterator(instructions: bytes) -> Program:
         raise BpfError("the kernel has no iterator over TCP sockets", errno=-number)
     attach = kinds.ATTACH["trace_iter"]
     return load_program(
-        "tracing", instructions, name="emptcp_probe", expected_attach_type=attach, attach_btf_id=number
+        "tracing",
+        instructions,
+        name="emptcp_probe",
+        expected_attach_type=attach,
+        attach_btf_id=number,
+        write_log=False,
     )
 
 
@@ -202,7 +207,9 @@ def _bpf_iter_setsockopt() -> None:
 
 def _sock_ops() -> None:
     attach = kinds.ATTACH["cgroup_sock_ops"]
-    load_program("sock_ops", answer(1), name="emptcp_probe", expected_attach_type=attach).close()
+    load_program(
+        "sock_ops", answer(1), name="emptcp_probe", expected_attach_type=attach, write_log=False
+    ).close()
 
 
 def _netns_cookie() -> None:

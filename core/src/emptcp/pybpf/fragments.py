@@ -27,23 +27,13 @@ from emptcp.pybpf.libbpf import Library, library
 from emptcp.pybpf.map import Map
 from emptcp.pybpf.object import OpenedObject, is_fragment, pin_new
 from emptcp.pybpf.program import INSTRUCTION
+from emptcp.pybpf.verifier import Line
 
 # r0 = 0; exit
 STAND_IN = bytes.fromhex("b7000000000000009500000000000000")
 _HANDLED = {"emptcp.xdp+": "xdp", "emptcp.tc+": "sched_cls"}
 _active = threading.local()
 _registering = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Line:
-    """Where the instruction at an offset (counted in instructions) comes from."""
-
-    insn_offset: int
-    file: str
-    text: str
-    line: int
-    column: int
 
 
 @dataclass(frozen=True)

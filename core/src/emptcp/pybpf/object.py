@@ -17,7 +17,7 @@ from emptcp.pybpf.libbpf import Library, collect, library
 from emptcp.pybpf.loaded_btf import LoadedBtf
 from emptcp.pybpf.map import Map
 from emptcp.pybpf.program import LOG_SIZE, Program
-from emptcp.pybpf.verifier import VerifierError
+from emptcp.pybpf.verifier import VerifierError, keep_log
 
 # Sections of fragments. They are no programs of their own: capture() takes them, load_object() leaves them
 # out.
@@ -207,7 +207,8 @@ class OpenedObject:
         blamed = re.search(r"prog '([^']+)': (?:BPF program load failed|failed to load)", messages)
         if blamed and "processed " in text:
             name = blamed.group(1)
-            return VerifierError(f"{self.path.name}: the verifier refuses '{name}'", errno=-code, log=text)
+            what = f"'{name}' of {self.path.name}"
+            return VerifierError(what, errno=-code, log=text, log_file=keep_log(name, text))
         error = failed(f"cannot load {self.path.name}", code, log=messages + "\n" + text)
         reason = _first(said)
         if reason:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ from emptcp.pybpf import descriptor, kinds
 from emptcp.pybpf.errors import failed
 from emptcp.pybpf.libbpf import Library, collect, library
 from emptcp.pybpf.map import kernel_name
-from emptcp.pybpf.verifier import VerifierError
+from emptcp.pybpf.verifier import Line, VerifierError, keep_log
 
 BPF_F_TEST_XDP_LIVE_FRAMES = 1 << 1
 INSTRUCTION = 8
@@ -169,12 +170,16 @@ def load_program(
     flags: int = 0,
     ifindex: int = 0,
     log_level: int = 0,
+    lines: Sequence[Line] = (),
+    write_log: bool = True,
 ) -> Program:
     """Load instructions (8 bytes each) as a program.
 
     :param kind: as in ``kinds.PROGRAMS``: ``xdp``, ``sched_cls``, ``sock_ops``, ``tracing`` ..
     :param btf: descriptor of a loaded BTF for ``func_info`` (8 bytes a record) and ``line_info`` (16 bytes).
     :param log_level: 0: the verifier's log is fetched only when it refuses.
+    :param lines: where the instructions come from, for the error.
+    :param write_log: whether a refusal leaves the verifier's whole log in a file, which the error names.
     :raises VerifierError: the verifier refuses; its whole log is ``error.log``.
     :raises BpfError: the kernel refuses before it looks at the instructions.
     """
@@ -193,7 +198,9 @@ def load_program(
         opts.prog_btf_fd = btf
         opts.func_info, opts.func_info_cnt, opts.func_info_rec_size = infos[0], len(func_info) // 8, 8
         opts.line_info, opts.line_info_cnt, opts.line_info_rec_size = infos[1], len(line_info) // 16, 16
-    return _load(opened, _Request(number, kind, name, license, bytes(instructions)), opts, log_level)
+    return _load(
+        opened, _Request(number, kind, name, license, bytes(instructions), lines, write_log), opts, log_level
+    )
 
 
 @dataclass(frozen=True)
@@ -203,6 +210,8 @@ class _Request:
     name: str
     license: str
     instructions: bytes
+    lines: Sequence[Line]
+    keep_log: bool
 
 
 def _load(opened: Library, request: _Request, opts: Any, log_level: int) -> Program:
@@ -218,9 +227,9 @@ def _load(opened: Library, request: _Request, opts: Any, log_level: int) -> Prog
     text = opened.text(log)
     if not text:
         raise failed(f"cannot load the {request.kind} program '{request.name}'", fd, log="\n".join(said))
-    raise VerifierError(
-        f"the verifier refuses the {request.kind} program '{request.name}'", errno=-fd, log=text
-    )
+    file = keep_log(request.name, text) if request.keep_log else None
+    what = f"the {request.kind} program '{request.name}'"
+    raise VerifierError(what, errno=-fd, log=text, lines=request.lines, log_file=file)
 
 
 def _try(opened: Library, request: _Request, opts: Any) -> int:
