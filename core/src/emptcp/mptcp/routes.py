@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tell which device a subflow uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emptcp.hooks.namespaces import Namespace
+    from emptcp.mptcp.sockets import Subflow
+
+
+def device_indexes(namespace: Namespace | None, subflows: Iterable[Subflow]) -> list[int]:
+    """Return the ifindex of each subflow's device, 0 where there is no route any more.
+
+    It is the device by which its packets came in, as far as the socket noted one (a fresh subflow of a
+    client has not yet, nor any before Linux 5.17), else the one to which it is bound, else the one that the
+    routes name.
+    """
+    wanted = list(subflows)
+    known = [subflow.device or subflow.bound_device for subflow in wanted]
+    if all(known):
+        return known
+    if namespace is None:
+        return _ask(wanted, known)
+    from emptcp.hooks import namespaces
+
+    found: list[int] = namespaces.call(namespace, lambda: _ask(wanted, known))
+    return found
+
+
+def _ask(subflows: list[Subflow], known: list[int]) -> list[int]:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as routes:
+        return [index or _route(routes, subflow) for subflow, index in zip(subflows, known, strict=True)]
+
+
+def _route(routes: Any, subflow: Subflow) -> int:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        # The source address too: hosts with several uplinks choose the table by it.
+        (answer,) = routes.route("get", dst=str(subflow.remote), src=str(subflow.local))
+    except NetlinkError:
+        return 0
+    return int(answer.get_attr("RTA_OIF") or 0)
