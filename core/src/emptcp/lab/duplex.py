@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One end of a two-way transfer, run inside a host: ``python -m emptcp.lab.duplex serve|connect ...``.
+
+The client says hello, waits until the connection has the subflows it should have, and
+says go; then both ends send at once what the other can compute itself, and compare every byte. Each prints
+one JSON object as its last line.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+
+IPPROTO_MPTCP = 262
+SOL_MPTCP = 284
+MPTCP_INFO = 1
+CHUNK = 65536
+JOIN_PATIENCE = 5.0
+CLIENT_START, SERVER_START = 0, 85
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What one end got: bytes, how many of them wrong, where the first wrong one was, how long it took.
+
+    ``mptcp`` is whether the connection still was MPTCP at its end, ``subflows`` how many there were before
+    the first byte.
+    """
+
+    received: int
+    wrong: int
+    first_wrong: int | None
+    seconds: float
+    mptcp: bool
+    subflows: int
+
+
+def content(size: int, start: int) -> bytes:
+    """``size`` bytes that hold every value in every place of a word.
+
+    Blocks of 256 values are each rotated by another amount, so that a block lost, doubled or moved by less
+    than 16 MiB shows. ``start`` tells the two directions apart.
+    """
+    blocks = [bytes((value + turn) & 255 for value in range(256)) for turn in range(256)]
+    count = -(-size // 256)
+    turns = ((number + (number >> 8) * 17 + start) & 255 for number in range(count))
+    return b"".join(blocks[turn] for turn in turns)[:size]
+
+
+def compare(got: bytes, wanted: bytes) -> tuple[int, int | None]:
+    """How many bytes differ, missing ones included, and the offset of the first."""
+    if got == wanted:
+        return 0, None
+    differ = [at for at, (one, other) in enumerate(zip(got, wanted, strict=False)) if one != other]
+    missing = abs(len(got) - len(wanted))
+    return len(differ) + missing, differ[0] if differ else min(len(got), len(wanted))
+
+
+def mptcp_info(connection: socket.socket) -> tuple[bool, int]:
+    """Whether the connection is MPTCP (a fallen-back one refuses the option), and how many subflows it has.
+
+    struct mptcp_info of Linux 5.16 and later.
+    """
+    try:
+        info = connection.getsockopt(SOL_MPTCP, MPTCP_INFO, 16)
+    except OSError:
+        return False, 1
+    additional, flags = struct.unpack_from("=B7xI", info)
+    return not flags & 1, additional + 1
+
+
+def serve(address: str, size: int, timeout: float) -> Received:
+    """Take one connection at the wildcard ``address``; say on stdout at which port.
+
+    A join to an announced address is a SYN that must meet a listener there: hence the wildcard, and hence
+    the listener stays open.
+    """
+    with _socket(address, timeout) as listener:
+        listener.bind((address, 0))
+        listener.listen(1)
+        print(listener.getsockname()[1], flush=True)
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(timeout)
+            connection.sendall(_exactly(connection, 1))
+            _exactly(connection, 1)
+            return _exchange(connection, size, SERVER_START, CLIENT_START, mptcp_info(connection)[1])
+
+
+def connect(address: str, port: int, size: int, timeout: float, subflows: int) -> Received:
+    """Connect, wait for the subflows, exchange."""
+    with _socket(address, timeout) as connection:
+        connection.connect((address, port))
+        connection.sendall(b"h")
+        _exactly(connection, 1)
+        found = _wait_for(connection, subflows)
+        connection.sendall(b"g")
+        return _exchange(connection, size, CLIENT_START, SERVER_START, found)
+
+
+def _socket(address: str, timeout: float) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM, IPPROTO_MPTCP)
+    made.settimeout(timeout)
+    return made
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    data = connection.recv(count, socket.MSG_WAITALL)
+    if len(data) < count:
+        raise ConnectionError("the other end closed the connection early")
+    return data
+
+
+def _wait_for(connection: socket.socket, subflows: int) -> int:
+    deadline = time.monotonic() + JOIN_PATIENCE
+    while (found := mptcp_info(connection)[1]) < subflows and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return found
+
+
+def _exchange(connection: socket.socket, size: int, ours: int, theirs: int, subflows: int) -> Received:
+    begin = time.monotonic()
+    sender = threading.Thread(target=_send, args=(connection, content(size, ours)))
+    sender.start()
+    got = _receive(connection)
+    sender.join()
+    mptcp, _ = mptcp_info(connection)
+    wrong, first = compare(got, content(size, theirs))
+    return Received(len(got), wrong, first, time.monotonic() - begin, mptcp, subflows)
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    connection.sendall(data)
+    connection.shutdown(socket.SHUT_WR)
+
+
+def _receive(connection: socket.socket) -> bytes:
+    parts = []
+    while part := connection.recv(CHUNK):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def main(arguments: list[str]) -> None:
+    """``serve ADDRESS SIZE TIMEOUT`` or ``connect ADDRESS PORT SIZE TIMEOUT SUBFLOWS``."""
+    match arguments:
+        case ["serve", address, size, timeout]:
+            result = serve(address, int(size), float(timeout))
+        case ["connect", address, port, size, timeout, subflows]:
+            result = connect(address, int(port), int(size), float(timeout), int(subflows))
+        case _:
+            raise SystemExit(f"usage: {main.__doc__}")
+    print(json.dumps(asdict(result)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

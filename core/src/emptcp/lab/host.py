@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host of the lab: run commands in it, read its counters, change its settings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from emptcp.errors import EmptcpError
+from emptcp.lab import namespace, process
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Host ``a`` or ``b`` of a lab, which is the network namespace ``netns``."""
+
+    name: str
+    netns: str
+    children: list[subprocess.Popen[str]] = field(default_factory=list, repr=False, compare=False)
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """The command line that runs these arguments in the host.
+
+        nsenter rather than ``ip netns exec``: the latter mounts a new /sys, and bpffs is gone from sight.
+        """
+        return ["nsenter", f"--net={namespace.file_of(self.netns)}", "--", *arguments]
+
+    def run(
+        self,
+        arguments: Sequence[str],
+        *,
+        timeout: float = 30,
+        check: bool = True,
+        stdin: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the host to its end and return what it printed.
+
+        Raises EmptcpError when it fails (unless ``check`` is false) or takes over ``timeout`` seconds.
+        """
+        command = [*process.DIES_WITH_PARENT, *self.command(arguments)]
+        try:
+            done = subprocess.run(
+                command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise EmptcpError(f"{self._told(arguments)} took over {timeout:g} s") from None
+        if check and done.returncode != 0:
+            raise EmptcpError(f"{self._told(arguments)} failed: {_last_line(done)}")
+        return done
+
+    def start(
+        self,
+        arguments: Sequence[str],
+        *,
+        stdin: int | IO[str] | None = subprocess.DEVNULL,
+        stdout: int | IO[str] | None = None,
+        stderr: int | IO[str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start a command in the host and return at once; it is ended with the lab, or by ``process.end``.
+
+        The command dies with the thread that started it.
+        """
+        child = process.start(self.command(arguments), stdin=stdin, stdout=stdout, stderr=stderr)
+        self.children.append(child)
+        return child
+
+    def start_module(self, module: str, *arguments: str) -> subprocess.Popen[str]:
+        """Start one of our own Python modules in the host, with pipes to all three of its streams."""
+        pipe = subprocess.PIPE
+        return self.start([sys.executable, "-m", module, *arguments], stdin=pipe, stdout=pipe, stderr=pipe)
+
+    def end_children(self) -> None:
+        """End every command that was started here and still runs."""
+        while self.children:
+            process.end(self.children.pop())
+
+    def counters(self) -> dict[str, int]:
+        """The host's IP, TCP and MPTCP counters, named as nstat does (``MPTcpExtMPPrioRx``)."""
+        return namespace.call(self.netns, read_counters)
+
+    def sent(self) -> dict[str, int]:
+        """Bytes of frames that left each of the host's devices, without the loopback device."""
+        return namespace.call(self.netns, read_sent)
+
+    def set(self, setting: str, value: str | int) -> None:
+        """Change a sysctl of the host, such as ``net.ipv4.tcp_congestion_control``. Raises OSError."""
+        file = Path("/proc/sys") / setting.replace(".", "/")
+        namespace.call(self.netns, lambda: _write(file, f"{value}\n"))
+
+    def _told(self, arguments: Sequence[str]) -> str:
+        return f"'{' '.join(arguments)}' in host {self.name}"
+
+
+def read_counters() -> dict[str, int]:
+    """The counters of the calling thread's namespace."""
+    counters: dict[str, int] = {}
+    for name in ("snmp", "netstat"):
+        lines = Path(f"/proc/thread-self/net/{name}").read_text().splitlines()
+        for names, values in zip(lines[::2], lines[1::2], strict=True):
+            counters |= _pair(names, values)
+    return counters
+
+
+def read_sent() -> dict[str, int]:
+    """Bytes sent by each device of the calling thread's namespace."""
+    lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
+    devices = {name.strip(): values.split() for name, _, values in (line.partition(":") for line in lines)}
+    return {name: int(values[8]) for name, values in devices.items() if name != "lo"}
+
+
+def _pair(names: str, values: str) -> dict[str, int]:
+    group, _, titles = names.partition(":")
+    numbers = values.partition(":")[2].split()
+    return {f"{group}{title}": int(number) for title, number in zip(titles.split(), numbers, strict=True)}
+
+
+def _write(file: Path, text: str) -> None:
+    # Path.write_text would truncate first, which some files under /proc/sys refuse.
+    with file.open("r+") as handle:
+        handle.write(text)
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return said[-1] if said else f"exit status {done.returncode}"
