@@ -84,7 +84,7 @@ def _host_lines(ends: Sequence[tuple[End, End]]) -> list[str]:
 def _device_lines(near: End, far: End) -> list[str]:
     device = near.device
     return [
-        # No link-local address, no ARP, no neighbour discovery: nothing but the traffic is on the links.
+        # No link-local address, no ARP, no neighbour discovery: they would be in the way of the first packet.
         f"link set {device} address {near.mac} addrgenmode none",
         # The queue that drops is the link's own, never the device's.
         f"link set {device} txqueuelen 10000 mtu {MTU} up",
