@@ -17,8 +17,6 @@ from pathlib import Path
 
 from emptcp.pybpf.errors import BpfError
 
-LOG_FOLDER = Path("/run/emptcp")
-
 _INSTRUCTION = re.compile(r"^(\d+): \([0-9a-f]{2}\)")
 _SOURCE = re.compile(r"^; (?P<text>.*?)(?: @ (?P<file>[^\s:]+):(?P<line>\d+))?$")
 # Lines that say what the verifier did, not why it refused.
@@ -216,14 +214,19 @@ def _shortened(line: Line) -> Line:
     return Line(line.insn_offset, line.file, text, line.line, line.column)
 
 
+def log_folder() -> Path:
+    """Return where whole logs go: ``EMPTCP_RUN`` or ``/run/emptcp``."""
+    return Path(os.environ.get("EMPTCP_RUN", "/run/emptcp"))
+
+
 def keep_log(name: str, log: str) -> Path | None:
     """Write a whole log to a file of its own and return its path; None if there is no place for it.
 
-    Under ``/run/emptcp`` one file per program's name, else a new temporary file.
+    In :func:`log_folder` one file per program's name, else a new temporary file.
     """
     plain = re.sub(r"[^\w.-]", "_", name) or "program"
     try:
-        return _write(LOG_FOLDER / f"verifier-{plain}.log", log)
+        return _write(log_folder() / f"verifier-{plain}.log", log)
     except OSError:
         return _write_elsewhere(plain, log)
 
