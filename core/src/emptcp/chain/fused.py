@@ -199,7 +199,11 @@ class _Joiner:
         self._line("core: look up the parsed packet")
         asm.emit(bpf.STX_DW, R10, R1, self.ctx)
         self._look_up(maps.packet, 0)
-        asm.jump("lost", bpf.JEQ_IMM, R0, 0)
+        asm.jump("found", bpf.JNE_IMM, R0, 0)
+        # An array's look-up never fails, so this is never run: it ties the description to the program.
+        asm.load_map(R1, maps.description)
+        asm.jump(self._exit("pass"))
+        asm.label("found")
         asm.emit(bpf.STX_DW, R10, R0, self.pkt)
         asm.emit(bpf.MOV64_REG, R2, R0)
         asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
@@ -284,12 +288,17 @@ class _Joiner:
         """The parser took the packet out: count why, if it is broken rather than not ours."""
         asm = self.asm
         asm.label("left")
-        asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
-        asm.emit(bpf.LDX_B, R2, R1, self.binding.packet.reason)
+        self._load_reason()
         asm.jump(self._exit("pass"), bpf.JEQ_IMM, R2, 0)
         self._load_counters(0)
+        self._load_reason()
         self._count_reason(0)
         asm.jump(self._exit("pass"))
+
+    def _load_reason(self) -> None:
+        """Load the packet into r3 and its reason into r2."""
+        self.asm.emit(bpf.LDX_DW, R3, R10, self.pkt)
+        self.asm.emit(bpf.LDX_B, R2, R3, self.binding.packet.reason)
 
     def _companions(self) -> None:
         for number, fragment in enumerate(self.plan.companions):
@@ -308,13 +317,10 @@ class _Joiner:
         self._line(f"{policy.table}/{policy.name}")
         end = f"end{policy.first}"
         self._enter(policy, end)
-        slow: list[Step] = []
         for step in self.plan.steps[policy.first : policy.last + 1]:
             self.asm.label(f"step{step.index}")
             self._step(step, end)
-            slow.append(step)
-        self.asm.jump(end)
-        for step in slow:
+        for step in self.plan.steps[policy.first : policy.last + 1]:
             self._slow(step, end)
         self._island()
         self.asm.label(end)
@@ -413,8 +419,7 @@ class _Joiner:
         asm.emit(bpf.LDX_DW, R2, R10, self.length)
         self._add(base + 8)
         asm.jump(f"verdict{step.index}", bpf.JNE32_IMM, R0, 0)
-        asm.emit(bpf.LDX_DW, R3, R10, self.pkt)
-        asm.emit(bpf.LDX_B, R2, R3, packet.reason)
+        self._load_reason()
         asm.jump(f"reason{step.index}", bpf.JNE_IMM, R2, 0)
         if step.if_match != step.index + 1:
             asm.jump(self._target(step.if_match, end))
@@ -507,10 +512,6 @@ class _Joiner:
         asm.label(self._exit("pass"))
         asm.emit(bpf.MOV64_IMM, R0, imm=_PASS[backend])
         asm.emit(bpf.EXIT)
-        # An array's look-up never fails, so this is never run: it ties the description to the program.
-        asm.label("lost")
-        asm.load_map(R1, self.binding.maps.description)
-        asm.jump(self._exit("pass"))
         if not self.plan.policies:
             return
         asm.label(self._exit("drop"))

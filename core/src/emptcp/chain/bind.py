@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bind a table's policies to plugins: every stage gets its fragment and its packed parameters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+from emptcp.chain.plan import BoundPolicy, FragmentRef, Stage
+from emptcp.errors import EmptcpError, quoted
+from emptcp.plugins.catalog import BoundStage, Catalog, StageType
+from emptcp.plugins.layout import FragmentLayout
+from emptcp.policy import model, text, values
+
+
+def bind(
+    table: model.Table,
+    policy: model.Policy,
+    hook: str,
+    catalog: Catalog,
+    devices: values.Devices = values.no_devices,
+) -> BoundPolicy:
+    """Bind one policy of ``table`` for one of its hooks.
+
+    ``devices`` tells the ifindex of a device named by a parameter. Raises :class:`EmptcpError` at the place
+    of a stage that does not exist, does not run on this hook, or is given what it does not take.
+    """
+    naming = Counter[str]()
+    found = [
+        _stage(policy, hook, catalog.bind(spec, devices=devices), naming)
+        for spec in (*model.selectors(policy.when), *model.actors(table, policy.do))
+    ]
+    return BoundPolicy(
+        table=table.name,
+        name=policy.name,
+        when=policy.when,
+        selectors=tuple(stage for stage in found if stage.kind == "selector"),
+        actors=tuple(stage for stage in found if stage.kind == "actor"),
+        source=source(table, policy),
+    )
+
+
+def source(table: model.Table, policy: model.Policy) -> str:
+    """Return a policy file with just this policy, its named chains written out."""
+    alone = replace(policy, do=model.actors(table, policy.do))
+    return text.table_text(model.Table(table.name, (alone,), engine=table.engine))
+
+
+def stage_ids(table: model.Table, policy: model.Policy) -> list[tuple[str, model.StageSpec]]:
+    """Return the id and the spec of each stage, selectors first."""
+    naming = Counter[str]()
+    specs = (*model.selectors(policy.when), *model.actors(table, policy.do))
+    return [(_id(spec, naming), spec) for spec in specs]
+
+
+def _id(spec: model.StageSpec, naming: Counter[str]) -> str:
+    """Return the label, or the name, with ``#2`` for its second use and so on."""
+    name = spec.label or spec.name.rpartition(":")[2]
+    naming[name] += 1
+    return name if naming[name] == 1 else f"{name}#{naming[name]}"
+
+
+def _stage(policy: model.Policy, hook: str, bound: BoundStage, naming: Counter[str]) -> Stage:
+    _check_hook(policy, hook, bound)
+    declaration = bound.type.declaration
+    if declaration.unsafe and not policy.unsafe:
+        raise EmptcpError(
+            f"actor '{declaration.name}' can break connections, and policy {quoted(policy.name)} does not allow that",
+            fix="Write unsafe = true in the policy if you mean it.",
+            where=str(bound.spec.where),
+        )
+    return Stage(
+        id=_id(bound.spec, naming),
+        kind=declaration.kind,
+        name=declaration.name,
+        text=bound.text,
+        fragment=_fragment(bound.type, bound.type.fragment),
+        parameters=bound.packed,
+        reads=frozenset(declaration.reads),
+        plain_tcp=bound.wants_plain_tcp,
+        companions=tuple(_companions(bound.type)),
+    )
+
+
+def _check_hook(policy: model.Policy, hook: str, bound: BoundStage) -> None:
+    declaration = bound.type.declaration
+    if hook not in declaration.hooks:
+        raise EmptcpError(
+            f"{declaration.kind} '{declaration.name}' does not run at {hook}, where policy "
+            f"{quoted(policy.name)} uses it",
+            fix=f"It runs at {' and '.join(declaration.hooks)}.",
+            where=str(bound.spec.where),
+        )
+
+
+def _companions(stage: StageType) -> Iterator[tuple[str, FragmentRef]]:
+    for hook, layout in stage.companions:
+        yield hook, _fragment(stage, layout)
+
+
+def _fragment(stage: StageType, layout: FragmentLayout) -> FragmentRef:
+    return FragmentRef(stage.plugin, str(stage.object), layout.name, layout.state_size)

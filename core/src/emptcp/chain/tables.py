@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables that are meant to be in force, as policy files in the run folder; the lock and the journal.
+
+What *is* in force is read from the kernel. The two meet in the journal: before anything is switched, the
+table's new text is written as its journal entry; when all is switched, the entry becomes the table. A
+command that finds an entry left by a crash carries it through first: entries only ever go forward.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from emptcp.chain.pins import make_run_folder, run_folder
+from emptcp.errors import EmptcpError
+
+WAIT_SECONDS = 10.0
+"""How long a command waits for another one's lock."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table: its name, its text (empty: it is to be removed), and the namespace it was applied for."""
+
+    table: str
+    text: str
+    netns: str = ""
+    source: str = ""
+
+
+@contextmanager
+def lock() -> Iterator[None]:
+    """Hold the lock that every changing command takes; waits up to :data:`WAIT_SECONDS`.
+
+    Raises :class:`EmptcpError` naming the process that holds it.
+    """
+    path = make_run_folder() / "lock"
+    with open(path, "a+", encoding="ascii") as file:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not _locked(file.fileno()):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise EmptcpError(
+                    f"another emptcp (process {holder}) is changing policies",
+                    fix=f"Wait for it, or end it; the lock is {path}.",
+                )
+            time.sleep(0.05)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def names() -> list[str]:
+    """Return the names of the tables that are meant to be in force."""
+    return sorted(path.stem for path in _folder("tables").glob("*.json"))
+
+
+def read(table: str) -> Entry | None:
+    """Return a table's entry, or ``None``."""
+    return _read(_path("tables", table))
+
+
+def begin(entry: Entry) -> None:
+    """Write a journal entry: from here on the change is carried through."""
+    _write(_path("journal", entry.table), entry)
+
+
+def finish(entry: Entry) -> None:
+    """Make a journal entry the table, or forget the table when its text is empty."""
+    journal, table = _path("journal", entry.table), _path("tables", entry.table)
+    if entry.text:
+        table.parent.mkdir(mode=0o700, exist_ok=True)
+        journal.replace(table)
+    else:
+        table.unlink(missing_ok=True)
+        journal.unlink(missing_ok=True)
+
+
+def abandon(entry: Entry) -> None:
+    """Forget a journal entry whose change was undone."""
+    _path("journal", entry.table).unlink(missing_ok=True)
+
+
+def unfinished() -> list[Entry]:
+    """Return the journal's entries: changes that a crash interrupted."""
+    found = (_read(path) for path in sorted(_folder("journal").glob("*.json")))
+    return [entry for entry in found if entry is not None]
+
+
+def _folder(name: str) -> Path:
+    return run_folder() / name
+
+
+def _path(folder: str, table: str) -> Path:
+    return _folder(folder) / f"{table}.json"
+
+
+def _read(path: Path) -> Entry | None:
+    try:
+        return Entry(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        raise EmptcpError(
+            f"the file {path} is damaged", fix="Delete it, and apply its table's policy file again."
+        ) from None
+
+
+def _write(path: Path, entry: Entry) -> None:
+    """Write a file whole or not at all."""
+    make_run_folder()
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    with open(fresh, "w", encoding="utf-8") as file:
+        json.dump(asdict(entry), file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
