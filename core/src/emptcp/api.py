@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that a plugin may import of emptcp.
+
+What stands here is kept: names are added, never taken away within one ``HOOK_API``. Costly parts are
+imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from emptcp.errors import EmptcpError, did_you_mean
+from emptcp.hookspecs import hookimpl, hookspec
+from emptcp.plugins.occasions import Change, FlowEntry, StageEvent
+from emptcp.plugins.versions import CHAIN_ABI, HOOK_API
+
+if TYPE_CHECKING:
+    from emptcp.hooks import devices, namespaces
+    from emptcp.mptcp.acknowledge import duplicate_ack
+    from emptcp.mptcp.inject import Injector, deliver, send
+    from emptcp.mptcp.routes import device_indexes
+    from emptcp.mptcp.sockets import Subflow, subflows
+    from emptcp.packet import mptcp as options
+    from emptcp.plugins.catalog import BoundStage
+    from emptcp.policy.model import Policy
+
+_HOME = {
+    "BoundStage": "emptcp.plugins.catalog",
+    "Injector": "emptcp.mptcp.inject",
+    "Policy": "emptcp.policy.model",
+    "Subflow": "emptcp.mptcp.sockets",
+    "deliver": "emptcp.mptcp.inject",
+    "device_indexes": "emptcp.mptcp.routes",
+    "duplicate_ack": "emptcp.mptcp.acknowledge",
+    "send": "emptcp.mptcp.inject",
+    "subflows": "emptcp.mptcp.sockets",
+}
+_MODULES = {
+    "devices": "emptcp.hooks.devices",
+    "namespaces": "emptcp.hooks.namespaces",
+    "options": "emptcp.packet.mptcp",
+}
+
+__all__ = [
+    "CHAIN_ABI",
+    "HOOK_API",
+    "BoundStage",
+    "Change",
+    "EmptcpError",
+    "FlowEntry",
+    "Injector",
+    "Policy",
+    "StageEvent",
+    "Subflow",
+    "deliver",
+    "device_indexes",
+    "devices",
+    "did_you_mean",
+    "duplicate_ack",
+    "hookimpl",
+    "hookspec",
+    "namespaces",
+    "options",
+    "send",
+    "subflows",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(_MODULES[name])
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"emptcp.api offers no '{name}'; {did_you_mean(name, __all__)}".rstrip("; "))

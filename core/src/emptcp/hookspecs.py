@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hooks that a plugin's Python side may implement, by pluggy; this is version ``HOOK_API`` of them.
+
+An implementation is a function of the hook's name, marked ``@hookimpl``, in the module that the manifest
+names. It may take fewer arguments than the hook has, so arguments that are added later break nobody. What it
+raises is reported with the plugin's name and stops nobody else, with one exception: an
+:class:`~emptcp.errors.EmptcpError` from :func:`emptcp_validate` is a refusal.
+
+When each is called::
+
+    emptcp apply  ->  emptcp_validate (every stage)  ->  the kernel is changed  ->  emptcp_applied
+    emptcp tune   ->  emptcp_validate                ->  the values are written ->  emptcp_applied
+    emptcp remove ->  emptcp_removing                ->  the kernel is changed
+    emptcp run    ->  emptcp_applied for what runs already; emptcp_event for each record that comes
+    emptcp list, connections  ->  emptcp_format, emptcp_metrics
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import pluggy
+
+from emptcp.plugins.versions import CHAIN_ABI, HOOK_API
+
+if TYPE_CHECKING:
+    import argparse
+
+    from emptcp.plugins.catalog import BoundStage
+    from emptcp.plugins.occasions import Change, FlowEntry, StageEvent
+    from emptcp.policy.model import Policy
+
+PROJECT = "emptcp"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def emptcp_validate(stage: BoundStage, policy: Policy) -> None:
+    """Refuse a stage whose values are each right and yet can't work together, or in this policy.
+
+    Called for every stage of every policy, also other plugins', before anything is changed.
+
+    :param stage: the stage with its type and its values.
+    :param policy: the policy it stands in.
+    :raises EmptcpError: the sentence and the fix that the operator reads.
+
+    .. code-block:: python
+
+        from emptcp.api import EmptcpError, hookimpl
+
+        @hookimpl
+        def emptcp_validate(stage, policy):
+            if stage.type.name == "cap_window" and "egress" in policy.hooks:
+                raise EmptcpError("cap_window caps what we announce, at egress only",
+                                  fix='Write hook = "egress".')
+    """
+
+
+@hookspec(firstresult=True)
+def emptcp_format(stage: BoundStage) -> str | None:
+    """Say a stage in the plugin's own words in ``emptcp list``; ``None`` leaves it to the next.
+
+    :param stage: the stage with its values.
+    :returns: one line.
+
+    .. code-block:: python
+
+        @hookimpl
+        def emptcp_format(stage):
+            if stage.type.name == "cap_window":
+                return f"cap the window at {stage.values['bytes'] >> 10} KiB"
+    """
+
+
+@hookspec
+def emptcp_applied(change: Change) -> None:
+    """Act once when a stage begins to run or its values changed: the packets' part already runs.
+
+    :param change: the stage, its policy, hook, devices and namespace; ``change.before`` is set when only
+        values changed.
+
+    .. code-block:: python
+
+        @hookimpl
+        def emptcp_applied(change):
+            if change.stage.type.name == "announce":
+                announce(change.value("address"), change.namespace)
+    """
+
+
+@hookspec
+def emptcp_removing(change: Change) -> None:
+    """Take back what the stage left in sockets or at peers, while the packets' part still runs.
+
+    Not called with ``--keep-effects``.
+
+    :param change: the stage as it was.
+
+    .. code-block:: python
+
+        @hookimpl
+        def emptcp_removing(change):
+            if change.stage.type.name == "announce":
+                withdraw(change.value("address"), change.namespace)
+    """
+
+
+@hookspec
+def emptcp_event(event: StageEvent) -> None:
+    """Act on a record that one of the plugin's fragments sent. Called within ``emptcp run``.
+
+    :param event: the record; ``event.plugin`` tells whose it is.
+
+    .. code-block:: python
+
+        @hookimpl
+        def emptcp_event(event):
+            if event.source == "cap_window":
+                log.info("window capped on %s", event.endpoints)
+    """
+
+
+@hookspec
+def emptcp_metrics(entries: Sequence[FlowEntry]) -> Sequence[Mapping[str, float]]:
+    """Tell the metrics that the plugin's fragments keep in the flow table.
+
+    :param entries: the subflows asked about, with the fragments' state.
+    :returns: one mapping per entry, in their order: the metric's name to its value in base units (bytes,
+        seconds, packets); empty where nothing is known.
+
+    .. code-block:: python
+
+        @hookimpl
+        def emptcp_metrics(entries):
+            return [{"packets": count(entry.state)} if "count" in entry.state else {} for entry in entries]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def emptcp_commands(name: str, parser: argparse.ArgumentParser) -> None:
+    """Fill in the parser of a command that the manifest declares, and set its ``run`` default.
+
+    Called only when the operator calls that command: listing commands needs the manifest alone.
+
+    :param name: the command.
+    :param parser: its parser; ``parser.set_defaults(run=function)`` with a function that takes the parsed
+        arguments and returns the exit code.
+
+    .. code-block:: python
+
+        @hookimpl
+        def emptcp_commands(name, parser):
+            if name == "windows":
+                parser.add_argument("--json", action="store_true")
+                parser.set_defaults(run=print_windows)
+    """
+
+
+__all__ = ["CHAIN_ABI", "HOOK_API", "PROJECT", "hookimpl", "hookspec"]

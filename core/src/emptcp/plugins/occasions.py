@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What hooks are called with: a change to a running stage, a fragment's event, a flow table's entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from emptcp.plugins.catalog import BoundStage
+    from emptcp.policy.model import Policy
+
+Address = IPv4Address | IPv6Address
+Endpoint = tuple[Address, int]
+
+
+class FlowStates(Protocol):
+    """The plugin's slot in the entries of a namespace's flow table, by the subflow's two ends in either order."""
+
+    def get(self, one: Endpoint, other: Endpoint) -> bytes | None:
+        """Return the slot's bytes, ``None`` for a subflow without an entry."""
+        ...
+
+    def put(self, one: Endpoint, other: Endpoint, state: bytes) -> None:
+        """Write the slot's bytes, making an entry where there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Change:
+    """What happens to one stage of one policy on one hook: it comes, gets other values, or goes.
+
+    ``stage`` is as it is from now on, or as it was when it goes; ``before`` is as it was when only its values
+    change. ``matches`` tells whether the policy's ``when`` selects a frame, by running it in the kernel;
+    ``flows`` are the states of the plugin's fragments in the flow table. ``namespace`` is an ``emptcp.hooks.namespaces.Namespace`` (``None``: the command's own);
+    ``devices`` are the names of the devices that the policy matched there. ``maps`` are the plugin's own
+    maps by name.
+    """
+
+    policy: Policy
+    stage: BoundStage
+    hook: str
+    devices: tuple[str, ...] = ()
+    namespace: Any = None
+    before: BoundStage | None = None
+    maps: Mapping[str, Any] = field(default_factory=dict)
+    matches: Callable[[bytes], bool] = field(default=lambda frame: False, compare=False, repr=False)
+    flows: FlowStates | None = field(default=None, compare=False, repr=False)
+
+    def value(self, parameter: str, default: Any = None) -> Any:
+        """Return what a parameter of the stage is set to, ``default`` when it is not."""
+        return self.stage.values.get(parameter, default)
+
+
+@dataclass(frozen=True)
+class StageEvent:
+    """A record that a fragment sent (``emptcp/event.h``).
+
+    ``source`` is the fragment, ``type`` its plugin's number, ``data`` its bytes; ``time`` is CLOCK_MONOTONIC
+    in nanoseconds. ``endpoints`` are the subflow's two ends; the packet was sent by number ``direction``.
+    """
+
+    plugin: str
+    source: str
+    type: int
+    time: int
+    hook: str
+    data: bytes = b""
+    endpoints: tuple[Endpoint, Endpoint] | None = None
+    direction: int = 0
+
+
+@dataclass(frozen=True)
+class FlowEntry:
+    """An entry of the flow table. ``state`` holds the bytes of each fragment's slot, by fragment.
+
+    ``since`` is CLOCK_MONOTONIC in nanoseconds of the first packet that was seen.
+    """
+
+    endpoints: tuple[Endpoint, Endpoint]
+    since: int
+    state: Mapping[str, bytes] = field(default_factory=dict)
