@@ -13,10 +13,13 @@ from typing import TypeVar
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.policy import model
 from emptcp.policy.place import Place
-from emptcp.policy.tokens import DECLARED_NAME
+from emptcp.policy.tokens import DECLARED_NAME, DISTRIBUTION, NAME, RESERVED
 
 LONGEST_NAME = 64
 """Characters of the longest name of a table or a policy."""
+
+LARGEST_TABLE = 1 << 24
+"""Most entries that a set or a map may be declared with."""
 
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _DEVICE = re.compile(r"[^\s/:]{1,15}")
@@ -29,10 +32,15 @@ _Declared = TypeVar("_Declared", model.Chain, model.Set, model.Map, model.Path)
 def check(table: model.Table) -> None:
     """Check a whole table."""
     _table_name(table)
+    _choice("engine", table.engine, model.ENGINES, "the table", Place(table.source))
     _once("policy", ((policy.name, policy.where) for policy in table.policies))
     _once("controller", ((controller.name, controller.where) for controller in table.controllers))
     for group in (table.chains, table.sets, table.maps, table.paths):
         _declared_names(group)
+    for one in table.sets:
+        _key_and_size(one)
+    for one_map in table.maps:
+        _key_and_size(one_map)
     for chain in table.chains:
         _chain(table, f"chain {quoted(chain.name)}", chain.do, chain.where)
         _no_circle(table, chain)
@@ -55,6 +63,7 @@ def _policy(table: model.Table, policy: model.Policy) -> None:
         fix = f"Use 1 to {LONGEST_NAME} printable characters."
         raise _error(f"{quoted(policy.name)} can't be the name of a policy", fix, policy.where)
     _devices(what, policy)
+    _choice("backend", policy.backend, model.BACKENDS, what, policy.where)
     _expression(table, what, policy.when, policy.where)
     _chain(table, what, policy.do, policy.where)
     stages = (*model.selectors(policy.when), *model.actors(table, policy.do))
@@ -64,6 +73,9 @@ def _policy(table: model.Table, policy: model.Policy) -> None:
 def _devices(what: str, policy: model.Policy) -> None:
     if not policy.hooks:
         raise _error(f"{what} names no hook", "Name ingress or egress.", policy.where)
+    for hook in policy.hooks:
+        _choice("hook", hook, model.HOOKS, what, policy.where)
+    _once("hook", ((hook, policy.where) for hook in policy.hooks), f" in {what}")
     if not policy.devices:
         raise _error(f"{what} names no device", 'Name one, as in dev = "eth0".', policy.where)
     for device in policy.devices:
@@ -82,7 +94,7 @@ def _expression(table: model.Table, what: str, when: model.Expression | None, wh
         if isinstance(leaf, model.InSet):
             _in_set(table, leaf)
         else:
-            _from_maps(table, leaf.stage)
+            _stage(table, leaf.stage)
 
 
 def nesting(expression: model.Expression) -> int:
@@ -106,10 +118,39 @@ def _in_set(table: model.Table, leaf: model.InSet) -> None:
         raise _error(sentence, f"Write {found.key} in @{leaf.set}.", leaf.where)
 
 
-def _from_maps(table: model.Table, stage: model.StageSpec) -> None:
+def _stage(table: model.Table, stage: model.StageSpec) -> None:
+    """Check what the file's grammar makes sure of: a stage built in Python must be as writable."""
+    distribution, colon, name = stage.name.rpartition(":")
+    if colon and not DISTRIBUTION.fullmatch(distribution):
+        fix = "Write NAME or DIST:NAME."
+        raise _error(f"{quoted(distribution)} is no name of a distribution", fix, stage.where)
+    for word in (name, *filter(None, [stage.label])):
+        _word(word, stage.where)
+    for keyword in stage.keywords:
+        _word(keyword.name, keyword.where)
+    _once("parameter", ((keyword.name, keyword.where) for keyword in stage.keywords))
     for argument in (*stage.positional, *(keyword.value for keyword in stage.keywords)):
         if isinstance(argument, model.FromMap):
             _find("map", argument.map, table.maps, argument.where)
+
+
+def _word(name: str, where: Place) -> None:
+    if not NAME.fullmatch(name) or name in RESERVED:
+        fix = "A name has letters, digits and _, begins with no digit, and is no word of the language."
+        raise _error(f"{quoted(name)} can't be a name", fix, where)
+
+
+def _choice(key: str, value: str, allowed: Sequence[str], what: str, where: Place) -> None:
+    if value not in allowed:
+        fix = did_you_mean(value, allowed) or f"Write one of {', '.join(allowed)}."
+        raise _error(f"'{key}' of {what} can't be {quoted(value)}", fix, where)
+
+
+def _key_and_size(one: model.Set | model.Map) -> None:
+    _word(one.key, one.where)
+    if not 0 < one.size <= LARGEST_TABLE:
+        fix = f"Write 1 to {LARGEST_TABLE}."
+        raise _error(f"the size of {quoted(one.name)} is out of range", fix, one.where)
 
 
 def _chain(table: model.Table, what: str, do: Sequence[model.Step], where: Place) -> None:
@@ -123,7 +164,7 @@ def _chain(table: model.Table, what: str, do: Sequence[model.Step], where: Place
         if isinstance(step, model.Goto):
             _find("chain", step.chain, table.chains, step.where)
         else:
-            _from_maps(table, step)
+            _stage(table, step)
 
 
 def _no_circle(table: model.Table, chain: model.Chain) -> None:

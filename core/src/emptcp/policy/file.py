@@ -11,7 +11,7 @@ import os
 
 from emptcp.errors import EmptcpError, quoted
 from emptcp.policy import document, model, values, when
-from emptcp.policy.check import check
+from emptcp.policy.check import LARGEST_TABLE, check
 from emptcp.policy.document import Section
 
 TOP_KEYS = ("table", "engine", "exact", "policy", "chain", "set", "map", "path", "controller")
@@ -21,9 +21,6 @@ SET_KEYS = ("key", "size", "timeout", "lru", "entries")
 MAP_KEYS = ("key", "type", "size", "timeout", "lru", "entries")
 PATH_KEYS = ("dev", "local", "links", "rate", "cost", "quota")
 CONTROLLER_KEYS = ("name", "use", "when", "paths", "with")
-
-LARGEST_TABLE = 1 << 24
-"""Most entries that a set or a map may be declared with."""
 
 
 def load(path: str | os.PathLike[str]) -> model.Table:
