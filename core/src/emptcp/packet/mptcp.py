@@ -336,7 +336,8 @@ def _dss(raw: bytes) -> Dss | None:
         data_fin=bool(flags & DssFlag.DATA_FIN),
         wide_ack=ack != 4,
         wide_dsn=dsn != 4,
-        stray_flags=flags & ~used,
+        # As a plain number: a flag type would forget the reserved bits.
+        stray_flags=flags & ~int(used),
         reserved=raw[2] & 0xF,
     )
 

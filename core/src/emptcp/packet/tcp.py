@@ -142,9 +142,7 @@ class Other:
         return bytes((self.kind, 2 + len(self.value))) + self.value
 
 
-PlainOption = (
-    Nop | EndOfList | MaximumSegmentSize | WindowScale | SackPermitted | Sack | Timestamps | Other
-)
+PlainOption = Nop | EndOfList | MaximumSegmentSize | WindowScale | SackPermitted | Sack | Timestamps | Other
 Option = PlainOption | mptcp.MptcpOption
 
 
