@@ -32,7 +32,7 @@ def run(host: Namespace, command: list[str]) -> str:
 
 @dataclass
 class Hosts:
-    """The client ``us`` has 10.9.N.1 and fd09:N::1 on device ``pathN``, the server ``peer`` has .2 and ::2."""
+    """The client ``us`` has 10.9.N.1 and fd09:N::1 on device ``pathN``, the server ``peer`` the 2nd."""
 
     us: Namespace
     peer: Namespace
