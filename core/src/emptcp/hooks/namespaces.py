@@ -60,6 +60,36 @@ def named() -> list[str]:
     return sorted(entry.name for entry in NAMED.iterdir()) if NAMED.is_dir() else []
 
 
+def by_cookie(cookie: int, name: str = "") -> Namespace:
+    """Return the namespace with this cookie, looked for in this process, by name, then in all processes.
+
+    ``name`` is what the operator called it once, and is tried first.
+
+    :raises EmptcpError: it is gone, or held by no name and no process.
+    """
+    for where in ([name] if name else []) + ["", *named(), *_processes()]:
+        try:
+            found = resolve(where)
+        except EmptcpError:
+            continue
+        if found.cookie == cookie:
+            return found
+    raise EmptcpError(f"the network namespace {cookie} ({name or 'without a name'}) is gone")
+
+
+def _processes() -> Iterator[str]:
+    """Yield one process of each network namespace that processes are in."""
+    seen: set[str] = set()
+    for entry in sorted(Path("/proc").glob("[0-9]*")):
+        try:
+            inode = os.readlink(entry / "ns" / "net")
+        except OSError:
+            continue
+        if inode not in seen:
+            seen.add(inode)
+            yield entry.name
+
+
 def call(namespace: Namespace, action: Callable[[], _Answer]) -> _Answer:
     """Run something in a namespace and return its result; what it raises is raised here.
 
@@ -121,7 +151,12 @@ def _unknown(where: str) -> EmptcpError:
 
 def _closed(namespace: Namespace, problem: OSError) -> EmptcpError:
     if isinstance(problem, PermissionError):
-        return EmptcpError(f"not permitted to enter the network namespace '{namespace}'", fix="Run as root.")
+        fix = (
+            "Run as root."
+            if os.geteuid()
+            else "Give the namespace a name with 'ip netns attach', and use that."
+        )
+        return EmptcpError(f"not permitted to enter the network namespace '{namespace}'", fix=fix)
     if isinstance(problem, FileNotFoundError | ProcessLookupError):
         return _unknown(namespace.name)
     return EmptcpError(f"{namespace.path} is no network namespace")

@@ -21,6 +21,7 @@ from emptcp.pybpf.program import Program
 XDP_FLAGS_SKB_MODE = 1 << 1
 XDP_FLAGS_DRV_MODE = 1 << 2
 BPF_F_REPLACE = 1 << 2
+BPF_F_BEFORE = 1 << 3
 
 _READ = 1 << 16
 _READ_LIMIT = 1 << 28
@@ -59,15 +60,15 @@ class Link(descriptor.Descriptor):
         return cls._create(program, ifindex, "xdp", f"device {ifindex}", flags=mode)
 
     @classmethod
-    def attach_tcx(cls, program: Program, ifindex: int, ingress: bool) -> Self:
+    def attach_tcx(cls, program: Program, ifindex: int, ingress: bool, *, first: bool = False) -> Self:
         """Attach to a device of this thread's namespace at TC (kernel 6.6).
 
-        It runs behind the programs that are there.
+        :param first: run before the programs that are there, else behind them.
 
         :raises BpfError: the kernel has no TCX, or refuses.
         """
         where = "tcx_ingress" if ingress else "tcx_egress"
-        return cls._create(program, ifindex, where, f"device {ifindex}")
+        return cls._create(program, ifindex, where, f"device {ifindex}", flags=BPF_F_BEFORE if first else 0)
 
     @classmethod
     def attach_cgroup(cls, program: Program, cgroup_fd: int, attach: str = "cgroup_sock_ops") -> Self:

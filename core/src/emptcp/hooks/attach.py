@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attach a program to a device's hook, switch it between two packets, take it away.
+
+Links where the kernel has them (XDP 5.9, TCX 6.6), which end with their last pin; else netlink for XDP and
+a clsact filter for TC, which stay until they are taken away. Programs of others are never touched.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from emptcp.errors import EmptcpError
+from emptcp.hooks import clsact, devices, namespaces, refusals, xdp_netlink
+from emptcp.hooks.choice import Choice, choose
+from emptcp.hooks.devices import Device
+from emptcp.hooks.namespaces import Namespace
+from emptcp.pybpf import BpfError, Link, Program, features
+
+OURS = "emptcp"  # what the names of emptcp's programs begin with
+
+# A program, or what loads one of the kind that a back-end takes ("xdp", "sched_cls").
+Supply = Program | Callable[[str], Program]
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A program on a device's hook.
+
+    ``backend`` is what is really used (``xdp``, ``xdp-generic``, ``tc``) and ``reason`` why. ``mechanism``
+    is ``xdp link``, ``tcx``, ``netlink`` or ``clsact``; ``link`` is None for the last two, whose
+    attachments outlive the process without a pin.
+    """
+
+    namespace: Namespace
+    device: Device
+    hook: str
+    backend: str
+    reason: str
+    mechanism: str
+    program_id: int
+    link: Link | None = None
+
+    @property
+    def native(self) -> bool:
+        """Whether it is XDP in the driver."""
+        return self.backend == "xdp"
+
+    def gone(self) -> bool:
+        """Return whether the device has gone, and with it the attachment."""
+        if self.link is not None:
+            return self.link.info.ifindex == 0
+        return not _on_device(self)
+
+    def switch(self, program: Program) -> Attached:
+        """Put another program in this one's place, between two packets.
+
+        :raises EmptcpError: the device is gone, or something else is in its place.
+        """
+        namespaces.call(self.namespace, lambda: _guarded(self.device, lambda: _switch(self, program)))
+        return replace(self, program_id=program.id)
+
+    def detach(self) -> None:
+        """Take the program away; harmless when it is gone already.
+
+        :raises EmptcpError: the kernel refuses.
+        """
+        namespaces.call(self.namespace, lambda: _guarded(self.device, lambda: _detach(self)))
+
+
+class _Refused(Exception):
+    """A back-end was refused: the sentence, and whether another one may be tried."""
+
+
+def attach(
+    namespace: Namespace,
+    device: Device,
+    hook: str,
+    backend: str,
+    program: Supply,
+    replace: Attached | None = None,
+) -> Attached:
+    """Attach a program, or put it in the place of one that is attached.
+
+    :param hook: ``ingress`` or ``egress``.
+    :param backend: ``auto``, ``xdp`` (in the driver), ``xdp-generic`` or ``tc``.
+    :param program: loaded already, or a function that loads one of a kind: ``auto`` asks it for "xdp" first
+        and for "sched_cls" when the driver refuses.
+    :param replace: what is attached now. On the same back-end it is switched between two packets; else the
+        new one is attached before the old one goes, or after it where both are XDP.
+    :raises EmptcpError: every back-end in question refuses; with the driver's own sentence where there is
+        one.
+    """
+    choices = [choice for choice in choose(device, hook, backend) if _takes(program, choice)]
+    if not choices:
+        raise EmptcpError(f"this program's kind does not fit the back-end '{backend}' at {hook}")
+    if replace is not None and not replace.gone():
+        kept = next((choice for choice in choices if choice.backend == replace.backend), None)
+        if kept is not None:
+            return replace.switch(_loaded(program, kept))
+        return _move(namespace, device, hook, choices, program, replace)
+    return _first_taken(namespace, device, hook, choices, program)
+
+
+def restore(
+    namespace: Namespace, device: Device, hook: str, link: Link | None, reason: str = ""
+) -> Attached | None:
+    """Return what emptcp attached earlier: by its link, or without one by looking on the device.
+
+    None if nothing.
+    """
+    if link is not None:
+        return _of_link(namespace, device, hook, link, reason)
+    return namespaces.call(namespace, lambda: _without_link(namespace, device, hook, reason))
+
+
+def _takes(program: Supply, choice: Choice) -> bool:
+    return not isinstance(program, Program) or program.info.kind == choice.kind
+
+
+def _loaded(program: Supply, choice: Choice) -> Program:
+    return program if isinstance(program, Program) else program(choice.kind)
+
+
+def _first_taken(
+    namespace: Namespace, device: Device, hook: str, choices: list[Choice], program: Supply
+) -> Attached:
+    """Attach by the first back-end that takes the program; why those before it did not becomes the reason."""
+    said = ""
+    for choice in choices:
+        loaded = _loaded(program, choice)
+        why = f"{said}" if said and not choice.reason else choice.reason
+        plan = Attached(namespace, device, hook, choice.backend, why, "", loaded.id)
+        try:
+            return namespaces.call(namespace, lambda plan=plan, loaded=loaded: _attach(plan, loaded))  # type: ignore[misc]
+        except _Refused as refusal:
+            said = f"native XDP is refused: {refusal}"
+            last = str(refusal)
+    raise EmptcpError(
+        f"device '{device.name}' refuses {_spoken(choices[-1].backend)} at {hook}: {last}",
+        fix='Use backend = "auto" or "tc".' if choices[-1].backend != "tc" else "",
+    )
+
+
+def _spoken(backend: str) -> str:
+    return {"xdp": "native XDP", "xdp-generic": "generic XDP", "tc": "a TC program"}[backend]
+
+
+def _move(
+    namespace: Namespace, device: Device, hook: str, choices: list[Choice], program: Supply, old: Attached
+) -> Attached:
+    if old.backend != "tc" and choices[0].backend != "tc":
+        # The kernel has a device's XDP either in the driver or generic.
+        old.detach()
+        return _first_taken(namespace, device, hook, choices, program)
+    made = _first_taken(namespace, device, hook, choices, program)
+    old.detach()
+    return made
+
+
+def _attach(plan: Attached, program: Program) -> Attached:
+    """Attach in this thread's namespace."""
+    try:
+        if plan.backend == "tc":
+            return _attach_tc(plan, program)
+        return _attach_xdp(plan, program)
+    except BpfError as problem:
+        raise _Refused(problem.sentence) from None
+
+
+def _attach_tc(plan: Attached, program: Program) -> Attached:
+    ifindex = plan.device.ifindex
+    if not features.has("tcx"):
+        clsact.put(ifindex, plan.hook, program.fd)
+        return replace(plan, mechanism="clsact")
+    # Before others: a program that ends the walk would hide the packet from the policies.
+    link = Link.attach_tcx(program, ifindex, plan.hook == "ingress", first=True)
+    return replace(plan, mechanism="tcx", link=link)
+
+
+def _attach_xdp(plan: Attached, program: Program) -> Attached:
+    ifindex = plan.device.ifindex
+    if not features.has("xdp_link"):
+        xdp_netlink.put(ifindex, program, native=plan.native)
+        return replace(plan, mechanism="netlink")
+    with refusals.listening() as heard:
+        try:
+            link = Link.attach_xdp(program, ifindex, plan.native)
+        except BpfError as problem:
+            raise _Refused(_occupied(plan, problem) or heard() or problem.sentence) from None
+    return replace(plan, mechanism="xdp link", link=link)
+
+
+def _occupied(plan: Attached, problem: BpfError) -> str:
+    """Return whose program is in the way, if that is the problem."""
+    if problem.errno not in (errno.EBUSY, errno.EEXIST):
+        return ""
+    here = devices.find(plan.namespace, plan.device.name).xdp
+    names = [f"'{_name(number)}' (id {number}, {mode})" for mode, number in here]
+    return f"the XDP program {', '.join(names)} is there" if names else ""
+
+
+def _name(number: int) -> str:
+    try:
+        with Program.from_id(number) as program:
+            return program.info.name
+    except BpfError:
+        return "?"
+
+
+def _switch(old: Attached, program: Program) -> None:
+    if old.link is not None:
+        old.link.update(program)
+    elif old.mechanism == "clsact":
+        clsact.put(old.device.ifindex, old.hook, program.fd)
+    else:
+        with Program.from_id(old.program_id) as expected:
+            xdp_netlink.put(old.device.ifindex, program, native=old.native, old=expected)
+
+
+def _detach(old: Attached) -> None:
+    if old.link is not None:
+        _end(old.link)
+    elif old.mechanism == "clsact":
+        clsact.take(old.device.ifindex, old.hook)
+    elif _on_device(old):
+        with Program.from_id(old.program_id) as expected:
+            xdp_netlink.take(old.device.ifindex, expected, native=old.native)
+
+
+def _end(link: Link) -> None:
+    try:
+        link.detach()
+    except BpfError as problem:
+        # The device went, and the attachment with it.
+        if problem.errno != errno.ENOLINK:
+            raise
+    link.close()
+
+
+def _guarded(device: Device, action: Callable[[], None]) -> None:
+    try:
+        action()
+    except BpfError as problem:
+        raise EmptcpError(f"device '{device.name}': {problem.sentence}", fix=problem.fix) from None
+
+
+def _of_link(namespace: Namespace, device: Device, hook: str, link: Link, reason: str) -> Attached:
+    info = link.info
+    if info.kind == "tcx":
+        return Attached(namespace, device, hook, "tc", reason, "tcx", info.program_id, link)
+    generic = ("generic", info.program_id) in device.xdp
+    backend = "xdp-generic" if generic else "xdp"
+    return Attached(namespace, device, hook, backend, reason, "xdp link", info.program_id, link)
+
+
+def _without_link(namespace: Namespace, device: Device, hook: str, reason: str) -> Attached | None:
+    for found in clsact.filters(device.ifindex, hook):
+        if found.ours:
+            return Attached(namespace, device, hook, "tc", reason, "clsact", found.program_id)
+    for mode, number in device.xdp if hook == "ingress" else ():
+        if _name(number).startswith(OURS):
+            backend = "xdp" if mode == "native" else "xdp-generic"
+            return Attached(namespace, device, hook, backend, reason, "netlink", number)
+    return None
+
+
+def _on_device(old: Attached) -> bool:
+    """Return whether an attachment without a link is still there."""
+    here = [device for device in devices.list_devices(old.namespace) if device.ifindex == old.device.ifindex]
+    found = restore(old.namespace, here[0], old.hook, None) if here else None
+    return found is not None and found.program_id == old.program_id

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which back-end a program gets on a device, and why: the order in which they are tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emptcp.errors import EmptcpError, did_you_mean
+from emptcp.hooks.devices import Device
+
+BACKENDS = ("auto", "xdp", "xdp-generic", "tc")
+HOOKS = ("ingress", "egress")
+# The kind of program that each back-end takes (emptcp.pybpf.kinds).
+KINDS = {"xdp": "xdp", "xdp-generic": "xdp", "tc": "sched_cls"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A back-end to try, and the reason in words that ``list`` shows."""
+
+    backend: str
+    reason: str
+
+    @property
+    def kind(self) -> str:
+        """The kind of program it takes."""
+        return KINDS[self.backend]
+
+
+# Its reason is what the driver says when it refuses.
+_AFTER_XDP = Choice("tc", "")
+
+
+def choose(device: Device, hook: str, backend: str = "auto") -> list[Choice]:
+    """Return the back-ends to try, best first; generic XDP is among them only when it is asked for by name.
+
+    :raises EmptcpError: no such back-end or hook, or a device whose packets policies can't read.
+    """
+    _check(device, hook, backend)
+    if hook == "egress":
+        return [Choice("tc", "XDP does not see packets that leave")]
+    if backend != "auto":
+        return [Choice(backend, "asked for")]
+    against = _against_native(device)
+    if against:
+        return [Choice("tc", against)]
+    driver = device.driver or "it"
+    return [
+        Choice("xdp", f"native: {driver} runs it before the kernel has spent anything on the packet"),
+        _AFTER_XDP,
+    ]
+
+
+def _check(device: Device, hook: str, backend: str) -> None:
+    for what, word, known in (("back-end", backend, BACKENDS), ("packet hook", hook, HOOKS)):
+        if word not in known:
+            near = did_you_mean(word, known)
+            raise EmptcpError(
+                f"there is no {what} '{word}'", fix=near.capitalize() or f"Known: {', '.join(known)}."
+            )
+    if device.link == "other":
+        raise EmptcpError(
+            f"device '{device.name}' carries neither Ethernet nor plain IP, which are what policies can read"
+        )
+
+
+def _against_native(device: Device) -> str:
+    """Return why native XDP is not even tried on a device; empty if it is."""
+    if device.loopback:
+        return "the loopback device has no native XDP"
+    if device.link == "none":
+        return "native XDP needs an Ethernet header, which this device does not have"
+    if device.driver == "veth":
+        return "native XDP on a veth switches segmentation offload off at its peer"
+    if device.driver == "tun":
+        return "a tap carries merged packets, which XDP does not see whole"
+    if device.virtual and device.driver != "bond":
+        return f"native XDP gains nothing on a virtual device ({device.driver})"
+    return ""
