@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from emptcp.mptcp.acknowledge import duplicate_ack
     from emptcp.mptcp.inject import Injector, deliver, send
     from emptcp.mptcp.routes import device_indexes
-    from emptcp.mptcp.sockets import Subflow, subflows
+    from emptcp.mptcp.samples import sample_frames
+    from emptcp.mptcp.sockets import Subflow, SubflowReader, subflows
     from emptcp.packet import mptcp as options
     from emptcp.plugins.catalog import BoundStage
     from emptcp.policy.model import Policy
@@ -30,9 +31,11 @@ _HOME = {
     "Injector": "emptcp.mptcp.inject",
     "Policy": "emptcp.policy.model",
     "Subflow": "emptcp.mptcp.sockets",
+    "SubflowReader": "emptcp.mptcp.sockets",
     "deliver": "emptcp.mptcp.inject",
     "device_indexes": "emptcp.mptcp.routes",
     "duplicate_ack": "emptcp.mptcp.acknowledge",
+    "sample_frames": "emptcp.mptcp.samples",
     "send": "emptcp.mptcp.inject",
     "subflows": "emptcp.mptcp.sockets",
 }
@@ -53,6 +56,7 @@ __all__ = [
     "Policy",
     "StageEvent",
     "Subflow",
+    "SubflowReader",
     "deliver",
     "device_indexes",
     "devices",
@@ -62,6 +66,7 @@ __all__ = [
     "hookspec",
     "namespaces",
     "options",
+    "sample_frames",
     "send",
     "subflows",
 ]

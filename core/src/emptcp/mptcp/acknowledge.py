@@ -31,10 +31,15 @@ def duplicate_ack(subflow: Subflow, options: Sequence[Option | bytes], to: End =
     ``to="peer"`` what this host would send, for :func:`emptcp.mptcp.inject.send`. Raises EmptcpError when
     the options take over 40 bytes.
     """
-    return _from_peer(subflow, options) if to == "us" else _to_peer(subflow, options)
+    return segment(subflow, options, to)
 
 
-def _from_peer(subflow: Subflow, options: Sequence[Option | bytes]) -> bytes:
+def segment(subflow: Subflow, options: Sequence[Option | bytes], to: End, payload: bytes = b"") -> bytes:
+    """Return an IP packet as :func:`duplicate_ack`; with ``payload`` it is for trial runs only."""
+    return (_from_peer if to == "us" else _to_peer)(subflow, options, payload)
+
+
+def _from_peer(subflow: Subflow, options: Sequence[Option | bytes], payload: bytes) -> bytes:
     return build(
         link="none",
         family=subflow.family,
@@ -46,10 +51,11 @@ def _from_peer(subflow: Subflow, options: Sequence[Option | bytes]) -> bytes:
         ack=subflow.snd_una,
         window=_window_field(subflow.send_window, subflow.send_scale),
         options=options,
+        payload=payload,
     )
 
 
-def _to_peer(subflow: Subflow, options: Sequence[Option | bytes]) -> bytes:
+def _to_peer(subflow: Subflow, options: Sequence[Option | bytes], payload: bytes) -> bytes:
     return build(
         link="none",
         family=subflow.family,
@@ -61,6 +67,7 @@ def _to_peer(subflow: Subflow, options: Sequence[Option | bytes]) -> bytes:
         ack=subflow.rcv_nxt,
         window=_window_field(_offered(subflow), subflow.receive_scale),
         options=options,
+        payload=payload,
     )
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from emptcp.errors import EmptcpError
 
@@ -42,8 +43,9 @@ class Injector:
                 f"this kernel can't take packets from user space: {features.reason('live_frames')}",
                 fix="A kernel of 5.18 or later is needed.",
             )
-        self._namespace = namespace
         self._program = pybpf.load_program("xdp", _PASS, name="emptcp_deliver")
+        self._thread = ExitStack()
+        self._inside = self._thread.enter_context(_running_in(namespace))
 
     def deliver(self, device: Device, packet: bytes) -> None:
         """Hand ``packet`` (from its IP header on) to this host's stack as if ``device`` had received it."""
@@ -57,16 +59,9 @@ class Injector:
         """Send ``packet`` (from its IP header on) by this host's routes, or out of ``device``."""
         self._inside(lambda: _send(packet, device))
 
-    def _inside(self, action: Callable[[], object]) -> None:
-        if self._namespace is None:
-            action()
-            return
-        from emptcp.hooks import namespaces
-
-        namespaces.call(self._namespace, action)
-
     def close(self) -> None:
         """Unload the program."""
+        self._thread.close()
         self._program.close()
 
     def __enter__(self) -> Injector:
@@ -76,6 +71,15 @@ class Injector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _running_in(namespace: Namespace | None) -> AbstractContextManager[Callable[[Callable[[], Any]], Any]]:
+    """Return a context that gives a function which runs others in the namespace, all in one thread."""
+    if namespace is None:
+        return nullcontext(lambda action: action())
+    from emptcp.hooks import namespaces
+
+    return namespaces.inside(namespace)
 
 
 def framed(device: Device, packet: bytes) -> bytes:

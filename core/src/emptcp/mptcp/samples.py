@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packets as they usually pass on a subflow, to ask a policy whether it selects that subflow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from emptcp.mptcp.acknowledge import End, segment
+from emptcp.packet.build import ethernet
+from emptcp.packet.layers import EtherType
+from emptcp.packet.mptcp import Dss
+
+if TYPE_CHECKING:
+    from emptcp.hooks.devices import Device
+    from emptcp.mptcp.sockets import Subflow
+
+_DATA = bytes(100)
+
+
+def sample_frames(subflow: Subflow, device: Device, to: End) -> tuple[bytes, bytes]:
+    """Return an ACK and a packet with data, each with a DSS, as a program on ``device`` sees them.
+
+    ``to="us"`` is what comes in by the device, ``to="peer"`` what goes out. They are for trial runs only:
+    data sequence numbers and hardware addresses are made up.
+    """
+    ack = segment(subflow, [Dss(data_ack=1)], to)
+    data = segment(subflow, [Dss(data_ack=1, dsn=1, data_length=len(_DATA))], to, _DATA)
+    return _on(device, subflow, ack), _on(device, subflow, data)
+
+
+def _on(device: Device, subflow: Subflow, packet: bytes) -> bytes:
+    if device.link != "ethernet":
+        return packet
+    kind = EtherType.IPV4 if subflow.family == 4 else EtherType.IPV6
+    return ethernet(bytes(6), bytes(6), kind, packet)
