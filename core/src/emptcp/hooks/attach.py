@@ -7,9 +7,11 @@ a clsact filter for TC, which stay until they are taken away. Programs of others
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 from emptcp.errors import EmptcpError
 from emptcp.hooks import clsact, devices, namespaces, refusals, xdp_netlink
@@ -59,7 +61,7 @@ class Attached:
         :raises EmptcpError: the device is gone, or something else is in its place.
         """
         namespaces.call(self.namespace, lambda: _guarded(self.device, lambda: _switch(self, program)))
-        return replace(self, program_id=program.id)
+        return dataclasses.replace(self, program_id=program.id)
 
     def detach(self) -> None:
         """Take the program away; harmless when it is gone already.
@@ -70,7 +72,7 @@ class Attached:
 
 
 class _Refused(Exception):
-    """A back-end was refused: the sentence, and whether another one may be tried."""
+    """A back-end was refused, and why: another one may be tried."""
 
 
 def attach(
@@ -126,19 +128,18 @@ def _loaded(program: Supply, choice: Choice) -> Program:
 def _first_taken(
     namespace: Namespace, device: Device, hook: str, choices: list[Choice], program: Supply
 ) -> Attached:
-    """Attach by the first back-end that takes the program; why those before it did not becomes the reason."""
-    said = ""
+    """Attach by the first back-end that takes it; why the one before did not becomes the reason."""
+    refusal = ""
     for choice in choices:
         loaded = _loaded(program, choice)
-        why = f"{said}" if said and not choice.reason else choice.reason
-        plan = Attached(namespace, device, hook, choice.backend, why, "", loaded.id)
+        reason = choice.reason or f"native XDP is refused: {refusal}"
+        plan = Attached(namespace, device, hook, choice.backend, reason, "", loaded.id)
         try:
-            return namespaces.call(namespace, lambda plan=plan, loaded=loaded: _attach(plan, loaded))  # type: ignore[misc]
-        except _Refused as refusal:
-            said = f"native XDP is refused: {refusal}"
-            last = str(refusal)
+            return namespaces.call(namespace, partial(_attach, plan, loaded))
+        except _Refused as problem:
+            refusal = str(problem)
     raise EmptcpError(
-        f"device '{device.name}' refuses {_spoken(choices[-1].backend)} at {hook}: {last}",
+        f"device '{device.name}' refuses {_spoken(choices[-1].backend)} at {hook}: {refusal}",
         fix='Use backend = "auto" or "tc".' if choices[-1].backend != "tc" else "",
     )
 
@@ -173,23 +174,23 @@ def _attach_tc(plan: Attached, program: Program) -> Attached:
     ifindex = plan.device.ifindex
     if not features.has("tcx"):
         clsact.put(ifindex, plan.hook, program.fd)
-        return replace(plan, mechanism="clsact")
+        return dataclasses.replace(plan, mechanism="clsact")
     # Before others: a program that ends the walk would hide the packet from the policies.
     link = Link.attach_tcx(program, ifindex, plan.hook == "ingress", first=True)
-    return replace(plan, mechanism="tcx", link=link)
+    return dataclasses.replace(plan, mechanism="tcx", link=link)
 
 
 def _attach_xdp(plan: Attached, program: Program) -> Attached:
     ifindex = plan.device.ifindex
     if not features.has("xdp_link"):
         xdp_netlink.put(ifindex, program, native=plan.native)
-        return replace(plan, mechanism="netlink")
+        return dataclasses.replace(plan, mechanism="netlink")
     with refusals.listening() as heard:
         try:
             link = Link.attach_xdp(program, ifindex, plan.native)
         except BpfError as problem:
             raise _Refused(_occupied(plan, problem) or heard() or problem.sentence) from None
-    return replace(plan, mechanism="xdp link", link=link)
+    return dataclasses.replace(plan, mechanism="xdp link", link=link)
 
 
 def _occupied(plan: Attached, problem: BpfError) -> str:

@@ -46,7 +46,7 @@ def choose(device: Device, hook: str, backend: str = "auto") -> list[Choice]:
         return [Choice("tc", against)]
     driver = device.driver or "it"
     return [
-        Choice("xdp", f"native: {driver} runs it before the kernel has spent anything on the packet"),
+        Choice("xdp", f"{driver} runs it before the kernel has spent anything on the packet"),
         _AFTER_XDP,
     ]
 
