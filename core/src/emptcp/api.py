@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from emptcp.errors import EmptcpError, did_you_mean
 from emptcp.hookspecs import hookimpl, hookspec
-from emptcp.plugins.occasions import Change, FlowEntry, StageEvent
+from emptcp.plugins.occasions import Change, Endpoint, FlowEntry, FlowStates, StageEvent
 from emptcp.plugins.versions import CHAIN_ABI, HOOK_API
 
 if TYPE_CHECKING:
     from emptcp.hooks import devices, namespaces
+    from emptcp.hooks.devices import Device
     from emptcp.mptcp.acknowledge import duplicate_ack
     from emptcp.mptcp.inject import Injector, deliver, send
     from emptcp.mptcp.routes import device_indexes
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BoundStage": "emptcp.plugins.catalog",
+    "Device": "emptcp.hooks.devices",
     "Injector": "emptcp.mptcp.inject",
     "Policy": "emptcp.policy.model",
     "Subflow": "emptcp.mptcp.sockets",
@@ -50,8 +52,11 @@ __all__ = [
     "HOOK_API",
     "BoundStage",
     "Change",
+    "Device",
     "EmptcpError",
+    "Endpoint",
     "FlowEntry",
+    "FlowStates",
     "Injector",
     "Policy",
     "StageEvent",
