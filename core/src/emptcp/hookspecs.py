@@ -10,7 +10,7 @@ When each is called::
 
     emptcp apply  ->  emptcp_validate (every stage)  ->  the kernel is changed  ->  emptcp_applied
     emptcp tune   ->  emptcp_validate                ->  the values are written ->  emptcp_applied
-    emptcp remove ->  emptcp_removing                ->  the kernel is changed
+    emptcp remove ->  the kernel is changed          ->  emptcp_removed
     emptcp run    ->  emptcp_applied for what runs already; emptcp_event for each record that comes
     emptcp list, connections  ->  emptcp_format, emptcp_metrics
 """
@@ -92,8 +92,8 @@ def emptcp_applied(change: Change) -> None:
 
 
 @hookspec
-def emptcp_removing(change: Change) -> None:
-    """Take back what the stage left in sockets or at peers, while the packets' part still runs.
+def emptcp_removed(change: Change) -> None:
+    """Take back what the stage left in sockets or at peers: the packets' part runs no more.
 
     Not called with ``--keep-effects``.
 
@@ -102,7 +102,7 @@ def emptcp_removing(change: Change) -> None:
     .. code-block:: python
 
         @hookimpl
-        def emptcp_removing(change):
+        def emptcp_removed(change):
             if change.stage.type.name == "announce":
                 withdraw(change.value("address"), change.namespace)
     """

@@ -66,7 +66,8 @@ def _stage(policy: model.Policy, hook: str, bound: BoundStage, naming: Counter[s
     declaration = bound.type.declaration
     if declaration.unsafe and not policy.unsafe:
         raise EmptcpError(
-            f"actor '{declaration.name}' can break connections, and policy {quoted(policy.name)} does not allow that",
+            f"actor '{declaration.name}' can break connections, which policy {quoted(policy.name)} "
+            "does not allow",
             fix="Write unsafe = true in the policy if you mean it.",
             where=str(bound.spec.where),
         )

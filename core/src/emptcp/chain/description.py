@@ -65,6 +65,7 @@ class Description:
     companions: tuple[str, ...] = ()
     state_slots: dict[str, int] = dataclasses.field(default_factory=dict)
     following: int = 1
+    fingerprint: str = ""
 
     def encode(self) -> bytes:
         """Return the bytes kept in the description map."""

@@ -413,7 +413,7 @@ class _Joiner:
             asm.jump(self._target(step.if_not, end))
 
     def _after_actor(self, step: Step, end: str) -> None:
-        asm, base, packet = self.asm, self._base(step), self.binding.packet
+        asm, base = self.asm, self._base(step)
         asm.emit(bpf.LDX_DW, R1, R10, self.counters)
         self._increment(base)
         asm.emit(bpf.LDX_DW, R2, R10, self.length)

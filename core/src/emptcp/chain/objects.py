@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Self
 from emptcp import pybpf
 from emptcp.chain.code import Code, Function, SourceLine
 from emptcp.chain.fused import PacketLayout
-from emptcp.chain.instructions import LD_IMM64, PSEUDO_MAP_FD, decode
+from emptcp.chain.instructions import decode
 from emptcp.chain.plan import FragmentRef
 from emptcp.chain.shared import HEAD_BYTES, SharedMaps
 from emptcp.errors import EmptcpError
@@ -37,7 +38,7 @@ class Objects:
 
     def __init__(self, shared: SharedMaps) -> None:
         self.shared = shared
-        self._captured: dict[str, pybpf.CapturedObject] = {}
+        self._captured: dict[tuple[str, str, str], pybpf.CapturedObject] = {}
 
     def close(self) -> None:
         """Close the objects; maps that are pinned or used by a program stay."""
@@ -71,7 +72,7 @@ class Objects:
 
     def code(self, fragment: FragmentRef, hook: str, backend: str) -> Code:
         """Return a fragment's code for a hook and back-end."""
-        captured = self._capture(fragment)
+        captured = self._capture(fragment, hook, backend)
         section = f"emptcp.{backend}/{fragment.name}"
         if section not in captured.fragments:
             raise EmptcpError(
@@ -79,9 +80,7 @@ class Objects:
                 f"({captured.path} lacks {section})",
                 fix="Choose another back-end for this policy.",
             )
-        made = _code(captured, captured.fragments[section])
-        template = self.shared.packet("ingress", "xdp", self.packet_size).fd
-        return _rebound(made, template, self.packet(hook, backend).fd)
+        return _code(captured, captured.fragments[section])
 
     @cached_property
     def _types(self) -> pybpf.Btf:
@@ -94,22 +93,24 @@ class Objects:
             raise EmptcpError(f"{core_object()} lacks struct {struct}", fix="Run `make setup` again.")
         return {member.name: member.offset for member in self._types.members(found.id)}
 
-    def _capture(self, fragment: FragmentRef) -> pybpf.CapturedObject:
+    def _capture(self, fragment: FragmentRef, hook: str, backend: str) -> pybpf.CapturedObject:
+        """Open an object once per hook and back-end: each has its own map of the parsed packet."""
         path = fragment.object or str(core_object())
-        if path not in self._captured:
+        key = (path, hook, backend)
+        if key not in self._captured:
             names = pybpf.ObjectSpec.read(path).maps
             own = [name for name in names if name not in _OWNED_BY_CORE and not name.startswith(".")]
             pins = self.shared.plugin_pins(fragment.plugin, own)
-            self._captured[path] = pybpf.capture(path, self._core_maps(names), pins)
-        return self._captured[path]
+            self._captured[key] = pybpf.capture(path, self._core_maps(names, hook, backend), pins)
+        return self._captured[key]
 
-    def _core_maps(self, names: object) -> dict[str, pybpf.Map]:
-        wanted = {
-            "emptcp_packet": lambda: self.packet("ingress", "xdp"),
+    def _core_maps(self, names: Collection[str], hook: str, backend: str) -> dict[str, pybpf.Map]:
+        makers: dict[str, Callable[[], pybpf.Map]] = {
+            "emptcp_packet": lambda: self.packet(hook, backend),
             "emptcp_flows": self.shared.flows,
             "emptcp_events": self.shared.events,
         }
-        return {name: make() for name, make in wanted.items() if name in names}  # type: ignore[operator]
+        return {name: make() for name, make in makers.items() if name in names}
 
 
 def _code(captured: pybpf.CapturedObject, fragment: pybpf.Fragment) -> Code:
@@ -127,14 +128,3 @@ def _function(types: pybpf.Btf, kind: int, start: int, end: int) -> Function:
     found = types.type(kind)
     arguments = len(types.prototype(kind).arguments)
     return Function(found.name, start, end, arguments, is_global=found.vlen == 1)
-
-
-def _rebound(code: Code, old: int, new: int) -> Code:
-    """Return the code with one map's descriptor in place of another's."""
-    if old == new:
-        return code
-    changed = (
-        i._replace(imm=new) if i.op == LD_IMM64 and i.src == PSEUDO_MAP_FD and i.imm == old else i
-        for i in code.instructions
-    )
-    return Code(tuple(changed), code.functions, code.lines)

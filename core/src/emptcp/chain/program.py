@@ -18,6 +18,9 @@ from emptcp.errors import EmptcpError
 PARAMETERS, COUNTERS, DESCRIPTION = "emptcp_params", "emptcp_counts", "emptcp_about"
 """Names of the maps that a program owns; they are found again by its map ids."""
 
+ROOM = 512
+"""Bytes a description may grow by before the program has to be made anew."""
+
 KINDS = {"xdp": "xdp", "tc": "sched_cls"}
 _HOOKS = {"ingress": 0, "egress": 1}
 _KEY = bytes(4)
@@ -25,7 +28,11 @@ _KEY = bytes(4)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a program will sit, as far as it must know: ``l2`` is the length of the link-layer header."""
+    """Where a program will sit, as far as it must know.
+
+    ``backend`` is how it will be attached: ``xdp``, ``xdp-generic`` or ``tc``; ``l2`` is the length of the
+    link-layer header; ``fingerprint`` is what tells later whether anything but parameters has changed.
+    """
 
     hook: str
     backend: str
@@ -35,6 +42,12 @@ class Place:
     ifindex: int = 0
     netns: str = ""
     cookie: int = 0
+    fingerprint: str = ""
+
+    @property
+    def code(self) -> str:
+        """The back-end that the code is compiled for: ``xdp`` or ``tc``."""
+        return self.backend.removesuffix("-generic")
 
 
 @dataclass
@@ -64,11 +77,18 @@ class Loaded:
     description: Description
     parameters: pybpf.Map
     counters: pybpf.Map
+    about: pybpf.Map
     joined: fused.Joined
+
+    def redescribe(self, description: Description) -> None:
+        """Let the program tell what was settled after it was loaded: its back-end and the reason."""
+        if description != self.description:
+            self.about.update(_KEY, description.encode().ljust(self.about.info.value_size, b"\0"))
+            self.description = description
 
     def close(self) -> None:
         """Give up the descriptors; an attached program keeps its maps."""
-        for owned in (self.program, self.parameters, self.counters):
+        for owned in (self.program, self.parameters, self.counters, self.about):
             owned.close()
 
 
@@ -89,11 +109,10 @@ def load(
     slots = Slots(places, given, state_slots, following)
     description = _describe(plan, policies, place, slots)
     parameters = _parameters(plan, place, places, size)
-    with _about(description) as about:
-        maps = fused.Maps(objects.packet(place.hook, place.backend).fd, parameters.fd, counts.fd, about.fd)
-        joined = fused.join(plan, _binding(plan, place, objects, maps, slots))
-        program = _load(joined, place)
-    return Loaded(program, description, parameters, counts, joined)
+    about = _about(description)
+    maps = fused.Maps(objects.packet(place.hook, place.code).fd, parameters.fd, counts.fd, about.fd)
+    joined = fused.join(plan, _binding(plan, place, objects, maps, slots))
+    return Loaded(_load(joined, place), description, parameters, counts, about, joined)
 
 
 def read_counters(counts: pybpf.Map, description: Description) -> dict[str, counters.Counters]:
@@ -104,9 +123,9 @@ def read_counters(counts: pybpf.Map, description: Description) -> dict[str, coun
 
 
 def _binding(plan: Plan, place: Place, objects: Objects, maps: fused.Maps, slots: Slots) -> fused.Binding:
-    where = (place.hook, place.backend)
+    where = (place.hook, place.code)
     return fused.Binding(
-        backend=place.backend,
+        backend=place.code,
         code={fragment: objects.code(fragment, *where) for fragment in plan.fragments},
         parse=objects.code(CORE, *where),
         flow=objects.code(CORE_FLOW, *where),
@@ -122,7 +141,7 @@ def _load(joined: fused.Joined, place: Place) -> pybpf.Program:
     with pybpf.load_btf(joined.btf) as types:
         try:
             return pybpf.load_program(
-                KINDS[place.backend],
+                KINDS[place.code],
                 joined.instructions,
                 name=f"emptcp_{place.hook}",
                 btf=types.fd,
@@ -191,10 +210,11 @@ def _chunk_key(chunk: int) -> bytes:
 
 
 def _about(description: Description) -> pybpf.Map:
+    """Make the description's map, with room for the longer texts of later parameters."""
     value = description.encode()
-    made = pybpf.Map.create("array", 4, len(value), 1, name=DESCRIPTION)
-    made.update(_KEY, value)
-    made.freeze()
+    size = len(value) + max(len(value) // 2, ROOM)
+    made = pybpf.Map.create("array", 4, size, 1, name=DESCRIPTION)
+    made.update(_KEY, value.ljust(size, b"\0"))
     return made
 
 
@@ -216,6 +236,7 @@ def _describe(plan: Plan, policies: Sequence[BoundPolicy], place: Place, slots: 
         companions=tuple(f"{fragment.plugin}:{fragment.name}" for fragment in plan.companions),
         state_slots={plugin: slots.states[plugin] for plugin in sorted(used)},
         following=slots.following,
+        fingerprint=place.fingerprint,
     )
 
 

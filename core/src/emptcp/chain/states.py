@@ -7,11 +7,17 @@ the former owner's bytes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
+from emptcp import pybpf
+from emptcp.chain.pins import Pins
 from emptcp.chain.plan import FragmentRef
 from emptcp.chain.shared import SLOT_BYTES
 from emptcp.errors import EmptcpError
+
+_NOTE_BYTES = 4096
 
 Places = Mapping[str, tuple[int, int]]
 """Plugin -> (offset, size) of its struct in an entry's slot area, in bytes."""
@@ -34,6 +40,40 @@ def allocate(fragments: Iterable[FragmentRef], known: Places) -> dict[str, tuple
 def offsets(given: Places) -> dict[str, int]:
     """Return plugin -> offset."""
     return {plugin: offset for plugin, (offset, _) in given.items()}
+
+
+def keep(pins: Pins, cookie: int, fragments: Iterable[FragmentRef]) -> dict[str, tuple[int, int]]:
+    """Return the places in a namespace's flow table, new ones noted for those who come later."""
+    path = pins.state_slots(cookie)
+    known = _read(path)
+    given = allocate(fragments, known)
+    if given != known:
+        _write(pins, path, given)
+    return given
+
+
+def known(pins: Pins, cookie: int) -> dict[str, tuple[int, int]]:
+    """Return the places in a namespace's flow table."""
+    return _read(pins.state_slots(cookie))
+
+
+def _read(path: Path) -> dict[str, tuple[int, int]]:
+    if not path.exists():
+        return {}
+    with pybpf.Map.from_pin(path) as kept:
+        value = (kept.lookup(bytes(4)) or b"").rstrip(b"\0")
+    return {plugin: (offset, size) for plugin, (offset, size) in json.loads(value).items()}
+
+
+def _write(pins: Pins, path: Path, given: Places) -> None:
+    if not path.exists():
+        pins.make(path.parent)
+        with pybpf.Map.create("array", 4, _NOTE_BYTES, 1, name="emptcp_states") as made:
+            made.update(bytes(4), json.dumps(given).encode().ljust(_NOTE_BYTES, b"\0"))
+            made.pin(path)
+        return
+    with pybpf.Map.from_pin(path) as kept:
+        kept.update(bytes(4), json.dumps(given).encode().ljust(_NOTE_BYTES, b"\0"))
 
 
 def _end(given: Places) -> int:

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make a table what a file says: the one module that changes what is in force.
+
+A change goes in four steps. *Place*: find the devices, bind the policies. *Decide*, per device and hook:
+leave alone, write parameters, switch to a new program, attach, detach. *Load* every new program; nothing has
+changed so far, so a refusal costs nothing. *Carry out*, with the journal written first: each switch is one
+link update, so a packet sees the old chain or the new one. If a step fails, the steps before it are taken
+back; if the process dies, the next command carries the journal's entry through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+
+from emptcp.chain import attachment, decide, effects, pins, placement, running, states, tables
+from emptcp.chain import program as programs
+from emptcp.chain.decide import ATTACH, SWITCH, Decision
+from emptcp.chain.objects import Objects
+from emptcp.chain.pins import Pins
+from emptcp.chain.placement import Site
+from emptcp.chain.shared import PinnedMaps
+from emptcp.errors import EmptcpError, did_you_mean, quoted
+from emptcp.plugins.catalog import Catalog
+from emptcp.plugins.manager import Manager
+from emptcp.policy import file, model, support, text
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done at one location: ``action`` is attach, switch, tune, detach or keep."""
+
+    action: str
+    device: str
+    hook: str
+    backend: str
+    reason: str
+    policies: tuple[str, ...]
+    netns: str = ""
+
+
+@dataclass
+class Outcome:
+    """What a command did, or would do (``dry_run``), and what was worth a word."""
+
+    table: str
+    done: list[Done] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    dry_run: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was not as wanted."""
+        return any(one.action != "keep" for one in self.done)
+
+
+def apply(
+    table: model.Table, netns: str = "", *, dry_run: bool = False, keep_effects: bool = False
+) -> Outcome:
+    """Make a table what ``table`` says; other tables are left alone.
+
+    ``netns`` is the namespace of policies that name none. Raises :class:`EmptcpError` (or
+    :class:`~emptcp.pybpf.BpfError`) before anything is changed, or after everything was changed back.
+    """
+    support.refuse_unsupported(table)
+    entry = tables.Entry(table.name, text.table_text(table), netns, table.source)
+    if dry_run:
+        with Session.open(writing=False) as session:
+            return session.change(entry, dry_run=True)
+    with tables.lock(), Session.open() as session:
+        session.carry_through()
+        return session.change(entry, keep_effects=keep_effects)
+
+
+def remove(name: str, policy: str = "", *, dry_run: bool = False, keep_effects: bool = False) -> Outcome:
+    """Take a table out of force, or only one of its policies.
+
+    Raises :class:`EmptcpError` when there is no such table or policy.
+    """
+    with tables.lock(), Session.open() as session:
+        session.carry_through()
+        entry = _known(name)
+        rest = _without(entry, policy) if policy else replace(entry, text="")
+        return session.change(rest, dry_run=dry_run, keep_effects=keep_effects)
+
+
+def edit(name: str, change: Callable[[model.Table], model.Table], *, dry_run: bool = False) -> Outcome:
+    """Change a running table by a function of its model, keeping everything else of it."""
+    with tables.lock(), Session.open() as session:
+        session.carry_through()
+        entry = _known(name)
+        changed = change(file.loads(entry.text, entry.source or name))
+        support.refuse_unsupported(changed)
+        return session.change(replace(entry, text=text.table_text(changed)), dry_run=dry_run)
+
+
+def reattach() -> list[Outcome]:
+    """Bring every table to where it is meant to be: for devices that came, or came back."""
+    with tables.lock(), Session.open() as session:
+        session.carry_through()
+        entries = [entry for name in tables.names() if (entry := tables.read(name)) is not None]
+        return [session.change(entry) for entry in entries]
+
+
+def _known(name: str) -> tables.Entry:
+    entry = tables.read(name)
+    if entry is None:
+        known = tables.names()
+        fix = did_you_mean(name, known).capitalize() or f"There are: {', '.join(known) or 'none'}."
+        raise EmptcpError(f"there is no table {quoted(name)}", fix=fix)
+    return entry
+
+
+def _without(entry: tables.Entry, policy: str) -> tables.Entry:
+    table = file.loads(entry.text, entry.source or entry.table)
+    left = tuple(one for one in table.policies if one.name != policy)
+    if len(left) == len(table.policies):
+        fix = did_you_mean(policy, [one.name for one in table.policies]).capitalize()
+        raise EmptcpError(f"table {quoted(entry.table)} has no policy {quoted(policy)}", fix=fix)
+    return replace(entry, text=text.table_text(replace(table, policies=left)) if left else "")
+
+
+@dataclass
+class Session:
+    """One command's view of plugins and kernel."""
+
+    pins: Pins
+    catalog: Catalog
+    manager: Manager
+
+    @classmethod
+    @contextmanager
+    def open(cls, writing: bool = True) -> Iterator[Session]:
+        """Open the pin tree (made if ``writing``) and the plugins."""
+        tree = pins.open_or_make() if writing else pins.find() or Pins(pins.run_folder() / "none")
+        session = cls(tree, Catalog.of_enabled(), Manager.of_enabled())
+        try:
+            yield session
+        finally:
+            if writing:
+                tree.prune()
+
+    def carry_through(self) -> None:
+        """Finish what a crash interrupted."""
+        for entry in tables.unfinished():
+            self.change(entry)
+
+    def change(self, entry: tables.Entry, *, dry_run: bool = False, keep_effects: bool = False) -> Outcome:
+        """Bring one table to an entry; see the module's text for the steps."""
+        table = file.loads(entry.text, entry.source or entry.table) if entry.text else None
+        sites = self._place(table, entry.netns) if table is not None else {}
+        before = running.everything(self.pins)
+        decisions = decide.decide(entry.table, sites, before, self.catalog)
+        outcome = Outcome(entry.table, dry_run=dry_run)
+        outcome.warnings += decide.unreachable(table, self.catalog) if table is not None else []
+        with ExitStack() as opened:
+            loader = _Loader(self.pins, opened)
+            for decision in decisions:
+                loader.prepare(decision)
+            if not dry_run:
+                self._carry_out(entry, decisions, keep_effects)
+        outcome.done = [_done(decision) for decision in decisions]
+        outcome.warnings += [str(failure) for failure in self.manager.failures]
+        return outcome
+
+    def _place(self, table: model.Table, netns: str) -> dict[tuple[int, int], Site]:
+        for policy in table.policies:
+            for spec in (*model.selectors(policy.when), *model.actors(table, policy.do)):
+                self.manager.validate(self.catalog.bind(spec), policy)
+        return placement.place(table, netns, self.catalog)
+
+    def _carry_out(self, entry: tables.Entry, decisions: list[Decision], keep_effects: bool) -> None:
+        """Switch everything, or nothing."""
+        told = effects.Effects(self.pins, self.catalog, self.manager, entry.table, decisions)
+        tables.begin(entry)
+        with ExitStack() as undo:
+            undo.callback(tables.abandon, entry)
+            for decision in decisions:
+                undo.callback(attachment.carry_out(self.pins, decision))
+            undo.pop_all()
+        if not keep_effects:
+            told.removed()
+        tables.finish(entry)
+        told.applied()
+
+
+class _Loader:
+    """Loads what the decisions need, with one set of opened objects per namespace."""
+
+    def __init__(self, tree: Pins, opened: ExitStack) -> None:
+        self._pins = tree
+        self._opened = opened
+        self._objects: dict[int, Objects] = {}
+
+    def prepare(self, decision: Decision) -> None:
+        """Load the decision's program, if it needs one, for the back-end that is tried first."""
+        decision.load = self._load
+        if decision.action in (ATTACH, SWITCH) and decision.place is not None:
+            self._load(decision, decision.place.code)
+
+    def _load(self, decision: Decision, code: str) -> programs.Loaded:
+        """Load a decision's program for a back-end's code, unless that was done before."""
+        assert decision.plan is not None
+        assert decision.place is not None
+        if decision.loaded is not None and decision.place.code == code:
+            return decision.loaded
+        if decision.place.code != code:
+            decision.place = replace(decision.place, backend=code)
+        cookie = decision.location.cookie
+        slots = states.offsets(states.keep(self._pins, cookie, decision.plan.fragments))
+        previous = decision.before.previous() if decision.before is not None else None
+        made = programs.load(
+            decision.plan, decision.policies, decision.place, self._of(cookie), slots, previous
+        )
+        self._opened.callback(made.close)
+        decision.loaded = made
+        return made
+
+    def _of(self, cookie: int) -> Objects:
+        if cookie not in self._objects:
+            self._objects[cookie] = self._opened.enter_context(Objects(PinnedMaps(self._pins, cookie)))
+        return self._objects[cookie]
+
+
+def _done(decision: Decision) -> Done:
+    about = decision.before.description if decision.before is not None else None
+    place = decision.place
+    return Done(
+        action=decision.action,
+        device=decision.site.device.name,
+        hook=decision.hook,
+        backend=place.backend if place is not None else about.backend if about is not None else "",
+        reason=place.reason if place is not None else "",
+        policies=tuple(f"{policy.table}/{policy.name}" for policy in decision.policies),
+        netns=decision.site.namespace.name,
+    )

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carry out one decision: attach, switch, write parameters, detach; each gives what takes it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from emptcp import pybpf
+from emptcp.chain.decide import ATTACH, DETACH, SWITCH, TUNE, Decision
+from emptcp.chain.description import Description, PolicyRecord
+from emptcp.chain.pins import Pins
+from emptcp.chain.program import Loaded
+from emptcp.chain.running import LINK, PROGRAM, Running
+from emptcp.hooks import attach
+from emptcp.hooks.attach import Attached
+from emptcp.hooks.devices import Device
+from emptcp.hooks.namespaces import Namespace
+
+Undo = Callable[[], None]
+
+
+def carry_out(pins: Pins, decision: Decision) -> Undo:
+    """Do what was decided; return a function that takes it back."""
+    actions: dict[str, Callable[[Pins, Decision], Undo]] = {
+        ATTACH: _attach,
+        SWITCH: _switch,
+        TUNE: _tune,
+        DETACH: _detach,
+    }
+    return actions[decision.action](pins, decision) if decision.action in actions else _nothing
+
+
+def _nothing() -> None:
+    """Take nothing back."""
+
+
+def _attach(pins: Pins, decision: Decision) -> Undo:
+    if decision.before is not None:
+        _unpin(decision.before)
+    made = _put(decision, None)
+    _pin(pins, decision, made)
+
+    def undo() -> None:
+        _remove_pins(pins, decision)
+        made.detach()
+
+    return undo
+
+
+def _switch(pins: Pins, decision: Decision) -> Undo:
+    before = decision.before
+    assert before is not None
+    old = _attached(decision, before)
+    made = _put(decision, old)
+    moved = made.mechanism != old.mechanism or made.backend != old.backend
+    if moved or made.link is None:
+        _unpin(before)
+        _pin(pins, decision, made)
+
+    def undo() -> None:
+        back = attach.attach(*_where(decision), before.description.backend, before.program, made)
+        if moved or back.link is None:
+            _remove_pins(pins, decision)
+            _pin_as(pins, decision, back, before.program)
+
+    return undo
+
+
+def _tune(_pins: Pins, decision: Decision) -> Undo:
+    before = decision.before
+    assert before is not None
+    assert decision.plan is not None
+    earlier, values = before.description, before.values()
+    names = list(earlier.stages())
+    wanted = [step.stage.parameters for step in decision.plan.steps]
+    before.write(dict(zip(names, wanted, strict=True)), _described(earlier, decision))
+
+    def undo() -> None:
+        before.write(dict(zip(names, values, strict=True)), earlier)
+
+    return undo
+
+
+def _detach(pins: Pins, decision: Decision) -> Undo:
+    before = decision.before
+    assert before is not None
+    old = _attached(decision, before)
+    _unpin(before)
+    if not before.device_gone:
+        old.detach()
+
+    def undo() -> None:
+        back = attach.attach(*_where(decision), before.description.backend, before.program)
+        _pin_as(pins, decision, back, before.program)
+
+    return undo
+
+
+def _put(decision: Decision, old: Attached | None) -> Attached:
+    """Attach or switch by the first back-end that takes the program, and let the program know which it is."""
+    assert decision.place is not None
+    assert decision.load is not None
+    made = attach.attach(*_where(decision), decision.asked, _supply(decision), old)
+    assert decision.loaded is not None
+    reason = made.reason or decision.place.reason
+    decision.place = replace(decision.place, backend=made.backend, reason=reason)
+    about = replace(decision.loaded.description, backend=made.backend, reason=reason)
+    decision.loaded.redescribe(about)
+    return made
+
+
+def _supply(decision: Decision) -> Callable[[str], pybpf.Program]:
+    """Return what gives the program of a kind: the one loaded before, or another for the next back-end."""
+
+    def program(kind: str) -> pybpf.Program:
+        assert decision.load is not None
+        loaded: Loaded = decision.load(decision, {"xdp": "xdp", "sched_cls": "tc"}[kind])
+        return loaded.program
+
+    return program
+
+
+def _where(decision: Decision) -> tuple[Namespace, Device, str]:
+    return decision.site.namespace, decision.site.device, decision.hook
+
+
+def _attached(decision: Decision, before: Running) -> Attached:
+    found = attach.restore(*_where(decision), before.link, before.description.reason)
+    if found is not None:
+        return found
+    about = before.description
+    return Attached(*_where(decision), about.backend, about.reason, "netlink", before.program.id)
+
+
+def _pin(pins: Pins, decision: Decision, made: Attached) -> None:
+    assert decision.loaded is not None
+    _pin_as(pins, decision, made, decision.loaded.program)
+
+
+def _pin_as(pins: Pins, decision: Decision, made: Attached, program: pybpf.Program) -> None:
+    folder = pins.make(pins.folder(decision.location))
+    if made.link is not None:
+        made.link.pin(folder / LINK)
+    else:
+        program.pin(folder / PROGRAM)
+
+
+def _unpin(before: Running) -> None:
+    for name in (LINK, PROGRAM):
+        (before.folder / name).unlink(missing_ok=True)
+
+
+def _remove_pins(pins: Pins, decision: Decision) -> None:
+    for name in (LINK, PROGRAM):
+        (pins.folder(decision.location) / name).unlink(missing_ok=True)
+
+
+def _described(earlier: Description, decision: Decision) -> Description:
+    """Return the description with the texts of the new parameters."""
+    policies: list[PolicyRecord] = []
+    for record, policy in zip(earlier.policies, decision.policies, strict=True):
+        texts = [stage.text for stage in (*policy.selectors, *policy.actors)]
+        stages = tuple(replace(s, text=text) for s, text in zip(record.stages, texts, strict=True))
+        policies.append(replace(record, source=policy.source, stages=stages))
+    return replace(earlier, policies=tuple(policies))

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What has to happen at each device and hook so that a table is what it should be. Changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from emptcp.chain import placement
+from emptcp.chain.bind import bind
+from emptcp.chain.objects import core_object
+from emptcp.chain.pins import Location
+from emptcp.chain.placement import HOOKS, L2, Site
+from emptcp.chain.plan import BoundPolicy, Plan, companions_for, plan
+from emptcp.chain.program import Loaded, Place
+from emptcp.chain.running import Running
+from emptcp.errors import EmptcpError, quoted
+from emptcp.hooks import devices, namespaces
+from emptcp.hooks.choice import Choice, choose
+from emptcp.plugins.catalog import Catalog
+from emptcp.policy import file, model
+
+KEEP, TUNE, SWITCH, ATTACH, DETACH = "keep", "tune", "switch", "attach", "detach"
+
+
+@dataclass
+class Decision:
+    """What to do with one hook of one device.
+
+    ``before`` is what runs there. ``asked`` is the back-end that was asked for, ``auto`` among them, and
+    ``place.backend`` the one tried first. ``load`` loads the program for a back-end's code (``xdp``, ``tc``)
+    and leaves it in ``loaded``.
+    """
+
+    action: str
+    location: Location
+    site: Site
+    hook: str
+    before: Running | None
+    policies: tuple[BoundPolicy, ...] = ()
+    plan: Plan | None = None
+    place: Place | None = None
+    asked: str = "auto"
+    load: Callable[[Decision, str], Loaded] | None = None
+    loaded: Loaded | None = None
+
+
+def decide(
+    table: str,
+    sites: Mapping[tuple[int, int], Site],
+    before: Mapping[Location, Running],
+    catalog: Catalog,
+) -> list[Decision]:
+    """Return a decision per hook of every device where ``table`` runs or should run.
+
+    ``sites`` is where it should run; empty when it is to be removed.
+    """
+    everywhere = dict(sites)
+    for running in before.values():
+        if table in {policy.table for policy in running.description.policies}:
+            everywhere.setdefault(_key(running), _site(running))
+    return [
+        decision
+        for key in sorted(everywhere)
+        for decision in _device(table, everywhere[key], before, catalog)
+    ]
+
+
+def _device(
+    table: str, site: Site, before: Mapping[Location, Running], catalog: Catalog
+) -> Iterator[Decision]:
+    wanted = {hook: _merged(table, site, hook, before.get(site.location(hook)), catalog) for hook in HOOKS}
+    everything = [policy for policies in wanted.values() for policy in policies]
+    for hook in HOOKS:
+        made = plan(hook, wanted[hook], companions_for(hook, everything))
+        decision = _hook(site, hook, before.get(site.location(hook)), tuple(wanted[hook]), made)
+        if decision is not None:
+            yield decision
+
+
+def _hook(
+    site: Site, hook: str, running: Running | None, policies: tuple[BoundPolicy, ...], made: Plan
+) -> Decision | None:
+    location = site.location(hook)
+    if not made.policies and not made.companions:
+        return Decision(DETACH, location, site, hook, running) if running is not None else None
+    asked, choice = _backend(site, hook, running)
+    place = _place(site, hook, made, choice)
+    action = _action(running, place, made)
+    return Decision(action, location, site, hook, running, policies, made, place, asked)
+
+
+def _action(running: Running | None, place: Place, made: Plan) -> str:
+    if running is None or running.device_gone:
+        return ATTACH
+    if running.description.fingerprint != place.fingerprint:
+        return SWITCH
+    values = [step.stage.parameters for step in made.steps]
+    return KEEP if values == running.values() else TUNE
+
+
+def _backend(site: Site, hook: str, running: Running | None) -> tuple[str, Choice]:
+    """Return the back-end to ask for and the one to try first; ``auto`` moves nothing that runs."""
+    asked = site.backends.get("backend", "auto") if hook == "ingress" else "auto"
+    if running is not None and asked in ("auto", running.description.backend):
+        about = running.description
+        return about.backend, Choice(about.backend, about.reason)
+    return asked, choose(site.device, hook, asked)[0]
+
+
+def _place(site: Site, hook: str, made: Plan, choice: Choice) -> Place:
+    return Place(
+        hook=hook,
+        backend=choice.backend,
+        l2=L2[site.device.link],
+        reason=choice.reason,
+        device=site.device.name,
+        ifindex=site.device.ifindex,
+        netns=site.namespace.name,
+        cookie=site.namespace.cookie,
+        fingerprint=fingerprint(made, choice.backend),
+    )
+
+
+def fingerprint(made: Plan, backend: str) -> str:
+    """Return a hash over all that makes a program, but for its parameters' values."""
+    digest = hashlib.sha256(f"{backend} {made.hook} {made.needs}".encode())
+    for path in sorted({str(core_object()), *(f.object for f in made.fragments)}):
+        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+    for policy in made.policies:
+        digest.update(repr((policy.table, policy.name, policy.plain_tcp)).encode())
+    for step in made.steps:
+        shape = (step.policy, step.if_match, step.if_not, step.stage.id, step.stage.fragment)
+        digest.update(repr((shape, len(step.stage.parameters))).encode())
+    digest.update(repr(made.companions).encode())
+    return digest.hexdigest()[:16]
+
+
+def _merged(
+    table: str, site: Site, hook: str, running: Running | None, catalog: Catalog
+) -> list[BoundPolicy]:
+    """Return the hook's policies: this table's as wanted, the others' as they run; by table."""
+    merged = list(site.policies[hook])
+    if running is not None:
+        for record in running.description.policies:
+            if record.table != table:
+                merged.append(_again(record.source, record.name, hook, site, catalog))
+    return sorted(merged, key=lambda policy: policy.table)
+
+
+def _again(source: str, name: str, hook: str, site: Site, catalog: Catalog) -> BoundPolicy:
+    """Bind a running policy of another table anew, because its program is made anew."""
+    table = file.loads(source)
+    try:
+        return bind(table, table.policies[0], hook, catalog, placement.indexes(site.namespace))
+    except EmptcpError as error:
+        raise EmptcpError(
+            f"policy {quoted(name)} of table {quoted(table.name)} shares device {site.device.name} "
+            f"and can't be carried over: {error.sentence}",
+            fix=error.fix or f"Remove table {table.name} first.",
+        ) from None
+
+
+def _key(running: Running) -> tuple[int, int]:
+    return running.location.cookie, running.location.ifindex
+
+
+def _site(running: Running) -> Site:
+    """Return the site of a program whose table no longer wants it there; its device may be gone."""
+    about = running.description
+    namespace = namespaces.by_cookie(about.cookie, about.netns)
+    here = (device for device in devices.list_devices(namespace) if device.ifindex == about.ifindex)
+    gone = devices.Device(about.device, about.ifindex, "ethernet", "", 0, "")
+    return Site(namespace, next(here, gone))
+
+
+def unreachable(table: model.Table, catalog: Catalog) -> list[str]:
+    """Return a warning for each policy that can never be given a packet.
+
+    That is so when a policy before it selects everything, for the same devices and hooks, and its chain ends
+    in an actor that lets no later policy see the packet.
+    """
+    found: list[str] = []
+    closed: list[model.Policy] = []
+    for policy in table.policies:
+        earlier = next((one for one in closed if _covers(one, policy)), None)
+        if earlier is not None:
+            found.append(
+                f"policy {quoted(policy.name)} is never reached: "
+                f"{quoted(earlier.name)} before it takes every packet"
+            )
+        if policy.when is None and _closes(table, policy, catalog):
+            closed.append(policy)
+    return found
+
+
+def _covers(earlier: model.Policy, later: model.Policy) -> bool:
+    wider = set(earlier.hooks) >= set(later.hooks) and set(earlier.devices) >= set(later.devices)
+    return wider and earlier.netns == later.netns
+
+
+def _closes(table: model.Table, policy: model.Policy, catalog: Catalog) -> bool:
+    """Whether some actor of the chain always ends the walk through the policies."""
+    return any(
+        set(catalog.actor(spec.name).declaration.verdicts) <= {"ACCEPT", "DROP", "REDIRECT"}
+        for spec in model.actors(table, policy.do)
+    )

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a table's policies belong: which namespaces, devices and hooks they name, bound for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from emptcp.chain.bind import bind
+from emptcp.chain.pins import Location
+from emptcp.chain.plan import BoundPolicy
+from emptcp.errors import EmptcpError, quoted
+from emptcp.hooks import devices, namespaces
+from emptcp.policy import model
+
+if TYPE_CHECKING:
+    from emptcp.hooks.devices import Device
+    from emptcp.hooks.namespaces import Namespace
+    from emptcp.plugins.catalog import BoundStage, Catalog
+
+HOOKS = ("ingress", "egress")
+L2 = {"ethernet": 14, "none": 0}
+"""Bytes of link-layer header by what a device's packets begin with."""
+
+Validate = Callable[["BoundStage", model.Policy], None]
+
+
+@dataclass
+class Site:
+    """One device of one namespace, and what a table wants there on each hook."""
+
+    namespace: Namespace
+    device: Device
+    policies: dict[str, list[BoundPolicy]] = field(default_factory=lambda: {hook: [] for hook in HOOKS})
+    backends: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The namespace's cookie and the device's ifindex."""
+        return self.namespace.cookie, self.device.ifindex
+
+    def location(self, hook: str) -> Location:
+        """Return where a hook's program of this device is pinned."""
+        return Location(self.namespace.cookie, hook, self.device.ifindex)
+
+    def wants(self, policy: model.Policy) -> None:
+        """Note the ingress back-end that a policy asks for.
+
+        Raises :class:`EmptcpError` when another policy asked for a different one.
+        """
+        if policy.backend == "auto":
+            return
+        asked, by = self.backends.get("backend", policy.backend), self.backends.get("policy", policy.name)
+        if asked != policy.backend:
+            raise EmptcpError(
+                f"policies {quoted(by)} and {quoted(policy.name)} want back-ends '{asked}' and "
+                f"'{policy.backend}' on device {self.device.name}, which can have one",
+                fix="Give both the same backend.",
+                where=str(policy.where),
+            )
+        self.backends.update(backend=asked, policy=by)
+
+
+def place(table: model.Table, netns: str, catalog: Catalog) -> dict[tuple[int, int], Site]:
+    """Find the devices of every policy and bind it for each of them.
+
+    ``netns`` is the namespace of policies that name none (empty: the command's own). Raises
+    :class:`EmptcpError` for a device that is not there, unless it is a glob or ``optional``.
+    """
+    sites: dict[tuple[int, int], Site] = {}
+    for policy in table.policies:
+        for namespace, device in _devices(policy, netns):
+            site = sites.setdefault((namespace.cookie, device.ifindex), Site(namespace, device))
+            site.wants(policy)
+            for hook in policy.hooks:
+                bound = bind(table, policy, hook, catalog, indexes(namespace))
+                site.policies[hook].append(bound)
+    return sites
+
+
+def _devices(policy: model.Policy, netns: str) -> Iterator[tuple[Namespace, Device]]:
+    namespace = namespaces.resolve(policy.netns if policy.netns is not None else netns)
+    found: dict[int, Device] = {}
+    for pattern in policy.devices:
+        try:
+            found |= {device.ifindex: device for device in devices.match(namespace, [pattern])}
+        except EmptcpError as error:
+            if not policy.optional:
+                raise EmptcpError(error.sentence, fix=error.fix, where=str(policy.where)) from None
+    for device in found.values():
+        _check_link(policy, device)
+        yield namespace, device
+
+
+def _check_link(policy: model.Policy, device: Device) -> None:
+    if device.link not in L2:
+        raise EmptcpError(
+            f"packets of device {device.name} (policy {quoted(policy.name)}) begin neither with Ethernet nor IP",
+            fix="Name the device that carries the IP packets.",
+            where=str(policy.where),
+        )
+
+
+def indexes(namespace: Namespace) -> Callable[[str], int]:
+    """Return what tells the ifindex of a device that a parameter names."""
+
+    def index(name: str) -> int:
+        (device,) = devices.match(namespace, [name])
+        return device.ifindex
+
+    return index

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is in force, read from the kernel: every pinned program with its description, counters, parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from emptcp import pybpf
+from emptcp.chain import layout
+from emptcp.chain import program as programs
+from emptcp.chain.counters import Counters
+from emptcp.chain.description import Description
+from emptcp.chain.pins import Location, Pins, find
+
+LINK, PROGRAM = "link", "program"
+"""Names of the pins: a link where the hook has links, else the program itself."""
+
+
+@dataclass
+class Running:
+    """An attached program. ``link`` is ``None`` where the attachment is a clsact filter or old-style XDP."""
+
+    location: Location
+    folder: Path
+    program: pybpf.Program
+    link: pybpf.Link | None
+    description: Description
+    parameters: pybpf.Map
+    counters: pybpf.Map
+    about: pybpf.Map
+
+    @property
+    def device_gone(self) -> bool:
+        """Whether the kernel detached the link because its device went away."""
+        return self.link is not None and self.link.info.ifindex == 0
+
+    def counts(self) -> dict[str, Counters]:
+        """Return what each stage counted, by ``table/policy/stage``; the program's own under ``""``."""
+        return programs.read_counters(self.counters, self.description)
+
+    def values(self) -> list[bytes]:
+        """Return the parameters of every stage that are in force, in the order of the plan's steps."""
+        value = self.parameters.lookup(bytes(4)) or b""
+        slots = (stage.slot for policy in self.description.policies for stage in policy.stages)
+        return [layout.read(value, slot) if slot is not None else b"" for slot in slots]
+
+    def write(self, stages: Mapping[str, bytes], description: Description) -> None:
+        """Put other parameters in force, by ``table/policy/stage``, and describe them.
+
+        Raises :class:`~emptcp.pybpf.BpfError` before anything is written when the description has no room.
+        """
+        size = self.about.info.value_size
+        text = description.encode()
+        if len(text) > size:
+            raise pybpf.BpfError(f"the description of {description.device} {description.hook} has no room")
+        words = self.parameters.mmap().cast("Q")
+        records = self.description.stages()
+        for name, packed in stages.items():
+            slot = records[name].slot
+            if slot is not None:
+                layout.change(words, slot, packed)
+        self.about.update(bytes(4), text.ljust(size, b"\0"))
+        self.description = description
+
+    def previous(self) -> programs.Previous:
+        """Return what the next program at this location takes over."""
+        slots = {name: stage.counter for name, stage in self.description.stages().items()}
+        return programs.Previous(self.counters, slots, self.description.following)
+
+
+def everything(pins: Pins | None = None) -> dict[Location, Running]:
+    """Return all that runs; empty without a pin tree."""
+    pins = pins or find()
+    if pins is None:
+        return {}
+    found = ((location, at(pins, location)) for location in pins.locations())
+    return {location: running for location, running in found if running is not None}
+
+
+def at(pins: Pins, location: Location) -> Running | None:
+    """Return what runs at a location, ``None`` when nothing of emptcp does."""
+    folder = pins.folder(location)
+    link = pybpf.Link.from_pin(folder / LINK) if (folder / LINK).exists() else None
+    if link is not None:
+        loaded = pybpf.Program.from_id(link.info.program_id)
+    elif (folder / PROGRAM).exists():
+        loaded = pybpf.Program.from_pin(folder / PROGRAM)
+    else:
+        return None
+    maps = {owned.info.name: owned for owned in _maps(loaded)}
+    about = maps[programs.DESCRIPTION]
+    description = Description.decode(about.lookup(bytes(4)) or b"")
+    parameters, counts = maps[programs.PARAMETERS], maps[programs.COUNTERS]
+    return Running(location, folder, loaded, link, description, parameters, counts, about)
+
+
+def tables(found: dict[Location, Running]) -> dict[str, list[Running]]:
+    """Return the running programs of each table, by name."""
+    by_table: dict[str, list[Running]] = {}
+    for running in found.values():
+        for name in dict.fromkeys(policy.table for policy in running.description.policies):
+            by_table.setdefault(name, []).append(running)
+    return dict(sorted(by_table.items()))
+
+
+def plugins_in_use(found: dict[Location, Running]) -> dict[str, tuple[str, ...]]:
+    """Return plugin -> the policies that use it."""
+    users: dict[str, dict[str, None]] = {}
+    for running in found.values():
+        for policy in running.description.policies:
+            for stage in policy.stages:
+                users.setdefault(stage.plugin, {})[policy.name] = None
+    return {plugin: tuple(policies) for plugin, policies in sorted(users.items())}
+
+
+def _maps(loaded: pybpf.Program) -> Iterator[pybpf.Map]:
+    for number in loaded.info.map_ids:
+        yield pybpf.Map.from_id(number)
