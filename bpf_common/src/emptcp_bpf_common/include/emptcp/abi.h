@@ -73,7 +73,7 @@ enum emptcp_pkt_flag {
 	EMPTCP_PKT_PURE_ACK = 1 << 1, /* ACK, no payload, no SYN, FIN, RST */
 	EMPTCP_PKT_CHANGED = 1 << 2,  /* some stage changed this packet */
 	EMPTCP_PKT_GSO = 1 << 3,      /* skb with gso_size: more than one wire packet */
-	EMPTCP_PKT_VLAN = 1 << 4,     /* at least one tag, in the data or in the skb */
+	EMPTCP_PKT_VLAN = 1 << 4,     /* a tag with a VLAN ID, in the data or in the skb */
 	EMPTCP_PKT_MPTCP_V0 = 1 << 5, /* a version seen in this packet says 0 */
 };
 
@@ -113,10 +113,19 @@ struct emptcp_pkt {
 	__u32 redirect;		   /* ifindex for EMPTCP_REDIRECT */
 	struct emptcp_key key;
 	__u8 scratch[16]; /* free for the stages of one packet; zero at entry */
-	/* Below: work space of core's subprograms, not for plugins. */
-	__u8 block[64];
+	/* Below: what the headers' own functions work with, not for plugins. */
+	__u8 block[64]; /* the TCP options as they are in the packet now */
 	__u32 cursor;
 	__u32 argument;
+	__u8 option[40]; /* the option to insert */
+	__u8 built[64];	 /* the option block as it is to be */
+	__u32 built_len; /* its length: a multiple of 4 */
+	__u32 left;	 /* bytes left of the option that is being copied */
+	__u32 out;	 /* bytes of options copied so far */
+	__u32 run;	 /* NOPs in a row so far */
+	__u32 fit;	 /* offset of a run of NOPs that is long enough, plus 1 */
+	__u32 broken;	 /* enum emptcp_reason */
+	__u32 reserved;
 };
 
 /* Head of an entry of the flow table; the plugins' slots follow. A SYN without ACK zeroes the entry. */
@@ -137,7 +146,8 @@ struct emptcp_handle {
 	void *ctx;
 	struct emptcp_pkt *parsed;
 	struct emptcp_flow *flow;
-	int backend; /* constant: the other branch is never compiled in */
+	int backend;	  /* constant: the other branch is never compiled in */
+	const char *name; /* the fragment's, with at least 32 zero bytes behind it */
 };
 
 /* One record per fragment in section "emptcp.abi", read without loading. */

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * An actor does something to a packet that matched, then answers an enum emptcp_verdict. A companion is a
+ * second program that an actor needs on another hook: it sees every packet before the policies do and
+ * answers nothing.
+ *
+ *	struct cap_window { __u32 bytes; };
+ *
+ *	EMPTCP_ACTOR(cap_window, pkt, struct cap_window, param)
+ *	{
+ *		struct tcphdr *tcp = emptcp_tcp(pkt);
+ *		if (!tcp || tcp->syn)
+ *			return EMPTCP_NEXT;
+ *		emptcp_cap_window(pkt, tcp, param->bytes);
+ *		return EMPTCP_NEXT;
+ *	}
+ *
+ * PARAM_T and STATE_T may be `void`; their limits stand in <emptcp/selector.h>.
+ */
+#ifndef EMPTCP_ACTOR_H
+#define EMPTCP_ACTOR_H
+
+#include <emptcp/change.h>
+#include <emptcp/event.h>
+#include <emptcp/fragment.h>
+#include <emptcp/option.h>
+#include <emptcp/packet.h>
+
+#define EMPTCP_ACTOR_STATE(name, pkt, PARAM_T, param, STATE_T, state)                                \
+	EMPTCP_FRAGMENT(EMPTCP_KIND_ACTOR, EMPTCP_TAKES(PARAM_T, 1) | EMPTCP_TAKES(STATE_T, 2), int, \
+			EMPTCP_ANSWER, name, pkt, PARAM_T, param, STATE_T, state)
+
+#define EMPTCP_ACTOR(name, pkt, PARAM_T, param) \
+	EMPTCP_ACTOR_STATE(name, pkt, PARAM_T, param, void, emptcp_no_state)
+
+#define EMPTCP_COMPANION(name, pkt, STATE_T, state)                                                         \
+	EMPTCP_FRAGMENT(EMPTCP_KIND_COMPANION, EMPTCP_TAKES(STATE_T, 2), void, EMPTCP_NO_ANSWER, name, pkt, \
+			void, emptcp_no_param, STATE_T, state)
+
+/* Leave the packet as it is and say why: the stage's counter of `reason` goes up, the chain goes on. */
+static __always_inline int emptcp_skip(const struct emptcp_handle *pkt, enum emptcp_reason reason)
+{
+	pkt->parsed->reason = reason;
+	return EMPTCP_NEXT;
+}
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Addresses and prefixes as parameters, and the addresses of a packet. IPv4 stands as ::ffff:a.b.c.d, so that
+ * one comparison serves both families. The packet's addresses and ports are only told to stages that read the
+ * key (manifest: reads = ["key"]).
+ */
+#ifndef EMPTCP_ADDRESS_H
+#define EMPTCP_ADDRESS_H
+
+#include <emptcp/abi.h>
+#include <emptcp/bpf.h>
+
+/* A parameter of type ipaddr. */
+struct emptcp_address {
+	__be32 word[4];
+};
+
+/* A parameter of type prefix. `bits` of 128: 10.0.0.0/8 has 104. No bits: every address. */
+struct emptcp_prefix {
+	__be32 word[4];
+	__u32 bits;
+};
+
+/* The end that sent the packet: an index into key.addr and key.port. */
+static __always_inline __u32 emptcp_source(const struct emptcp_handle *pkt)
+{
+	return pkt->parsed->direction & 1;
+}
+
+/* The end that the packet is for. */
+static __always_inline __u32 emptcp_target(const struct emptcp_handle *pkt)
+{
+	return ~pkt->parsed->direction & 1;
+}
+
+/* The port of one end, host order as a parameter of type port. */
+static __always_inline __u16 emptcp_port(const struct emptcp_handle *pkt, __u32 end)
+{
+	return bpf_ntohs(pkt->parsed->key.port[end & 1]);
+}
+
+/* Whether the address of one end is in the prefix. */
+static __always_inline bool emptcp_in_prefix(const struct emptcp_handle *pkt, __u32 end,
+					     const struct emptcp_prefix *prefix)
+{
+	const __be32 *address = pkt->parsed->key.addr[end & 1];
+
+#pragma unroll
+	for (int word = 0; word < 4; word++) {
+		__s32 bits = (__s32)prefix->bits - 32 * word;
+
+		if (bits <= 0)
+			return true;
+		/* A shift by 32 is undefined: the whole word is compared without one. */
+		__u32 mask = bits >= 32 ? ~0U : ~(~0U >> bits);
+
+		if ((address[word] ^ prefix->word[word]) & bpf_htonl(mask))
+			return false;
+	}
+	return true;
+}
+
+#endif

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Changing a packet, the same way at XDP and at TC.
+ *
+ * Every function answers true when the packet is as wanted, and false when it was left as it was; then
+ * parsed->reason says why and the stage's counter of that reason goes up. Lengths, checksums, the parsed
+ * offsets and the copy of the options stay right. Everything is checked before the first byte is written. At
+ * TC bytes are written only by bpf_skb_store_bytes(), bpf_l3/l4_csum_replace() and bpf_skb_change_tail().
+ *
+ * Pointers into the packet end with any of these calls.
+ */
+#ifndef EMPTCP_CHANGE_H
+#define EMPTCP_CHANGE_H
+
+#include <emptcp/abi.h>
+#include <emptcp/bpf.h>
+#include <emptcp/checksum.h>
+#include <emptcp/edit.h>
+#include <emptcp/option.h>
+#include <emptcp/packet.h>
+#include <emptcp/walk.h>
+
+/* The last argument of functions that can change a DSS: an operator said `unsafe = true`, or not. */
+#define EMPTCP_SAFE	  false
+#define EMPTCP_UNSAFE_DSS true
+
+static __always_inline bool emptcp_refuse(const struct emptcp_handle *pkt, enum emptcp_reason reason)
+{
+	pkt->parsed->reason = reason;
+	return false;
+}
+
+/* Whether anything in this packet may be changed at all. */
+static __always_inline bool emptcp_may_change(const struct emptcp_handle *pkt)
+{
+	enum emptcp_reason reason = pkt->parsed->no_modify;
+
+	return !reason || emptcp_refuse(pkt, reason);
+}
+
+/*
+ * Write `len` bytes (a constant) of the TCP header and bring its checksum along. Of the two writes at TC the
+ * one further back in the packet goes first: if the kernel can make the packet writable up to there, the
+ * other one can't fail, so that it is both or none.
+ */
+static __always_inline bool emptcp_store(const struct emptcp_handle *pkt, __u32 offset, const void *bytes,
+					 __u32 len)
+{
+	__u32 change, check = pkt->parsed->l4 + EMPTCP_TCP_CHECK;
+	void *place = emptcp_bytes(pkt, offset, len);
+
+	if (!place || !emptcp_bytes(pkt, check, sizeof(__sum16)))
+		return emptcp_refuse(pkt, EMPTCP_TRUNCATED);
+	change = emptcp_sum_change(place, bytes, len, offset);
+	if (pkt->backend == EMPTCP_XDP) {
+		__builtin_memcpy(place, bytes, len);
+		emptcp_tcp_check_add(pkt, change, 0);
+	} else if (offset > check) {
+		if (bpf_skb_store_bytes(pkt->ctx, offset, bytes, len, 0))
+			return emptcp_refuse(pkt, EMPTCP_REFUSED);
+		emptcp_tcp_check_add(pkt, change, 0);
+	} else {
+		if (!emptcp_tcp_check_add(pkt, change, 0))
+			return emptcp_refuse(pkt, EMPTCP_REFUSED);
+		bpf_skb_store_bytes(pkt->ctx, offset, bytes, len, 0);
+	}
+	pkt->parsed->flags |= EMPTCP_PKT_CHANGED;
+	return true;
+}
+
+/* Write `built` over the options, `len` bytes; the packet was checked to reach that far. */
+static __always_inline bool emptcp_store_options(const struct emptcp_handle *pkt, __u32 len)
+{
+	__u32 offset = pkt->parsed->l4 + EMPTCP_TCP_HEADER, i;
+
+	if (len < 4 || len > EMPTCP_TCP_OPTIONS_MAX)
+		return false;
+	if (pkt->backend == EMPTCP_TC)
+		return !bpf_skb_store_bytes(pkt->ctx, offset, pkt->parsed->built, len, 0);
+#pragma clang loop unroll(full)
+	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX / 4; i++) {
+		__u32 *place;
+
+		if (i * 4 >= len)
+			break;
+		place = emptcp_bytes(pkt, offset + i * 4, sizeof(*place));
+		if (!place)
+			return false;
+		*place = ((const __u32 *)pkt->parsed->built)[i];
+	}
+	return true;
+}
+
+/* What the packet's sum grows by when `built` takes the place of `old_len` bytes of `block`. */
+static __always_inline __s64 emptcp_options_change(const struct emptcp_handle *pkt, __u32 old_len,
+						   __u32 new_len)
+{
+	if (old_len > EMPTCP_TCP_OPTIONS_MAX || new_len > EMPTCP_TCP_OPTIONS_MAX)
+		return -1;
+	return bpf_csum_diff(pkt->parsed->block, old_len, pkt->parsed->built, new_len, 0);
+}
+
+/* The packet has the new options now: so have the copy and what is known of them. */
+static __always_inline void emptcp_options_changed(const struct emptcp_handle *pkt, __u32 len)
+{
+	struct emptcp_pkt *parsed = pkt->parsed;
+
+	emptcp_copy_block(parsed->block, parsed->built);
+	emptcp_forget_options(parsed);
+	parsed->argument = len;
+	emptcp_walk_options();
+	parsed->flags |= EMPTCP_PKT_CHANGED;
+}
+
+/* Write an edit that keeps the length. */
+static __always_inline bool emptcp_commit(const struct emptcp_handle *pkt)
+{
+	__u32 len = pkt->parsed->built_len;
+	__s64 change = emptcp_options_change(pkt, len, len);
+
+	if (change < 0 || pkt->parsed->payload > emptcp_length(pkt->ctx, pkt->backend))
+		return emptcp_refuse(pkt, EMPTCP_REFUSED);
+	if (!emptcp_store_options(pkt, len))
+		return emptcp_refuse(pkt, EMPTCP_REFUSED);
+	emptcp_tcp_check_add(pkt, change, 0);
+	emptcp_options_changed(pkt, len);
+	return true;
+}
+
+/*
+ * Make room for `grow` bytes behind the IP packet. An Ethernet frame may have padding there, which is used up
+ * first. Leaves the packet valid: what was added is padding as long as no length says otherwise.
+ */
+static __always_inline bool emptcp_make_room(const struct emptcp_handle *pkt, __u32 grow)
+{
+	__u32 end = pkt->parsed->ip_end, length = emptcp_length(pkt->ctx, pkt->backend);
+	const __u8 zeros[EMPTCP_TCP_OPTIONS_MAX] = {};
+
+	if (end > length || grow == 0 || grow > EMPTCP_TCP_OPTIONS_MAX)
+		return false;
+	if (length < end + grow) {
+		if (pkt->backend == EMPTCP_XDP)
+			return !bpf_xdp_adjust_tail(pkt->ctx, end + grow - length);
+		return !bpf_skb_change_tail(pkt->ctx, end + grow, 0);
+	}
+	/* A CHECKSUM_COMPLETE sum covers padding: take it out before it becomes options. */
+	if (pkt->backend == EMPTCP_TC)
+		return !bpf_skb_store_bytes(pkt->ctx, end, zeros, grow, BPF_F_RECOMPUTE_CSUM);
+	return true;
+}
+
+/* Write two bytes of the IP header. */
+static __always_inline bool emptcp_store_ip(const struct emptcp_handle *pkt, __u32 offset, __be16 value,
+					    __u64 flags)
+{
+	__be16 *place;
+
+	if (pkt->backend == EMPTCP_TC)
+		return !bpf_skb_store_bytes(pkt->ctx, offset, &value, sizeof(value), flags);
+	place = emptcp_bytes(pkt, offset, sizeof(*place));
+	if (!place)
+		return false;
+	*place = value;
+	return true;
+}
+
+/*
+ * The IP packet is `grow` bytes longer. For IPv4 the header's checksum makes up for the length, so the sum
+ * that a CHECKSUM_COMPLETE packet carries stays. For IPv6 TCP's pseudo-header does; bpf_l4_csum_replace()
+ * takes its part out of the carried sum, so the length's part has to go in.
+ */
+static __always_inline bool emptcp_lengthen_ip(const struct emptcp_handle *pkt, __u32 grow)
+{
+	__u32 offset = pkt->parsed->l3 + (pkt->parsed->family == 4 ? 2 : 4);
+	const __be16 *field = emptcp_bytes(pkt, offset, sizeof(*field));
+	__be16 old, new;
+
+	if (!field)
+		return false;
+	old = *field;
+	new = bpf_htons(bpf_ntohs(old) + grow);
+	if (pkt->parsed->family == 6)
+		return emptcp_store_ip(pkt, offset, new, BPF_F_RECOMPUTE_CSUM);
+	return emptcp_store_ip(pkt, offset, new, 0) &&
+	       emptcp_ip4_check_add(pkt, emptcp_sum_change(&old, &new, sizeof(old), 0));
+}
+
+/* Tell TCP of its new header length, and of the segment's in the pseudo-header. */
+static __always_inline bool emptcp_lengthen_tcp(const struct emptcp_handle *pkt, __u32 grow)
+{
+	__u32 segment = pkt->parsed->ip_end - pkt->parsed->l4, offset = pkt->parsed->l4 + 12;
+	__be16 old = bpf_htons(segment), new = bpf_htons(segment + grow);
+	const __u8 *place = emptcp_bytes(pkt, offset, 1);
+	__u8 longer;
+
+	if (!place)
+		return false;
+	longer = *place + (grow / 4 << 4);
+	return emptcp_store(pkt, offset, &longer, sizeof(longer)) &&
+	       emptcp_tcp_check_add(pkt, emptcp_sum_change(&old, &new, sizeof(old), 0), BPF_F_PSEUDO_HDR);
+}
+
+/* Write an edit that makes a pure ACK `grow` bytes longer. */
+static __always_inline bool emptcp_commit_longer(const struct emptcp_handle *pkt, __u32 grow)
+{
+	struct emptcp_pkt *parsed = pkt->parsed;
+	__u32 len = parsed->built_len;
+	__s64 change = emptcp_options_change(pkt, len - grow, len);
+
+	if (change < 0 || !emptcp_make_room(pkt, grow))
+		return emptcp_refuse(pkt, EMPTCP_REFUSED);
+	/* All of the packet is writable now, and long enough: nothing below fails. */
+	if (!emptcp_store_options(pkt, len) || !emptcp_tcp_check_add(pkt, change, 0) ||
+	    !emptcp_lengthen_tcp(pkt, grow) || !emptcp_lengthen_ip(pkt, grow))
+		return emptcp_refuse(pkt, EMPTCP_REFUSED);
+	parsed->payload += grow;
+	parsed->ip_end += grow;
+	emptcp_options_changed(pkt, len);
+	return true;
+}
+
+/* Bytes of the fixed header that may be rewritten: not the ports (they are the key), not the header's length,
+ * not the checksum (it follows by itself). */
+static __always_inline bool emptcp_is_rewritable(__u32 from, __u32 len)
+{
+	__u32 i;
+
+	for (i = 0; i < EMPTCP_TCP_HEADER; i++) {
+		bool fixed = i < 4 || i == 12 || i == 16 || i == 17;
+
+		if (fixed && i >= from && i < from + len)
+			return false;
+	}
+	return true;
+}
+
+static __always_inline void emptcp_flags_changed(const struct emptcp_handle *pkt, __u8 flags)
+{
+	struct emptcp_pkt *parsed = pkt->parsed;
+	__u8 found = parsed->flags & ~EMPTCP_PKT_PURE_ACK;
+
+	if (parsed->ip_end == parsed->payload &&
+	    (flags & (EMPTCP_ACK | EMPTCP_SYN | EMPTCP_FIN | EMPTCP_RST)) == EMPTCP_ACK)
+		found |= EMPTCP_PKT_PURE_ACK;
+	parsed->tcp_flags = flags;
+	parsed->flags = found;
+}
+
+static __always_inline bool emptcp_rewrite_header(const struct emptcp_handle *pkt, __u32 from,
+						  const void *bytes, __u32 len)
+{
+	if (!emptcp_is_rewritable(from, len))
+		return emptcp_refuse(pkt, EMPTCP_UNSAFE);
+	if (!emptcp_store(pkt, pkt->parsed->l4 + from, bytes, len))
+		return false;
+	if (from <= 13 && from + len > 13)
+		emptcp_flags_changed(pkt, ((const __u8 *)bytes)[(13 - from) % len]);
+	return true;
+}
+
+static __always_inline bool emptcp_rewrite_options(const struct emptcp_handle *pkt, __u32 from,
+						   const void *bytes, __u32 len, bool unsafe)
+{
+	struct emptcp_pkt *parsed = pkt->parsed;
+
+	__builtin_memcpy(parsed->option, bytes, len);
+	parsed->cursor = from;
+	parsed->built_len = len;
+	parsed->argument = unsafe ? EMPTCP_EDIT_UNSAFE : 0;
+	return emptcp_edit_rewrite() && emptcp_commit(pkt);
+}
+
+/*
+ * Rewrite `len` bytes (a constant, at most 32) of the TCP header in place, `offset` from the first byte of
+ * the packet. In the options no kind, length, MPTCP subtype or NOP may change, nor anything in a DSS unless
+ * `unsafe`. Refused: EMPTCP_UNSAFE for ports, header length, checksum and DSS; EMPTCP_TRUNCATED outside of
+ * the header.
+ */
+static __always_inline bool emptcp_rewrite_any(const struct emptcp_handle *pkt, __u32 offset,
+					       const void *bytes, __u32 len, bool unsafe)
+{
+	__u32 from = offset - pkt->parsed->l4;
+
+	if (!emptcp_may_change(pkt))
+		return false;
+	if (offset < pkt->parsed->l4 || offset + len > pkt->parsed->payload)
+		return emptcp_refuse(pkt, EMPTCP_TRUNCATED);
+	if (from >= EMPTCP_TCP_HEADER)
+		return emptcp_rewrite_options(pkt, from - EMPTCP_TCP_HEADER, bytes, len, unsafe);
+	if (from + len > EMPTCP_TCP_HEADER)
+		return emptcp_refuse(pkt, EMPTCP_BAD_OPTION);
+	return emptcp_rewrite_header(pkt, from, bytes, len);
+}
+
+static __always_inline bool emptcp_rewrite(const struct emptcp_handle *pkt, __u32 offset, const void *bytes,
+					   __u32 len)
+{
+	return emptcp_rewrite_any(pkt, offset, bytes, len, EMPTCP_SAFE);
+}
+
+/* Rewrite `len` bytes `at` bytes into an MPTCP option; an option that is there twice is left alone. */
+static __always_inline bool emptcp_rewrite_option(const struct emptcp_handle *pkt,
+						  enum emptcp_subtype subtype, __u32 at, const void *bytes,
+						  __u32 len, bool unsafe)
+{
+	if (!emptcp_has(pkt, subtype))
+		return emptcp_refuse(pkt, EMPTCP_NO_OPTION);
+	if (pkt->parsed->repeated >> subtype & 1 || at + len > emptcp_option_len(pkt, subtype))
+		return emptcp_refuse(pkt, EMPTCP_BAD_OPTION);
+	return emptcp_rewrite_any(pkt, emptcp_option_at(pkt, subtype) + at, bytes, len, unsafe);
+}
+
+/* Turn an MPTCP option into NOPs, wherever it stands and as often as it is there. */
+static __always_inline bool emptcp_remove_option(const struct emptcp_handle *pkt, enum emptcp_subtype subtype,
+						 bool unsafe)
+{
+	if (!emptcp_may_change(pkt))
+		return false;
+	pkt->parsed->argument = subtype | (unsafe ? EMPTCP_EDIT_UNSAFE : 0);
+	return emptcp_edit_remove() && emptcp_commit(pkt);
+}
+
+/* Where to build an option that emptcp_insert_built() inserts: 40 bytes. */
+static __always_inline __u8 *emptcp_option_space(const struct emptcp_handle *pkt)
+{
+	return pkt->parsed->option;
+}
+
+/* Insert the `len` bytes in emptcp_option_space(): one whole TCP option. `len` may be a variable. */
+static __always_inline bool emptcp_insert_built(const struct emptcp_handle *pkt, __u32 len, bool unsafe)
+{
+	__u32 longer;
+
+	if (!emptcp_may_change(pkt))
+		return false;
+	pkt->parsed->argument = (len & 0xff) | (unsafe ? EMPTCP_EDIT_UNSAFE : 0);
+	if (!emptcp_edit_insert())
+		return false;
+	longer = pkt->parsed->built_len - (pkt->parsed->payload - pkt->parsed->l4 - EMPTCP_TCP_HEADER);
+	return longer ? emptcp_commit_longer(pkt, longer) : emptcp_commit(pkt);
+}
+
+/*
+ * Insert a TCP option of `len` bytes (a constant): into NOPs, if need be by moving the other options
+ * together; else a pure ACK grows at its tail. Refused: EMPTCP_NO_SPACE, EMPTCP_NOT_PURE_ACK, EMPTCP_GSO
+ * (these two: only growing would help), EMPTCP_CLOSING, EMPTCP_BAD_OPTION, EMPTCP_UNSAFE for a DSS.
+ */
+static __always_inline bool emptcp_insert_option(const struct emptcp_handle *pkt, const void *bytes,
+						 __u32 len)
+{
+	__builtin_memcpy(emptcp_option_space(pkt), bytes, len);
+	return emptcp_insert_built(pkt, len, EMPTCP_SAFE);
+}
+
+/*
+ * Let the receive window that this packet announces be at most `bytes`. Never raises it, never touches a SYN
+ * or a zero window, and never makes one: less than one unit of the window's scale becomes one unit. The scale
+ * is in the subflow's SYN: without having seen it the packet is left alone (EMPTCP_UNKNOWN_STATE).
+ */
+static __always_inline bool emptcp_cap_window(const struct emptcp_handle *pkt, const struct tcphdr *tcp,
+					      __u32 bytes)
+{
+	__u32 scale, limit, window = bpf_ntohs(tcp->window);
+	__be16 field;
+
+	if (tcp->syn || !window)
+		return true;
+	scale = pkt->flow ? pkt->flow->wscale[pkt->parsed->direction & 1] : 0;
+	if (!scale || scale > 15)
+		return emptcp_refuse(pkt, EMPTCP_UNKNOWN_STATE);
+	limit = bytes >> (scale - 1);
+	if (!limit)
+		limit = 1;
+	if (window <= limit)
+		return true;
+	if (!emptcp_may_change(pkt))
+		return false;
+	field = bpf_htons(limit);
+	return emptcp_store(pkt, pkt->parsed->l4 + __builtin_offsetof(struct tcphdr, window), &field,
+			    sizeof(field));
+}
+
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Checksums, always by what changed (RFC 1624), never computed anew: a wrong one stays wrong by the same
+ * amount.
+ *
+ * A sum here is the ones' complement sum of 16-bit words as they lie in memory, which is independent of byte
+ * order. At TC the kernel's helpers do the update, because a locally sent packet is CHECKSUM_PARTIAL: its
+ * field holds the pseudo-header's sum only, the device adds the rest, and only a change of the pseudo-header
+ * (the length) may enter the field. The helpers know that; arithmetic on the packet's bytes does not.
+ */
+#ifndef EMPTCP_CHECKSUM_H
+#define EMPTCP_CHECKSUM_H
+
+#include <emptcp/abi.h>
+#include <emptcp/bpf.h>
+#include <emptcp/packet.h>
+
+#define EMPTCP_TCP_CHECK 16 /* offset of the field in a TCP header */
+#define EMPTCP_IP4_CHECK 10
+
+static __always_inline __u32 emptcp_fold(__u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+/* Sum of `len` bytes (a constant) whose first one is the first of a word. */
+static __always_inline __u32 emptcp_sum(const __u8 *bytes, __u32 len)
+{
+	__u32 sum = 0, i;
+
+#pragma clang loop unroll(full)
+	for (i = 0; i < len; i++)
+		sum += (i & 1) == (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__) ? bytes[i] : bytes[i] << 8;
+	return emptcp_fold(sum);
+}
+
+/* What the sum of a packet grows by when `len` bytes at `offset` change. An odd offset makes every byte the
+ * other half of its word: the sum's bytes change places (RFC 1071, section 2). */
+static __always_inline __u32 emptcp_sum_change(const void *old, const void *new, __u32 len, __u32 offset)
+{
+	__u32 change = emptcp_fold((__u64)emptcp_sum(new, len) + (~emptcp_sum(old, len) & 0xffff));
+
+	return offset & 1 ? (change >> 8 | change << 8) & 0xffff : change;
+}
+
+/* The checksum field after its data's sum grew by `change`; as csum_replace_by_diff() in the kernel. */
+static __always_inline __sum16 emptcp_check_after(__sum16 check, __u64 change)
+{
+	return ~emptcp_fold(change + (__u32) ~(__u32)check);
+}
+
+/* Add a change of sum to the checksum field at `offset`: TCP's. `flags`: BPF_F_PSEUDO_HDR or 0. */
+static __always_inline bool emptcp_tcp_check_add(const struct emptcp_handle *pkt, __u32 change, __u64 flags)
+{
+	__u32 offset = pkt->parsed->l4 + EMPTCP_TCP_CHECK;
+	__sum16 *check;
+
+	if (pkt->backend == EMPTCP_TC)
+		return !bpf_l4_csum_replace(pkt->ctx, offset, 0, change, flags);
+	check = emptcp_bytes(pkt, offset, sizeof(*check));
+	if (!check)
+		return false;
+	*check = emptcp_check_after(*check, change);
+	return true;
+}
+
+/* The same for the IPv4 header's. */
+static __always_inline bool emptcp_ip4_check_add(const struct emptcp_handle *pkt, __u32 change)
+{
+	__u32 offset = pkt->parsed->l3 + EMPTCP_IP4_CHECK;
+	__sum16 *check;
+
+	if (pkt->backend == EMPTCP_TC)
+		return !bpf_l3_csum_replace(pkt->ctx, offset, 0, change, 0);
+	check = emptcp_bytes(pkt, offset, sizeof(*check));
+	if (!check)
+		return false;
+	*check = emptcp_check_after(*check, change);
+	return true;
+}
+
+#endif

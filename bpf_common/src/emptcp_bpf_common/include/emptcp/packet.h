@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Reading a packet, the same way at XDP and at TC.
+ *
+ * Pointers that these functions return are checked against the packet's end and good until the packet is
+ * changed: every function of <emptcp/change.h> ends their life, and the verifier says so ("invalid mem
+ * access").
+ */
+#ifndef EMPTCP_PACKET_H
+#define EMPTCP_PACKET_H
+
+#include <emptcp/abi.h>
+#include <emptcp/bpf.h>
+
+/* Highest offset of a header from the first byte of the packet: 22 bytes of link layer, 40 of IPv6, eight
+ * extension headers of 2048. The verifier wants to see a bound. */
+#define EMPTCP_OFFSET_MASK 0x7fff
+
+static __always_inline __u8 *emptcp_data(void *ctx, int backend)
+{
+	if (backend == EMPTCP_XDP)
+		return (void *)(long)((struct xdp_md *)ctx)->data;
+	return (void *)(long)((struct __sk_buff *)ctx)->data;
+}
+
+/* End of the bytes that can be reached by pointer. At TC the packet may go on behind it. */
+static __always_inline __u8 *emptcp_data_end(void *ctx, int backend)
+{
+	if (backend == EMPTCP_XDP)
+		return (void *)(long)((struct xdp_md *)ctx)->data_end;
+	return (void *)(long)((struct __sk_buff *)ctx)->data_end;
+}
+
+/* Length of the whole packet from its first link-layer byte on, padding included. */
+static __always_inline __u32 emptcp_length(void *ctx, int backend)
+{
+	if (backend == EMPTCP_TC)
+		return ((struct __sk_buff *)ctx)->len;
+	return emptcp_data_end(ctx, backend) - emptcp_data(ctx, backend);
+}
+
+/* `size` bytes (a constant) at `offset` from the first byte of the packet, or NULL. */
+static __always_inline void *emptcp_bytes(const struct emptcp_handle *pkt, __u32 offset, __u32 size)
+{
+	__u8 *end = emptcp_data_end(pkt->ctx, pkt->backend);
+	__u8 *place = emptcp_data(pkt->ctx, pkt->backend) + (offset & EMPTCP_OFFSET_MASK);
+
+	if (offset > EMPTCP_OFFSET_MASK || place + size > end)
+		return NULL;
+	return place;
+}
+
+static __always_inline struct tcphdr *emptcp_tcp(const struct emptcp_handle *pkt)
+{
+	return emptcp_bytes(pkt, pkt->parsed->l4, sizeof(struct tcphdr));
+}
+
+/* The IPv4 header without its options; NULL when the packet is IPv6. */
+static __always_inline struct iphdr *emptcp_ip4(const struct emptcp_handle *pkt)
+{
+	if (pkt->parsed->family != 4)
+		return NULL;
+	return emptcp_bytes(pkt, pkt->parsed->l3, sizeof(struct iphdr));
+}
+
+/* The IPv6 header without its extension headers; NULL when the packet is IPv4. */
+static __always_inline struct ipv6hdr *emptcp_ip6(const struct emptcp_handle *pkt)
+{
+	if (pkt->parsed->family != 6)
+		return NULL;
+	return emptcp_bytes(pkt, pkt->parsed->l3, sizeof(struct ipv6hdr));
+}
+
+/* Copy `len` bytes (a constant) at `offset` from the packet's first byte to `to`, also from behind what
+ * pointers reach at TC. False: the packet is shorter, `to` is unspecified. */
+static __always_inline bool emptcp_read(const struct emptcp_handle *pkt, __u32 offset, void *to, __u32 len)
+{
+	const void *from;
+
+	if (pkt->backend == EMPTCP_TC)
+		return !bpf_skb_load_bytes(pkt->ctx, offset, to, len);
+	from = emptcp_bytes(pkt, offset, len);
+	if (!from)
+		return false;
+	__builtin_memcpy(to, from, len);
+	return true;
+}
+
+static __always_inline bool emptcp_is_pure_ack(const struct emptcp_handle *pkt)
+{
+	return pkt->parsed->flags & EMPTCP_PKT_PURE_ACK;
+}
+
+/* Sixteen bytes that the stages of one packet share; zero when the packet comes in. */
+static __always_inline void *emptcp_scratch(const struct emptcp_handle *pkt)
+{
+	return pkt->parsed->scratch;
+}
+
+#endif

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The walk over the TCP options: which are there, where, and which MPTCP options are valid.
+ *
+ * It works on the copy in the parsed packet, not on the packet, so an access needs no check against the
+ * packet's end. It is a global function (not static, not inlined): the verifier proves it once, whatever
+ * calls it. Everything that changes from option to option (the cursor, the sets found) is kept in the map
+ * value, not in registers: the verifier does not track the contents of map values, so all ways through an
+ * option end in the same state and the next turn is examined once, not once per way. On the stack the same
+ * loop is rejected after a million instructions. Rules: mptcp_get_options() and mptcp_parse_option() in
+ * net/mptcp/options.c.
+ */
+#ifndef EMPTCP_WALK_H
+#define EMPTCP_WALK_H
+
+#include <emptcp/abi.h>
+#include <emptcp/bpf.h>
+#include <emptcp/option.h>
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct emptcp_pkt);
+} emptcp_packet SEC(".maps");
+
+static __always_inline struct emptcp_pkt *emptcp_parsed(void)
+{
+	__u32 first = 0;
+
+	return bpf_map_lookup_elem(&emptcp_packet, &first);
+}
+
+/* Of several reasons the first stands. */
+static __always_inline void emptcp_forbid(struct emptcp_pkt *parsed, enum emptcp_reason reason)
+{
+	if (!parsed->no_modify)
+		parsed->no_modify = reason;
+}
+
+/* Byte `n` of the option at the cursor. */
+static __always_inline __u32 emptcp_walk_byte(const struct emptcp_pkt *parsed, __u32 cursor, __u32 n)
+{
+	return parsed->block[(cursor + n) & 63];
+}
+
+static __always_inline bool emptcp_legal_capable(struct emptcp_pkt *parsed, __u32 version, __u32 flags,
+						 __u32 len)
+{
+	__u32 tcp = parsed->tcp_flags;
+
+	if (version > 1) {
+		emptcp_forbid(parsed, EMPTCP_BAD_VERSION);
+		return false;
+	}
+	if ((flags & (EMPTCP_CAPABLE_ALGORITHMS | EMPTCP_CAPABLE_EXTENSIBILITY)) != EMPTCP_CAPABLE_SHA)
+		return false;
+	if (version == 0)
+		parsed->flags |= EMPTCP_PKT_MPTCP_V0;
+	if ((tcp & (EMPTCP_SYN | EMPTCP_ACK)) == EMPTCP_SYN)
+		return len == (version ? 4 : 12);
+	if (tcp & EMPTCP_SYN)
+		return len == 12;
+	/* Version 1 repeats both keys on the first data, with the length of the mapping. */
+	if (version == 1 && parsed->payload_len)
+		return len == 22 || len == 24;
+	return len == 20;
+}
+
+/* Bits 4, 8, .. 26 stand for lengths; adding shifts by the parts that the flags promise. */
+static __always_inline bool emptcp_legal_dss(__u32 flags, __u32 len)
+{
+	__u32 base = 4;
+
+	if (flags & EMPTCP_DSS_ACK)
+		base += flags & EMPTCP_DSS_ACK8 ? 8 : 4;
+	if (flags & EMPTCP_DSS_MAP)
+		base += flags & EMPTCP_DSS_SEQ8 ? 14 : 10;
+	return len == base || len == base + 2;
+}
+
+/*
+ * Version 1 tells an announcement (with HMAC) from an echo (without) by the E bit. Version 0 has the IP
+ * version in those four bits and no HMAC: 4 and 6 have an even last bit, so 8 bytes with an even one can only
+ * be version 0.
+ */
+static __always_inline bool emptcp_legal_add_addr(struct emptcp_pkt *parsed, __u32 low, __u32 len)
+{
+	if (low & EMPTCP_ADD_ADDR_ECHO)
+		return len == 8 || len == 10 || len == 20 || len == 22;
+	if (len == 16 || len == 18 || len == 28 || len == 30)
+		return true;
+	if ((low == 4 && (len == 8 || len == 10)) || (low == 6 && (len == 20 || len == 22))) {
+		parsed->flags |= EMPTCP_PKT_MPTCP_V0;
+		return true;
+	}
+	return false;
+}
+
+/* Would the kernel take the MPTCP option at the cursor? The 4-byte MP_PRIO of RFC 6824 it does not. */
+static __always_inline bool emptcp_legal(struct emptcp_pkt *parsed, __u32 cursor, __u32 len)
+{
+	__u32 head = emptcp_walk_byte(parsed, cursor, 2), flags = emptcp_walk_byte(parsed, cursor, 3);
+
+	switch (head >> 4) {
+	case EMPTCP_DSS:
+		return emptcp_legal_dss(flags, len);
+	case EMPTCP_MP_CAPABLE:
+		return emptcp_legal_capable(parsed, head & 0xf, flags, len);
+	case EMPTCP_MP_JOIN:
+		return len == 12 || len == 16 || len == 24;
+	case EMPTCP_ADD_ADDR:
+		return emptcp_legal_add_addr(parsed, head & 0xf, len);
+	case EMPTCP_REMOVE_ADDR:
+		return len >= 4 && len <= 11;
+	case EMPTCP_MP_PRIO:
+		return len == 3;
+	case EMPTCP_MP_FAIL:
+	case EMPTCP_MP_FASTCLOSE:
+		return len == 12;
+	case EMPTCP_MP_TCPRST:
+		return len == 4 && parsed->tcp_flags & EMPTCP_RST;
+	}
+	return false;
+}
+
+static __always_inline void emptcp_note_mptcp(struct emptcp_pkt *parsed, __u32 cursor, __u32 len)
+{
+	__u32 subtype = emptcp_walk_byte(parsed, cursor, 2) >> 4;
+	__u16 known = parsed->subtypes, bit = 1 << subtype;
+
+	if (len < 3 || !emptcp_legal(parsed, cursor, len))
+		return;
+	parsed->repeated |= known & bit;
+	parsed->subtypes = known | bit;
+	parsed->at[subtype] = EMPTCP_TCP_HEADER + cursor;
+	parsed->len[subtype] = len;
+	parsed->flags |= EMPTCP_PKT_MPTCP;
+}
+
+/* RFC 7413; before it had a number, Fast Open was experiment 0xf989. */
+static __always_inline bool emptcp_is_fast_open(const struct emptcp_pkt *parsed, __u32 cursor, __u32 len)
+{
+	if (emptcp_walk_byte(parsed, cursor, 0) == EMPTCP_KIND_FAST_OPEN)
+		return true;
+	return len >= 4 && emptcp_walk_byte(parsed, cursor, 2) == 0xf9 &&
+	       emptcp_walk_byte(parsed, cursor, 3) == 0x89;
+}
+
+/*
+ * Take note of the option at the cursor, whose `argument` bytes were checked to be there. A function of its
+ * own so that the walk's loop has few ways through, and these many are examined once.
+ */
+__weak __noinline int emptcp_note_option(void)
+{
+	struct emptcp_pkt *parsed = emptcp_parsed();
+	__u32 cursor, len;
+
+	if (!parsed)
+		return 0;
+	cursor = parsed->cursor;
+	len = parsed->argument;
+	switch (emptcp_walk_byte(parsed, cursor, 0)) {
+	case EMPTCP_KIND_MPTCP:
+		emptcp_note_mptcp(parsed, cursor, len);
+		break;
+	case EMPTCP_KIND_TIMESTAMPS:
+		if (len == 10)
+			parsed->timestamps = EMPTCP_TCP_HEADER + cursor;
+		break;
+	case EMPTCP_KIND_SACK:
+		if (len >= 10 && (len & 7) == 2)
+			parsed->sack = EMPTCP_TCP_HEADER + cursor;
+		break;
+	case EMPTCP_KIND_WINDOW_SCALE:
+		if (len == 3)
+			parsed->window_scale = EMPTCP_TCP_HEADER + cursor;
+		break;
+	case EMPTCP_KIND_MD5:
+	case EMPTCP_KIND_AO:
+		emptcp_forbid(parsed, EMPTCP_SIGNED);
+		break;
+	case EMPTCP_KIND_FAST_OPEN:
+	case EMPTCP_KIND_EXPERIMENT:
+		if (parsed->tcp_flags & EMPTCP_SYN && emptcp_is_fast_open(parsed, cursor, len))
+			emptcp_forbid(parsed, EMPTCP_SYN_DATA);
+		break;
+	}
+	return 0;
+}
+
+/* Forget the options of the packet before. */
+static __always_inline void emptcp_forget_options(struct emptcp_pkt *parsed)
+{
+	__builtin_memset(parsed->at, 0, sizeof(parsed->at));
+	__builtin_memset(parsed->len, 0, sizeof(parsed->len));
+	parsed->subtypes = 0;
+	parsed->repeated = 0;
+	parsed->timestamps = 0;
+	parsed->sack = 0;
+	parsed->window_scale = 0;
+	parsed->options_len = 0;
+	parsed->flags &= ~(EMPTCP_PKT_MPTCP | EMPTCP_PKT_MPTCP_V0);
+}
+
+/* NOP NOP TIMESTAMPS: what nearly every segment of today's stacks begins with. */
+static __always_inline bool emptcp_is_usual_head(const struct emptcp_pkt *parsed, __u32 len)
+{
+	return len >= 12 && *(const __be32 *)parsed->block == bpf_htonl(0x0101080a);
+}
+
+/*
+ * Walk the first `argument` bytes of the copied options; what was known before is forgotten already. Stops
+ * where the kernel does: at EOL, at a length below 2 or past the end.
+ */
+__weak __noinline int emptcp_walk_options(void)
+{
+	struct emptcp_pkt *parsed = emptcp_parsed();
+	__u32 i, end;
+
+	if (!parsed)
+		return 0;
+	end = parsed->argument;
+	parsed->cursor = 0;
+	if (emptcp_is_usual_head(parsed, end)) {
+		parsed->timestamps = EMPTCP_TCP_HEADER + 2;
+		parsed->cursor = 12;
+	}
+#pragma clang loop unroll(disable)
+	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
+		__u32 cursor = READ_ONCE(parsed->cursor), kind, len;
+
+		if (cursor >= end)
+			break;
+		kind = emptcp_walk_byte(parsed, cursor, 0);
+		if (kind == EMPTCP_KIND_EOL)
+			break;
+		if (kind == EMPTCP_KIND_NOP) {
+			WRITE_ONCE(parsed->cursor, cursor + 1);
+			continue;
+		}
+		len = emptcp_walk_byte(parsed, cursor, 1);
+		if (cursor + 2 > end || len < 2 || cursor + len > end)
+			break;
+		parsed->argument = len;
+		emptcp_note_option();
+		WRITE_ONCE(parsed->cursor, cursor + len);
+	}
+	parsed->options_len = parsed->cursor;
+	return 0;
+}
+
+#endif

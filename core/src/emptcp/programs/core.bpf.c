@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Core's own fragments, which the dispatcher runs before any stage: the parser, and the look-up in the flow
+ * table. They take the five arguments of every fragment.
+ */
+#include <emptcp/flow.h>
+#include <emptcp/parse.h>
+
+SEC("emptcp.xdp/core_parse")
+int core_parse__xdp(struct xdp_md *ctx, struct emptcp_pkt *parsed, const struct emptcp_parse_config *param,
+		    void *state __unused, struct emptcp_flow *flow __unused)
+{
+	return emptcp_parse(ctx, parsed, param, EMPTCP_XDP);
+}
+
+SEC("emptcp.tc/core_parse")
+int core_parse__tc(struct __sk_buff *ctx, struct emptcp_pkt *parsed, const struct emptcp_parse_config *param,
+		   void *state __unused, struct emptcp_flow *flow __unused)
+{
+	return emptcp_parse(ctx, parsed, param, EMPTCP_TC);
+}
+
+/* These two answer a pointer: the entry, or NULL. */
+SEC("emptcp.xdp/core_flow")
+struct emptcp_flow_entry *core_flow__xdp(struct xdp_md *ctx __unused, struct emptcp_pkt *parsed,
+					 const struct emptcp_parse_config *param __unused,
+					 void *state __unused, struct emptcp_flow *flow __unused)
+{
+	return emptcp_find_flow(parsed);
+}
+
+SEC("emptcp.tc/core_flow")
+struct emptcp_flow_entry *core_flow__tc(struct __sk_buff *ctx __unused, struct emptcp_pkt *parsed,
+					const struct emptcp_parse_config *param __unused,
+					void *state __unused, struct emptcp_flow *flow __unused)
+{
+	return emptcp_find_flow(parsed);
+}
