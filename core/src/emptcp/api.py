@@ -18,7 +18,7 @@ from emptcp.plugins.versions import CHAIN_ABI, HOOK_API
 if TYPE_CHECKING:
     from emptcp.hooks import devices, namespaces
     from emptcp.hooks.devices import Device
-    from emptcp.mptcp.acknowledge import duplicate_ack
+    from emptcp.mptcp.acknowledge import duplicate_ack, next_sequence
     from emptcp.mptcp.inject import Injector, deliver, send
     from emptcp.mptcp.routes import device_indexes
     from emptcp.mptcp.samples import sample_frames
@@ -37,6 +37,7 @@ _HOME = {
     "deliver": "emptcp.mptcp.inject",
     "device_indexes": "emptcp.mptcp.routes",
     "duplicate_ack": "emptcp.mptcp.acknowledge",
+    "next_sequence": "emptcp.mptcp.acknowledge",
     "sample_frames": "emptcp.mptcp.samples",
     "send": "emptcp.mptcp.inject",
     "subflows": "emptcp.mptcp.sockets",
@@ -70,6 +71,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "namespaces",
+    "next_sequence",
     "options",
     "sample_frames",
     "send",
