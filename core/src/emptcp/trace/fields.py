@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from emptcp.packet.layers import EtherType, Link, Protocol
 from emptcp.trace.fields_tcp import tcp
+from emptcp.trace.fields_tunnel import Inner, inside_ethernet, inside_ip
 from emptcp.trace.view import Field, Malformed, View
 
 
@@ -39,11 +40,22 @@ def subtypes(shown: list[Field]) -> list[int]:
 def _ethernet(view: View) -> None:
     view.mac("eth.dst", 0)
     view.mac("eth.src", 6)
-    ethertype, at = view.hexadecimal("eth.type", 12, 2), 14
+    ethertype, at = view.number(12, 2), 14
+    if ethertype <= 1500:
+        view.put("eth.len", ethertype)
+    else:
+        view.hexadecimal("eth.type", 12, 2)
     while ethertype in (EtherType.VLAN, EtherType.QINQ):
         ethertype, at = _vlan(view, ethertype, at), at + 4
     if ethertype in (EtherType.IPV4, EtherType.IPV6):
         _ip(view.part(at))
+    else:
+        _inner(inside_ethernet(view.part(at), ethertype))
+
+
+def _inner(found: Inner | None) -> None:
+    if found is not None:
+        (_ethernet if found[0] == "ethernet" else _ip)(found[1])
 
 
 def _vlan(view: View, tpid: int, at: int) -> int:
@@ -126,3 +138,5 @@ def _after_extensions(body: View, following: int) -> None:
 def _transport(body: View, protocol: int) -> None:
     if protocol == Protocol.TCP:
         tcp(body)
+    else:
+        _inner(inside_ip(body, protocol))

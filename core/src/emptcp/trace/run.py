@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -73,13 +74,14 @@ class Traced:
         }
 
 
-def trace_packet(packet: CapturedPacket, runner: Runner) -> Traced:
+def trace_packet(packet: CapturedPacket, runner: Runner, path: str = "capture") -> Traced:
     """Run one captured packet.
 
     A truncated packet is not run (``truncated``), nor is one whose link header carries no frame or IP
-    packet (``not_ip``). Raises EmptcpError for an unknown link type.
+    packet (``not_ip``). Raises EmptcpError for an unknown link type, naming ``path`` and the packet.
     """
-    taken = carried(packet.link_type, packet.data)
+    with _at(packet, path):
+        taken = carried(packet.link_type, packet.data)
     shown = _subtypes(packet, taken)
     if packet.truncated or taken is None:
         reason = TRUNCATED if packet.truncated else NOT_IP
@@ -88,9 +90,19 @@ def trace_packet(packet: CapturedPacket, runner: Runner) -> Traced:
     result = runner(cut.packet, cut.link)
     if result.verdict == "drop":
         return Traced(packet, shown, result, (), None)
-    whole = restore(cut, result.data)
+    with _at(packet, path):
+        whole = restore(cut, result.data)
     changes = tuple(changed(taken.packet, whole, taken.link))
     return Traced(packet, shown, result, changes, taken.restored(whole))
+
+
+@contextmanager
+def _at(packet: CapturedPacket, path: str) -> Iterator[None]:
+    try:
+        yield
+    except EmptcpError as error:
+        place = f"packet {packet.n} of '{path}'"
+        raise EmptcpError(error.sentence, fix=error.fix, where=place) from error
 
 
 def _subtypes(packet: CapturedPacket, taken: Carried | None) -> tuple[int, ...]:
@@ -112,19 +124,11 @@ def trace(path: str, runner: Runner, write: str | None = None) -> Iterator[Trace
         )
     with Capture(path) as capture:
         if write is None:
-            yield from (_traced(path, packet, runner) for packet in capture)
+            yield from (trace_packet(packet, runner, path) for packet in capture)
             return
         with CaptureWriter(write, capture.section) as writer:
             for packet in capture:
-                traced = _traced(path, packet, runner)
+                traced = trace_packet(packet, runner, path)
                 if traced.out is not None:
                     writer.write(packet, traced.out)
                 yield traced
-
-
-def _traced(path: str, packet: CapturedPacket, runner: Runner) -> Traced:
-    try:
-        return trace_packet(packet, runner)
-    except EmptcpError as error:
-        place = error.where or f"packet {packet.n} of '{path}'"
-        raise EmptcpError(error.sentence, fix=error.fix, where=place) from error

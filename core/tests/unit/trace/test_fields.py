@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from emptcp.packet.build import build
+from emptcp.packet.build import build, ethernet
 from emptcp.packet.layers import Vlan, fragment_header, options_header, routing_header
 from emptcp.packet.mptcp import (
     AddAddress,
@@ -182,6 +182,52 @@ def test_a_packet_cut_at_any_byte_shows_the_options_that_tshark_still_sees(
     for (data, size), row in zip(cuts, rows, strict=True):
         shown = fields(data, size=size)
         assert {name: joined(shown, name) for name in names} == row, f"cut to {len(data)}"
+
+
+def tunnels() -> dict[str, bytes]:
+    inner4, inner6 = (
+        build(link="none", family=family, options=[Dss(KEY), MpPrio(True)]) for family in (4, 6)
+    )
+    frame = build(options=[MpPrio(True)], vlan=(3,))
+    udp = struct.Struct("!HHHH")
+
+    def in_udp(port: int, body: bytes) -> bytes:
+        return build(protocol=17, transport=udp.pack(5555, port, 8 + len(body), 0) + body)
+
+    def in_gre(head: bytes, body: bytes) -> bytes:
+        return build(protocol=47, transport=head + body)
+
+    return {
+        "IPIP": build(protocol=4, transport=inner4),
+        "6in4": build(protocol=41, transport=inner6),
+        "4in6": build(family=6, protocol=4, transport=inner4),
+        "GRE": in_gre(b"\x00\x00\x08\x00", inner4),
+        "GRE with key and sequence": in_gre(b"\x30\x00\x86\xdd" + bytes(8), inner6),
+        "GRE with Ethernet": in_gre(b"\x00\x00\x65\x58", frame),
+        "VXLAN": in_udp(4789, b"\x08\0\0\0\0\0\x05\0" + frame),
+        "GTP-U": in_udp(2152, b"\x30\xff" + struct.pack("!HI", len(inner4), 1) + inner4),
+        "GTP-U, extended": in_udp(
+            2152, b"\x34\xff" + struct.pack("!HI", 8 + len(inner6), 1) + b"\0\0\0\x85\x01\x10\0\0" + inner6
+        ),
+        "MPLS": ethernet(bytes(6), bytes(6), 0x8847, b"\0\x01\0\xff\0\x02\x01\xff" + inner4),
+        "PPPoE": ethernet(
+            bytes(6), bytes(6), 0x8864, b"\x11\0\0\x01" + struct.pack("!HH", 2 + len(inner6), 0x57) + inner6
+        ),
+        "LLC": ethernet(bytes(6), bytes(6), 8 + len(inner4), b"\xaa\xaa\x03\0\0\0\x08\0" + inner4),
+        "ICMP error": build(protocol=1, transport=b"\x03\x04" + bytes(6) + inner4),
+        "ICMPv6 error": build(family=6, protocol=58, transport=b"\x02\0" + bytes(6) + inner6),
+        "UDP of another port": in_udp(4790, b"\x08\0\0\0\0\0\x05\0" + frame),
+    }
+
+
+def test_what_is_in_tunnels_is_seen_where_tshark_sees_it(tmp_path: Path, tshark: Shark) -> None:
+    packets = tunnels()
+    rows = tshark(
+        saved(tmp_path, [(one, len(one)) for one in packets.values()]), (SUBTYPE, "ip.len", "ipv6.plen")
+    )
+    ours = {name: {field: joined(fields(one), field) for field in rows[0]} for name, one in packets.items()}
+    assert ours == dict(zip(packets, rows, strict=True))
+    assert sum(bool(row[SUBTYPE]) for row in rows) == len(packets) - 1
 
 
 def test_random_option_blocks_show_the_subtypes_that_tshark_sees(tmp_path: Path, tshark: Shark) -> None:

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``emptcp trace``: run a policy over a capture, packet by packet, without attaching anything."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emptcp.chain.plan import BoundPolicy
+    from emptcp.policy.model import Table
+    from emptcp.trace.run import Runner
+
+DESCRIPTION = """\
+Runs every packet of a capture (pcap or pcapng; Ethernet, Linux cooked, PPP or raw IP) through the policies
+of a file, in the kernel but attached to nothing, and shows what matched, what changed and why not."""
+
+
+def register(groups: Any) -> None:
+    """Add the command to the parser's ``groups``."""
+    parser = groups.add_parser(
+        "trace", help="run a policy over a capture, packet by packet", description=DESCRIPTION
+    )
+    parser.add_argument("file", metavar="FILE", help="the capture")
+    parser.add_argument("--policy", metavar="P", required=True, help="the policy file")
+    parser.add_argument(
+        "--hook",
+        choices=("ingress", "egress"),
+        help="run the policies of this hook (default: the only one used)",
+    )
+    parser.add_argument("--engine", choices=("fused", "tail"), help="default: what the file says")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line and packet")
+    parser.add_argument(
+        "--write", metavar="OUT", help="write the packets as they came out, dropped ones left out"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trace the capture and print a line per packet."""
+    from emptcp.trace.report import table
+    from emptcp.trace.run import trace
+
+    with policy_runner(arguments.policy, arguments.hook, arguments.engine) as runner:
+        packets = trace(arguments.file, runner, arguments.write)
+        lines = (json.dumps(one.as_json()) for one in packets) if arguments.json else table(packets)
+        for line in lines:
+            print(line)
+    return 0
+
+
+@contextmanager
+def policy_runner(path: str, hook: str | None, engine: str | None) -> Iterator[Runner]:
+    """Yield what runs one packet through the policies of a file, loaded but attached to nothing.
+
+    A program is loaded for each kind of link that occurs. Raises EmptcpError for a file, hook or engine
+    that can't be used, and BpfError when the kernel refuses a program.
+    """
+    from emptcp.chain.dryrun import Runner as DryRunner
+    from emptcp.packet.layers import Link
+    from emptcp.policy import file
+    from emptcp.pybpf.errors import BpfError
+    from emptcp.trace.run import RunResult, Verdict
+
+    table = file.load(path)
+    _refuse_engine(engine or table.engine)
+    hook = hook or _only_hook(table, path)
+    policies, backend = _bound(table, hook, path), _backend(table, hook)
+    with ExitStack() as opened:
+        runners: dict[str, DryRunner] = {}
+
+        def run_packet(packet: bytes, link: Link) -> RunResult:
+            if link not in runners:
+                runners[link] = opened.enter_context(DryRunner(policies, hook, backend, link))
+            try:
+                result = runners[link].run(packet)
+            except BpfError:
+                # The kernel tries no frame that is shorter than its headers.
+                return RunResult("pass", packet, reason="not_run")
+            verdicts: dict[str, Verdict] = {"drop": "drop", "redirect": "redirect"}
+            verdict = verdicts.get(result.verdict, "pass")
+            return RunResult(verdict, result.data, result.matched, result.reason, result.duration_ns)
+
+        yield run_packet
+
+
+def _refuse_engine(engine: str) -> None:
+    from emptcp.errors import EmptcpError
+
+    if engine != "fused":
+        raise EmptcpError(f"engine '{engine}' is not there yet", fix="use the other one: --engine fused")
+
+
+def _only_hook(table: Table, path: str) -> str:
+    from emptcp.errors import EmptcpError
+
+    hooks = sorted({hook for policy in table.policies for hook in policy.hooks} & {"ingress", "egress"})
+    if len(hooks) != 1:
+        raise EmptcpError(
+            f"a trace runs the policies of one hook, those of '{path}' use {' and '.join(hooks) or 'none'}",
+            fix="choose with --hook ingress or --hook egress",
+        )
+    return hooks[0]
+
+
+def _bound(table: Table, hook: str, path: str) -> list[BoundPolicy]:
+    from emptcp.chain.bind import bind
+    from emptcp.errors import EmptcpError
+    from emptcp.plugins.catalog import Catalog
+
+    catalog = Catalog.of_enabled()
+    bound = [bind(table, policy, hook, catalog) for policy in table.policies if hook in policy.hooks]
+    if not bound:
+        raise EmptcpError(f"no policy of '{path}' is for {hook}", fix="choose the other hook with --hook")
+    return bound
+
+
+def _backend(table: Table, hook: str) -> str:
+    """Return ``tc`` where the policies can only run there, else ``xdp``, as an apply would choose."""
+    wanted = {policy.backend for policy in table.policies if hook in policy.hooks}
+    return "tc" if hook == "egress" or "tc" in wanted else "xdp"
