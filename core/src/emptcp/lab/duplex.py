@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import json
 import socket
-import struct
 import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
 
-IPPROTO_MPTCP = 262
-SOL_MPTCP = 284
-MPTCP_INFO = 1
+from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket
+
 CHUNK = 65536
 JOIN_PATIENCE = 5.0
 CLIENT_START, SERVER_START = 0, 85
@@ -61,28 +59,9 @@ def compare(got: bytes, wanted: bytes) -> tuple[int, int | None]:
     return len(differ) + missing, differ[0] if differ else min(len(got), len(wanted))
 
 
-def mptcp_info(connection: socket.socket) -> tuple[bool, int]:
-    """Whether the connection is MPTCP (a fallen-back one refuses the option), and how many subflows it has.
-
-    struct mptcp_info of Linux 5.16 and later.
-    """
-    try:
-        info = connection.getsockopt(SOL_MPTCP, MPTCP_INFO, 16)
-    except OSError:
-        return False, 1
-    additional, flags = struct.unpack_from("=B7xI", info)
-    return not flags & 1, additional + 1
-
-
-def serve(address: str, size: int, timeout: float) -> Received:
-    """Take one connection at the wildcard ``address``; say on stdout at which port.
-
-    A join to an announced address is a SYN that must meet a listener there: hence the wildcard, and hence
-    the listener stays open.
-    """
-    with _socket(address, timeout) as listener:
-        listener.bind((address, 0))
-        listener.listen(1)
+def serve(wildcard: str, size: int, timeout: float) -> Received:
+    """Take one connection; say on stdout at which port."""
+    with listen(wildcard, timeout=timeout) as listener:
         print(listener.getsockname()[1], flush=True)
         connection, _ = listener.accept()
         with connection:
@@ -94,20 +73,13 @@ def serve(address: str, size: int, timeout: float) -> Received:
 
 def connect(address: str, port: int, size: int, timeout: float, subflows: int) -> Received:
     """Connect, wait for the subflows, exchange."""
-    with _socket(address, timeout) as connection:
+    with mptcp_socket(address, timeout) as connection:
         connection.connect((address, port))
         connection.sendall(b"h")
         _exactly(connection, 1)
         found = _wait_for(connection, subflows)
         connection.sendall(b"g")
         return _exchange(connection, size, CLIENT_START, SERVER_START, found)
-
-
-def _socket(address: str, timeout: float) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM, IPPROTO_MPTCP)
-    made.settimeout(timeout)
-    return made
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:
@@ -148,10 +120,10 @@ def _receive(connection: socket.socket) -> bytes:
 
 
 def main(arguments: list[str]) -> None:
-    """``serve ADDRESS SIZE TIMEOUT`` or ``connect ADDRESS PORT SIZE TIMEOUT SUBFLOWS``."""
+    """``serve WILDCARD SIZE TIMEOUT`` or ``connect ADDRESS PORT SIZE TIMEOUT SUBFLOWS``."""
     match arguments:
-        case ["serve", address, size, timeout]:
-            result = serve(address, int(size), float(timeout))
+        case ["serve", wildcard, size, timeout]:
+            result = serve(wildcard, int(size), float(timeout))
         case ["connect", address, port, size, timeout, subflows]:
             result = connect(address, int(port), int(size), float(timeout), int(subflows))
         case _:

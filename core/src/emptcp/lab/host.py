@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from emptcp.errors import EmptcpError
+from emptcp.hooks import namespaces
 from emptcp.lab import namespace, process
+
+Answer = TypeVar("Answer")
+RECEIVED, SENT = 0, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,10 @@ class Host:
         pipe = subprocess.PIPE
         return self.start([sys.executable, "-m", module, *arguments], stdin=pipe, stdout=pipe, stderr=pipe)
 
+    def call(self, action: Callable[[], Answer]) -> Answer:
+        """Run a function in the host, in a thread of its own, and return what it returns."""
+        return namespaces.call(namespaces.resolve(self.netns), action)
+
     def end_children(self) -> None:
         """End every command that was started here and still runs."""
         while self.children:
@@ -80,16 +88,20 @@ class Host:
 
     def counters(self) -> dict[str, int]:
         """The host's IP, TCP and MPTCP counters, named as nstat does (``MPTcpExtMPPrioRx``)."""
-        return namespace.call(self.netns, read_counters)
+        return self.call(read_counters)
 
     def sent(self) -> dict[str, int]:
         """Bytes of frames that left each of the host's devices, without the loopback device."""
-        return namespace.call(self.netns, read_sent)
+        return self.call(lambda: read_devices(SENT))
+
+    def received(self) -> dict[str, int]:
+        """Bytes of frames that came in by each of the host's devices, without the loopback device."""
+        return self.call(lambda: read_devices(RECEIVED))
 
     def set(self, setting: str, value: str | int) -> None:
         """Change a sysctl of the host, such as ``net.ipv4.tcp_congestion_control``. Raises OSError."""
         file = Path("/proc/sys") / setting.replace(".", "/")
-        namespace.call(self.netns, lambda: _write(file, f"{value}\n"))
+        self.call(lambda: _write(file, f"{value}\n"))
 
     def _told(self, arguments: Sequence[str]) -> str:
         return f"'{' '.join(arguments)}' in host {self.name}"
@@ -105,11 +117,11 @@ def read_counters() -> dict[str, int]:
     return counters
 
 
-def read_sent() -> dict[str, int]:
-    """Bytes sent by each device of the calling thread's namespace."""
+def read_devices(column: int) -> dict[str, int]:
+    """One column of proc_net_dev(5) by device, for the calling thread's namespace."""
     lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
     devices = {name.strip(): values.split() for name, _, values in (line.partition(":") for line in lines)}
-    return {name: int(values[8]) for name, values in devices.items() if name != "lo"}
+    return {name: int(values[column]) for name, values in devices.items() if name != "lo"}
 
 
 def _pair(names: str, values: str) -> dict[str, int]:

@@ -10,10 +10,13 @@ Packets are single frames with real checksums on all three.
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 
 from emptcp.errors import EmptcpError, did_you_mean
-from emptcp.lab import namespace, offload
+from emptcp.lab import namespace, offload, process
 from emptcp.lab.host import Host
 from emptcp.lab.path import MTU, End, LabPath
 
@@ -49,7 +52,7 @@ def join_by_veth(paths: Sequence[LabPath], a: Host, b: Host) -> None:
         )
     devices = [path.name for path in paths]
     for host in (a, b):
-        namespace.call(host.netns, lambda: offload.turn_off(devices))
+        host.call(lambda: offload.turn_off(devices))
 
 
 def shape_by_netem(paths: Sequence[LabPath], a: Host, b: Host) -> None:
@@ -57,6 +60,30 @@ def shape_by_netem(paths: Sequence[LabPath], a: Host, b: Host) -> None:
     for path in paths:
         for host in (a, b):
             namespace.tc(netem(path), netns=host.netns)
+
+
+def join_by_relay(paths: Sequence[LabPath], a: Host, b: Host, *, kept: bool) -> subprocess.Popen[str]:
+    """Start the link process and wait until it has made the TAP devices.
+
+    It dies with us unless the lab is kept. Raises EmptcpError with what the process says when it can't.
+    """
+    order = json.dumps({"a": a.netns, "b": b.netns, "paths": [_for_relay(path) for path in paths]})
+    relay = process.start(
+        [sys.executable, "-m", "emptcp.lab.relay", order],
+        dies_with_us=not kept,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert relay.stdout is not None
+    if relay.stdout.readline().strip() != "ready":
+        said = relay.communicate()[1].strip()
+        process.end(relay)
+        raise EmptcpError(f"the link process did not start: {said}")
+    return relay
+
+
+def _for_relay(path: LabPath) -> dict[str, str | float]:
+    return {"device": path.name, "rate": path.rate, "rtt": path.rtt, "queue": path.path.queue_bytes}
 
 
 def netem(path: LabPath) -> list[str]:

@@ -1,30 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Network namespaces by name: make, enter, look inside, remove. Uses iproute2, so ``ip netns`` sees them."""
+"""The lab's network namespaces, made, furnished and removed by iproute2, so that ``ip`` shows all of it."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import shutil
 import subprocess
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from emptcp.errors import EmptcpError
+from emptcp.hooks.namespaces import NAMED
 from emptcp.lab.process import Identity
-
-FOLDER = Path("/run/netns")
-CLONE_NEWNET = 0x40000000
-
-Result = TypeVar("Result")
 
 
 def file_of(name: str) -> Path:
     """Where the namespace's handle stands."""
-    return FOLDER / name
+    return NAMED / name
 
 
 def exists(name: str) -> bool:
@@ -92,32 +83,3 @@ def _inside(pid: int, wanted: tuple[int, int]) -> Identity | None:
     except OSError:
         return None
     return Identity.of(pid) if (here.st_dev, here.st_ino) == wanted else None
-
-
-def call(name: str, function: Callable[[], Result]) -> Result:
-    """Run a function in a namespace and return what it returns, or raise what it raises.
-
-    setns(2) concerns one thread, so the function gets a thread of its own and the caller stays where it is.
-    """
-    outcome: Future[Result] = Future()
-    thread = threading.Thread(target=_enter_and_run, args=(name, function, outcome), daemon=True)
-    thread.start()
-    return outcome.result()
-
-
-def _enter_and_run(name: str, function: Callable[[], Result], outcome: Future[Result]) -> None:
-    try:
-        enter(name)
-        outcome.set_result(function())
-    except BaseException as error:
-        outcome.set_exception(error)
-
-
-def enter(name: str) -> None:
-    """Move the calling thread into a namespace, for good."""
-    descriptor = os.open(file_of(name), os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), f"setns to {name}")
-    finally:
-        os.close(descriptor)

@@ -46,9 +46,9 @@ class Record:
         """Whether the process it belonged to is gone."""
         return self.owner is not None and not self.owner.alive
 
-    def with_processes(self, *more: Identity) -> Record:
-        """The same record with more processes to end."""
-        return replace(self, processes=self.processes + more)
+    def with_process(self, more: Identity | None) -> Record:
+        """The same record with one more process to end; ``None``, one that is gone already, adds nothing."""
+        return replace(self, processes=(*self.processes, more)) if more else self
 
 
 def folder() -> Path:

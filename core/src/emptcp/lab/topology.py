@@ -15,7 +15,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from emptcp.lab import cleanup, links, namespace, settings, state, transfer
 from emptcp.lab.host import Host
@@ -92,17 +92,24 @@ def _build(
         namespace.add(host.netns)
         settings.make_steady(host)
     kind = links.choose(link, a)
-    _join(kind, paths, a, b)
+    record = _join(kind, replace(record, link=kind), paths, a, b)
     links.configure(paths, a, b)
     allow_subflows(a, b)
     announce(paths, b, family)
     return Lab(record.name, a, b, paths, kind, family)
 
 
-def _join(kind: str, paths: tuple[LabPath, ...], a: Host, b: Host) -> None:
-    links.join_by_veth(paths, a, b)
+def _join(kind: str, record: state.Record, paths: tuple[LabPath, ...], a: Host, b: Host) -> state.Record:
+    if kind == "relay":
+        relay = links.join_by_relay(paths, a, b, kept=record.kept)
+        a.children.append(relay)
+        record = record.with_process(Identity.of(relay.pid))
+    else:
+        links.join_by_veth(paths, a, b)
     if kind == "netem":
         links.shape_by_netem(paths, a, b)
+    state.update(record)
+    return record
 
 
 def allow_subflows(*hosts: Host) -> None:

@@ -12,6 +12,7 @@ from emptcp.errors import EmptcpError
 from emptcp.lab import process
 from emptcp.lab.duplex import Received
 from emptcp.lab.host import Host
+from emptcp.lab.sockets import wildcard
 
 MODULE = "emptcp.lab.duplex"
 
@@ -79,9 +80,8 @@ def run(a: Host, b: Host, order: Order) -> Transfer:
 
 
 def _both_ends(a: Host, b: Host, order: Order, children: contextlib.ExitStack) -> tuple[Received, Received]:
-    wildcard = "::" if ":" in order.address else "0.0.0.0"
     size, timeout = str(order.size), str(order.timeout)
-    server = b.start_module(MODULE, "serve", wildcard, size, timeout)
+    server = b.start_module(MODULE, "serve", wildcard(order.address), size, timeout)
     children.callback(process.end, server)
     port = _line(server, "b")
     client = a.start_module(MODULE, "connect", order.address, port, size, timeout, str(order.subflows))

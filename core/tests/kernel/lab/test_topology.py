@@ -15,6 +15,7 @@ from pathlib import Path as File
 import pytest
 
 from emptcp.errors import EmptcpError
+from emptcp.hooks import namespaces
 from emptcp.lab import namespace, process, state
 from emptcp.lab.host import Host
 from emptcp.lab.path import Path
@@ -77,7 +78,7 @@ def test_the_links_carry_single_frames_with_real_checksums() -> None:
 
 def capture(host: Host, device: str) -> socket.socket:
     """A socket that gets every frame of a device, both directions."""
-    tap = namespace.call(host.netns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+    tap = host.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
     tap.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
     tap.bind((device, ETH_P_ALL))
     return tap
@@ -105,7 +106,7 @@ def test_a_lab_that_can_not_be_built_leaves_nothing() -> None:
     with pytest.raises(EmptcpError, match="no link 'vet'"), two_hosts([Path()], link="vet", name=NAME):
         pass
     assert state.records() == []
-    assert not [name for name in namespace.FOLDER.iterdir() if name.name.startswith(f"emt-{NAME}")]
+    assert not [name for name in namespaces.named() if name.startswith(f"emt-{NAME}")]
 
 
 def test_two_labs_of_one_name_stand_side_by_side() -> None:

@@ -26,7 +26,7 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_record_comes_back_as_it_was_written() -> None:
     state.create(RECORD)
     assert state.records() == [RECORD]
-    changed = RECORD.with_processes(Identity(1, 2))
+    changed = RECORD.with_process(Identity(1, 2))
     state.update(changed)
     assert state.find("one") == changed
     state.forget(changed)
