@@ -58,10 +58,8 @@ class Effects:
         self._pins = pins
         self._catalog = catalog
         self._manager = manager
-        self._before = {
-            key: known for d in decisions for key, known in self._ran(table, d) if d.before is not None
-        }
-        self._after = {key: known for d in decisions for key, known in self._will_run(table, d)}
+        self._before = dict(pair for decision in decisions for pair in self._ran(table, decision))
+        self._after = dict(pair for decision in decisions for pair in self._will_run(table, decision))
 
     def removed(self) -> None:
         """Tell of the stages that are gone, so that their plugins take effects back."""
@@ -82,8 +80,8 @@ class Effects:
             self._manager.hook.emptcp_applied(change=self._change(known, None))
 
     def _ran(self, table: str, decision: Decision) -> Iterator[tuple[_Key, _Known]]:
-        assert decision.before is not None
-        for record in decision.before.description.policies:
+        about = decision.before.description if decision.before is not None else None
+        for record in about.policies if about is not None else ():
             if record.table == table:
                 yield from self._stages(record.source, decision)
 

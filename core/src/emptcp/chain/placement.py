@@ -96,7 +96,7 @@ def _devices(policy: model.Policy, netns: str) -> Iterator[tuple[Namespace, Devi
 def _check_link(policy: model.Policy, device: Device) -> None:
     if device.link not in L2:
         raise EmptcpError(
-            f"packets of device {device.name} (policy {quoted(policy.name)}) begin neither with Ethernet nor IP",
+            f"packets of device {device.name} ({quoted(policy.name)}) begin neither with Ethernet nor IP",
             fix="Name the device that carries the IP packets.",
             where=str(policy.where),
         )
