@@ -253,20 +253,20 @@ class _Comparison:
             return []
         self._seen.add((left.id, right.id))
         if {left.kind, right.kind} <= {"enum", "enum64", "int"} and left.kind != right.kind:
-            return self._sizes(left, right, path)
+            return self._sizes(mine, theirs, path)
         if left.kind != right.kind:
             return [self._line(path, self._left.describe(mine), self._right.describe(theirs))]
         if left.kind in ("struct", "union"):
             return self._structs(left, right, path)
         if left.kind == "array":
             return self._arrays(left, right, path)
-        return self._sizes(left, right, path)
+        return self._sizes(mine, theirs, path)
 
-    def _sizes(self, left: BtfType, right: BtfType, path: str) -> list[str]:
-        sizes = (self._left.size(left.id), self._right.size(right.id))
+    def _sizes(self, mine: int, theirs: int, path: str) -> list[str]:
+        sizes = (self._left.size(mine), self._right.size(theirs))
         if sizes[0] == sizes[1]:
             return []
-        texts = (self._left.describe(left.id), self._right.describe(right.id))
+        texts = (self._left.describe(mine), self._right.describe(theirs))
         return [self._line(path, f"{texts[0]} ({sizes[0]} bytes)", f"{texts[1]} ({sizes[1]} bytes)")]
 
     def _arrays(self, left: BtfType, right: BtfType, path: str) -> list[str]:
@@ -278,7 +278,7 @@ class _Comparison:
     def _structs(self, left: BtfType, right: BtfType, path: str) -> list[str]:
         ours = {self._key(m, n): m for n, m in enumerate(self._left.members(left.id))}
         others = {self._key(m, n): m for n, m in enumerate(self._right.members(right.id))}
-        lines = self._sizes(left, right, path)
+        lines = self._sizes(left.id, right.id, path)
         for name in [*ours, *(name for name in others if name not in ours)]:
             place = f"{path}.{name}" if path else name
             lines += self._members(ours.get(name), others.get(name), place)
