@@ -18,6 +18,9 @@ DESCRIPTION = """\
 Runs every packet of a capture (pcap or pcapng; Ethernet, Linux cooked, PPP or raw IP) through the policies
 of a file, in the kernel but attached to nothing, and shows what matched, what changed and why not."""
 
+# The kernel refuses a trial of less than a frame with an IP header.
+_SHORTEST = 14 + 40
+
 
 def register(groups: Any) -> None:
     """Add the command to the parser's ``groups``."""
@@ -63,7 +66,7 @@ def policy_runner(path: str, hook: str | None, engine: str | None) -> Iterator[R
     from emptcp.packet.layers import Link
     from emptcp.policy import file
     from emptcp.pybpf.errors import BpfError
-    from emptcp.trace.run import RunResult, Verdict
+    from emptcp.trace.run import TRUNCATED, RunResult, Verdict
 
     table = file.load(path)
     _refuse_engine(engine or table.engine)
@@ -78,8 +81,9 @@ def policy_runner(path: str, hook: str | None, engine: str | None) -> Iterator[R
             try:
                 result = runners[link].run(packet)
             except BpfError:
-                # The kernel tries no frame that is shorter than its headers.
-                return RunResult("pass", packet, reason="not_run")
+                if len(packet) >= _SHORTEST:
+                    raise
+                return RunResult("pass", packet, reason=TRUNCATED)
             verdicts: dict[str, Verdict] = {"drop": "drop", "redirect": "redirect"}
             verdict = verdicts.get(result.verdict, "pass")
             return RunResult(verdict, result.data, result.matched, result.reason, result.duration_ns)

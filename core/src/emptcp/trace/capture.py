@@ -139,7 +139,9 @@ class Capture:
         )
 
     def _cut(self, what: str, wanted: int, got: int) -> EmptcpError:
-        whole = f"the {self.packets} packets before it are whole" if self.packets else "no packet is whole"
+        whole = (
+            f"what is before it is whole ({self.packets} packets)" if self.packets else "no packet is whole"
+        )
         return EmptcpError(
             f"capture '{self.path}' is cut: {what} should have {wanted} more bytes, the file has {got}",
             fix=f"{whole}; capture again, or drop the rest: editcap '{self.path}' OUT.pcap",

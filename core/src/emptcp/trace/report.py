@@ -25,7 +25,7 @@ def table(packets: Iterable[Traced]) -> Iterator[str]:
         for change in traced.changed:
             yield f"        {change.field}: {_value(change.old)} -> {_value(change.new)}"
     yield (
-        f"{totals['packets']} packets, {totals['mptcp']} with MPTCP, {totals['matched']} matched, "
+        f"{totals['packets']} packets: {totals['mptcp']} with MPTCP, {totals['matched']} matched, "
         f"{totals['changed']} changed, {totals['drop']} dropped, {totals['redirect']} redirected"
     )
 

@@ -155,5 +155,5 @@ def test_the_report_tells_packet_match_change_and_sum(tmp_path: Path) -> None:
         "     2  [fd00::1]:40000 > [fd00::2]:5001  R  len 0  matched 'no resets'  drop",
         "     3  10.0.0.1:40000 > 10.0.0.2:5001  S  len 0  pass  (untouched: syn_data)",
         "     4  60 bytes  pass",
-        "4 packets, 1 with MPTCP, 2 matched, 1 changed, 1 dropped, 0 redirected",
+        "4 packets: 1 with MPTCP, 2 matched, 1 changed, 1 dropped, 0 redirected",
     ]
