@@ -134,7 +134,7 @@ class Session:
     def open(cls, writing: bool = True) -> Iterator[Session]:
         """Open the pin tree (made if ``writing``) and the plugins."""
         tree = pins.open_or_make() if writing else pins.find() or Pins(pins.run_folder() / "none")
-        session = cls(tree, Catalog.of_enabled(), Manager.of_enabled())
+        session = cls(tree, Catalog.of_enabled(), Manager.of_enabled(report=lambda failure: None))
         try:
             yield session
         finally:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,15 +97,27 @@ class Pins:
         return folder
 
     def prune(self) -> None:
-        """Remove folders that hold nothing, and the shared maps once no program is left."""
-        if not any(self.locations()):
-            shared = ("packet_*", "events", "maps/*/*", "*/flows", "*/state_slots")
-            for path in (path for pattern in shared for path in self.root.glob(pattern)):
-                path.unlink(missing_ok=True)
-        for path in sorted(self.root.rglob("*"), key=lambda p: len(p.parts), reverse=True):
-            _remove_if_empty(path)
+        """Remove folders that hold nothing, and shared maps that no program is left to use."""
+        self._remove_empty()
+        used = {str(location.cookie) for location in self.locations()}
+        for folder in self.root.glob("[0-9]*"):
+            if folder.name not in used:
+                self._unpin(folder.iterdir())
+        if not used:
+            self._unpin(
+                path for pattern in ("packet_*", "events", "maps/*/*") for path in self.root.glob(pattern)
+            )
+        self._remove_empty()
         _remove_if_empty(self.root)
         _remove_if_empty(self.root.parent)
+
+    def _remove_empty(self) -> None:
+        for path in sorted(self.root.rglob("*"), key=lambda path: len(path.parts), reverse=True):
+            _remove_if_empty(path)
+
+    def _unpin(self, paths: Iterable[Path]) -> None:
+        for path in [path for path in paths if not path.is_dir()]:
+            path.unlink()
 
 
 def _remove_if_empty(path: Path) -> None:

@@ -62,11 +62,12 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     if called and called not in COMMANDS:
         hint = did_you_mean(called, COMMANDS)
         parser.error(f"there is no command '{called}'; " + (hint or "see: emptcp --help"))
-    for name, (_, text) in COMMANDS.items():
-        if name != called:
+    own = COMMANDS[called][0] if called else ""
+    for name, (module, text) in COMMANDS.items():
+        if module != own:
             groups.add_parser(name, help=text)
-    if called:
-        importlib.import_module(f"emptcp.cli.{COMMANDS[called][0]}").register(groups)
+    if own:
+        importlib.import_module(f"emptcp.cli.{own}").register(groups)
     return parser
 
 

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`emptcp apply FILE`: make a table what a policy file says."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def register(groups: Any) -> None:
+    """Add the command to the parser's subcommands."""
+    parser = groups.add_parser(
+        "apply",
+        help="make a table what a policy file says",
+        description="Makes the file's table what the file says, and touches no other. "
+        "Applying twice changes nothing.",
+    )
+    parser.add_argument("file", metavar="FILE", help="the policy file (TOML)")
+    parser.add_argument("--netns", default="", metavar="NAME", help="namespace of policies that name none")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    parser.add_argument("--keep-effects", action="store_true", help="leave what removed actors did as it is")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from emptcp.chain import apply
+    from emptcp.cli.outcome import print_outcome
+    from emptcp.policy import file
+
+    table = file.load(arguments.file)
+    outcome = apply.apply(
+        table, arguments.netns, dry_run=arguments.dry_run, keep_effects=arguments.keep_effects
+    )
+    print_outcome(outcome, as_json=arguments.json)
+    return 0

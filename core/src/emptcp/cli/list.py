@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`emptcp list`: print what runs, with counters per stage, like ``nft list ruleset``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emptcp.chain.counters import Counters
+    from emptcp.chain.description import PolicyRecord, StageRecord
+    from emptcp.chain.running import Running
+
+SCHEMA = 1
+
+
+def register(groups: Any) -> None:
+    """Add the command, and its other name, to the parser's subcommands."""
+    parser = groups.add_parser(
+        "list",
+        aliases=["show"],
+        help="print what runs, with counters per stage",
+        description="Prints every table with its policies, stages and what each counted.",
+    )
+    parser.add_argument("table", metavar="TABLE", nargs="?", default="", help="only this table")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from emptcp.chain import running, tables
+    from emptcp.errors import EmptcpError, did_you_mean, quoted
+
+    by_table = running.tables(running.everything())
+    known = sorted({*by_table, *tables.names()})
+    if arguments.table and arguments.table not in known:
+        near = did_you_mean(arguments.table, known).capitalize()
+        raise EmptcpError(f"there is no table {quoted(arguments.table)}", fix=near or "See: emptcp list")
+    chosen = [name for name in known if arguments.table in ("", name)]
+    if arguments.json:
+        shown = [
+            {"name": name, "programs": [_json(r, name) for r in by_table.get(name, [])]} for name in chosen
+        ]
+        print(json.dumps({"schema": SCHEMA, "tables": shown}))
+        return 0
+    for name in chosen:
+        print("\n".join(_table(name, by_table.get(name, []))))
+    if not known:
+        print("nothing runs; start with: emptcp apply FILE", file=sys.stderr)
+    return 0
+
+
+def _table(name: str, programs: list[Running]) -> Iterator[str]:
+    yield f"table {name} {{"
+    if not programs:
+        yield "  no device to run on"
+    for program in programs:
+        yield from _program(name, program)
+    yield "}"
+
+
+def _program(table: str, running: Running) -> Iterator[str]:
+    about, counts = running.description, running.counts()
+    namespace = f" in {about.netns}" if about.netns else ""
+    gone = ", device gone" if running.device_gone else ""
+    yield f"  {about.hook} of {about.device}{namespace} by {about.backend} ({about.reason}{gone})"
+    yield f"    seen: {_flow(counts[''])}{_reasons(counts[''])}"
+    for policy in about.policies:
+        if policy.table == table:
+            yield from _policy(policy, counts)
+    for companion in about.companions:
+        yield f"    companion {companion}"
+
+
+def _policy(policy: PolicyRecord, counts: dict[str, Counters]) -> Iterator[str]:
+    yield f'    policy "{policy.name}" {{'
+    width = max(len(stage.text) for stage in policy.stages)
+    for number, stage in enumerate(policy.stages, 1):
+        said = _stage(stage, counts[f"{policy.table}/{policy.name}/{stage.id}"])
+        yield f"      {number} {stage.kind:8} {stage.text:{width}}  {said}{_label(stage)}"
+    yield "    }"
+
+
+def _label(stage: StageRecord) -> str:
+    return "" if stage.id.partition("#")[0] == stage.name else f" [{stage.id}]"
+
+
+def _stage(stage: StageRecord, count: Counters) -> str:
+    if stage.kind == "selector":
+        return f"{count.packets} packets, {count.matches} matched ({count.bytes} bytes){_reasons(count)}"
+    others = {
+        "return": count.returns,
+        "accept": count.accepts,
+        "drop": count.drops,
+        "redirect": count.redirects,
+    }
+    verdicts = "".join(f", {name} {number}" for name, number in others.items() if number)
+    return f"{_flow(count)}{verdicts}{_reasons(count)}"
+
+
+def _flow(count: Counters) -> str:
+    return f"{count.packets} packets, {count.bytes} bytes"
+
+
+def _reasons(count: Counters) -> str:
+    said = ", ".join(f"{name} {number}" for name, number in count.reasons.items())
+    return f", untouched: {said}" if said else ""
+
+
+def _json(running: Running, table: str) -> dict[str, Any]:
+    about, counts = running.description, running.counts()
+    return {
+        "hook": about.hook,
+        "device": about.device,
+        "netns": about.netns,
+        "backend": about.backend,
+        "reason": about.reason,
+        "device_gone": running.device_gone,
+        "seen": asdict(counts[""]),
+        "companions": list(about.companions),
+        "policies": [_policy_json(policy, counts) for policy in about.policies if policy.table == table],
+    }
+
+
+def _policy_json(policy: PolicyRecord, counts: dict[str, Counters]) -> dict[str, Any]:
+    stages = [
+        {
+            "id": stage.id,
+            "kind": stage.kind,
+            "plugin": stage.plugin,
+            "text": stage.text,
+            **asdict(counts[f"{policy.table}/{policy.name}/{stage.id}"]),
+        }
+        for stage in policy.stages
+    ]
+    return {"name": policy.name, "stages": stages}

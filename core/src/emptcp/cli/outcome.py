@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a change is told: a line per device and hook, or JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emptcp.chain.apply import Done, Outcome
+
+SCHEMA = 1
+
+_WORDS = {
+    "attach": ("attached", "would attach"),
+    "switch": ("switched", "would switch"),
+    "tune": ("wrote parameters of", "would write parameters of"),
+    "detach": ("detached", "would detach"),
+    "keep": ("unchanged", "unchanged"),
+}
+
+
+def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    """Print what was done to stdout; warnings go to stderr."""
+    if as_json:
+        print(json.dumps({"schema": SCHEMA, **asdict(outcome)}))
+        return
+    for line in _lines(outcome):
+        print(line)
+    for warning in outcome.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _lines(outcome: Outcome) -> Iterator[str]:
+    for done in outcome.done:
+        yield f"{_WORDS[done.action][outcome.dry_run]} {where(done)}{_backend(done)}"
+    if not outcome.done:
+        yield f"table {outcome.table}: no device to run on"
+    elif not outcome.changed:
+        yield f"table {outcome.table} is as the file says"
+
+
+def where(done: Done) -> str:
+    """Return a location in words: ``ingress of eth0``, with the namespace if it has a name."""
+    namespace = f" in {done.netns}" if done.netns else ""
+    return f"{done.hook} of {done.device}{namespace}"
+
+
+def _backend(done: Done) -> str:
+    if done.action not in ("attach", "switch"):
+        return ""
+    return f" by {done.backend}: {done.reason}" if done.reason else f" by {done.backend}"
