@@ -86,7 +86,7 @@ def enable(name: str) -> Plugin:
     """
     with _locked():
         everything = judged()
-        plugin = _the_one(everything, name)
+        plugin = one(everything, name)
         _refuse_broken(plugin)
         _refuse_taken_names(plugin, everything)
         record = Record(plugin.name, plugin.distribution, plugin.version, True, digest(plugin))
@@ -100,7 +100,7 @@ def disable(name: str) -> Plugin:
     Raises :class:`EmptcpError` when there is no such plugin, or the caller may not.
     """
     with _locked():
-        plugin = _the_one(judged(), name)
+        plugin = one(judged(), name)
         record = Record(plugin.name, plugin.distribution, plugin.version, False)
         _write({**read(), plugin.id: record})
     return replace(plugin, state=discovery.DISABLED, reason="", fix="")
@@ -174,7 +174,8 @@ def _policies(names: Iterable[str]) -> str:
 # Enabling
 
 
-def _the_one(plugins: list[Plugin], name: str) -> Plugin:
+def one(plugins: list[Plugin], name: str) -> Plugin:
+    """Return the plugin that ``name`` or ``dist:name`` means. Raises :class:`EmptcpError`."""
     found = list(discovery.matching(plugins, name))
     if not found:
         names = [plugin.name for plugin in plugins]

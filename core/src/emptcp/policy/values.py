@@ -185,7 +185,7 @@ class _Measured(_Whole):
 
     def format(self, value: int) -> str:
         unit = next(unit for unit in self.shown if value % self.units[unit] == 0)
-        return f"{int(value / self.units[unit])}{unit}"
+        return f"{int(value // self.units[unit])}{unit}"
 
 
 def _rate_units() -> dict[str, Fraction | int]:

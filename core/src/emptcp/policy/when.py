@@ -51,6 +51,9 @@ def parse_argument(text: str, where: Locate | None = None) -> model.Argument:
     return argument
 
 
+_EXAMPLES = {"selector": "packet_type('syn')", "actor": "record('rtt')"}
+
+
 class _Reader:
     """Recursive descent over the tokens of one text."""
 
@@ -87,11 +90,11 @@ class _Reader:
         self._next += found
         return found
 
-    def _expect(self, sign: str, what: str, fix: str = "") -> None:
+    def _expect(self, sign: str, what: str, fix: str) -> None:
         if not self._accept(sign):
             raise self._unexpected(what, fix)
 
-    def _unexpected(self, wanted: str, fix: str = "") -> EmptcpError:
+    def _unexpected(self, wanted: str, fix: str) -> EmptcpError:
         return self._error(f"expected {wanted}, found {self._token}", fix)
 
     def _error(self, sentence: str, fix: str = "", token: Token | None = None) -> EmptcpError:
@@ -103,10 +106,10 @@ class _Reader:
             return
         hint = did_you_mean(self._token.text.lower(), RESERVED) if self._token.kind == "word" else ""
         if self._at("="):
-            hint = "A selector takes its values in parentheses: name(key=value)."
+            hint = "Values stand in parentheses: name(key=value)."
         elif self._at(")"):
             hint = "Remove it, or open a parenthesis before."
-        raise self._unexpected(wanted, hint)
+        raise self._unexpected(wanted, hint or "Remove what follows, or see what is missing before it.")
 
     # Expressions
 
@@ -202,7 +205,7 @@ class _Reader:
     def _qualified_name(self, kind: str) -> str:
         what = "a selector" if kind == "selector" else "an actor"
         if self._token.kind != "word":
-            raise self._unexpected(what)
+            raise self._unexpected(what, f"Write {what}, as in {_EXAMPLES[kind]}.")
         distribution, colon, name = self._token.text.rpartition(":")
         if colon and not DISTRIBUTION.fullmatch(distribution):
             sentence = f"{quoted(distribution)} is no name of a distribution"
@@ -212,7 +215,7 @@ class _Reader:
 
     def _name(self, what: str, pattern: re.Pattern[str] = NAME) -> str:
         if self._token.kind != "word":
-            raise self._unexpected(what)
+            raise self._unexpected(what, f"Write {what} here.")
         self._check_name(self._token.text, what, pattern)
         return self._advance().text
 
@@ -228,10 +231,11 @@ class _Reader:
     def _arguments(self, stage: str, positional: list[model.Argument], keywords: list[model.Keyword]) -> None:
         opening = self._tokens[self._next - 1]
         while not self._accept(")"):
-            if positional or keywords:
-                self._expect(",", f"',' or ')' in the arguments of '{stage}'")
             if self._token.kind == "end":
                 raise self._error(f"the parenthesis of {quoted(stage)} is never closed", "Add ')'.", opening)
+            if positional or keywords:
+                wanted = f"',' or ')' in the arguments of '{stage}'"
+                self._expect(",", wanted, "Write name(value, key=value).")
             self._one_argument(positional, keywords)
 
     def _one_argument(self, positional: list[model.Argument], keywords: list[model.Keyword]) -> None:
@@ -263,14 +267,14 @@ class _Reader:
         items: list[model.Scalar] = []
         while not self._accept("]"):
             if items:
-                self._expect(",", "',' or ']' in a list")
+                self._expect(",", "',' or ']' in a list", "Write [value, value].")
             items.append(self._scalar())
         return tuple(items)
 
     def _scalar(self) -> model.Scalar:
         token = self._token
         if token.kind not in ("word", "quote"):
-            raise self._unexpected("a value")
+            raise self._unexpected("a value", "Write one, as in 10mbit or 'some text'.")
         self._advance()
         # True and true are the same word; 'True' in quotes is text that a parameter may want as it stands.
         text = token.text.lower() if token.kind == "word" and token.text in ("True", "False") else token.text

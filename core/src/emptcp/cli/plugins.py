@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`emptcp plugins list|info|enable|disable`. Listing runs no plugin's code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emptcp.plugins.discovery import Plugin
+    from emptcp.plugins.manifest import Parameter, StageDeclaration
+
+SCHEMA = 1
+_COLUMNS = ("NAME", "STATE", "VERSION", "DISTRIBUTION", "PROVIDES")
+
+
+def register(groups: Any) -> None:
+    """Add the command group to the parser's subcommands."""
+    parser = groups.add_parser("plugins", help="list, judge, enable and disable plugins")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _command(commands, "list", _list, "print every installed plugin and its state", json=True)
+    _command(commands, "info", _info, "print what a plugin provides, with parameters", json=True, name=True)
+    _command(commands, "enable", _enable, "let policies use a plugin, as it is installed now", name=True)
+    _command(commands, "disable", _disable, "keep policies from using a plugin", name=True)
+
+
+def _command(
+    commands: Any, word: str, run: Any, text: str, *, json: bool = False, name: bool = False
+) -> None:
+    parser = commands.add_parser(word, help=text, description=f"{text.capitalize()}.")
+    if name:
+        parser.add_argument("name", metavar="NAME", help="the plugin's name, or DIST:NAME")
+    if json:
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from emptcp.plugins import state
+
+    plugins = state.judged(_in_use())
+    if arguments.json:
+        _print_json({"schema": SCHEMA, "plugins": [_row(plugin) for plugin in plugins]})
+        return 0
+    _print_table([_COLUMNS, *(_cells(plugin) for plugin in plugins)])
+    for plugin in plugins:
+        if plugin.reason and plugin.state != "active":
+            print("\n".join(_remark(plugin)))
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from emptcp.plugins import state
+
+    plugin = state.one(state.judged(_in_use()), arguments.name)
+    if arguments.json:
+        _print_json({"schema": SCHEMA, **_row(plugin), **_details(plugin)})
+    else:
+        print("\n".join(_description(plugin)))
+    return 0
+
+
+def _enable(arguments: argparse.Namespace) -> int:
+    from emptcp.plugins import state
+
+    plugin = state.enable(arguments.name)
+    print(f"enabled {plugin.id} {plugin.version}: {', '.join(plugin.provides) or 'provides nothing'}")
+    return 0
+
+
+def _disable(arguments: argparse.Namespace) -> int:
+    from emptcp.plugins import state
+
+    in_use = _in_use()
+    plugin = state.disable(arguments.name)
+    print(f"disabled {plugin.id}; no policy can be applied with it from now on")
+    policies = [*in_use.get(plugin.name, ()), *in_use.get(plugin.id, ())]
+    if policies:
+        print(f"It goes on running in {', '.join(policies)} until these are removed.")
+    return 0
+
+
+def _in_use() -> Mapping[str, Sequence[str]]:
+    """Return the plugins that run and the policies that use each; nothing where that can't be read.
+
+    Whatever is wrong with what runs, the plugins can be listed and disabled.
+    """
+    from emptcp.errors import EmptcpError
+    from emptcp.pybpf.errors import BpfError
+
+    try:
+        from emptcp.chain import pins, running
+
+        found = pins.find()
+        return running.plugins_in_use(running.everything(found)) if found is not None else {}
+    except (EmptcpError, BpfError, OSError) as error:
+        first = str(error).splitlines()[0]
+        print(f"emptcp: which plugins are in use can't be told: {first}", file=sys.stderr)
+        return {}
+
+
+# Output
+
+
+def _row(plugin: Plugin) -> dict[str, Any]:
+    return {
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "provides": list(plugin.provides),
+        "state": plugin.state,
+        "reason": ". ".join(filter(None, (plugin.reason, plugin.fix))) or None,
+    }
+
+
+def _cells(plugin: Plugin) -> tuple[str, ...]:
+    provides = ", ".join(plugin.provides) or "-"
+    return (plugin.name, plugin.state, plugin.version or "-", plugin.distribution or "-", provides)
+
+
+def _remark(plugin: Plugin) -> Iterator[str]:
+    yield f"\n{plugin.name}: {plugin.reason}"
+    if plugin.fix:
+        yield f"  {plugin.fix}"
+
+
+def _description(plugin: Plugin) -> Iterator[str]:
+    yield f"{plugin.name} {plugin.version} from {plugin.distribution or 'unknown'}: {plugin.state}"
+    yield from (f"  {text}" for text in (plugin.reason, plugin.fix) if text)
+    if plugin.manifest is None:
+        return
+    if plugin.manifest.summary:
+        yield plugin.manifest.summary
+    if plugin.manifest.resident:
+        yield "needs a resident process: emptcp run"
+    yield f"in {plugin.folder}"
+    for stage in plugin.manifest.stages:
+        yield from _stage(stage)
+    for one in plugin.manifest.declarations:
+        yield f"\n{one.kind} {one.name}: {one.help}"
+
+
+def _stage(stage: StageDeclaration) -> Iterator[str]:
+    from emptcp.plugins.catalog import usage
+
+    yield f"\n{stage.kind} {usage(stage)}"
+    yield from (f"  {text}" for text in (stage.help, f"runs at {' and '.join(stage.hooks)}") if text)
+    if stage.unsafe:
+        yield "  can break connections: needs unsafe = true in the policy"
+    for parameter in stage.parameters:
+        yield f"  {parameter.name} ({', '.join(_facts(parameter))}): {parameter.help}"
+
+
+def _facts(parameter: Parameter) -> Iterator[str]:
+    yield parameter.type.kind
+    if parameter.required:
+        yield "required"
+    if parameter.default is not None:
+        yield f"default {parameter.type.format(parameter.default)}"
+    low, high = (
+        None if bound is None else parameter.type.format(bound)
+        for bound in (parameter.minimum, parameter.maximum)
+    )
+    if low is not None or high is not None:
+        yield f"{low or 'any'} to {high or 'any'}"
+    names = getattr(parameter.type, "names", {})
+    if names:
+        yield "one of " + " ".join(names) if parameter.type.kind == "int" else "of " + " ".join(names)
+
+
+def _details(plugin: Plugin) -> dict[str, Any]:
+    stages = plugin.manifest.stages if plugin.manifest else ()
+    return {
+        "summary": plugin.manifest.summary if plugin.manifest else "",
+        "folder": str(plugin.folder) if plugin.folder else None,
+        "stages": [
+            {
+                "kind": stage.kind,
+                "name": stage.name,
+                "help": stage.help,
+                "hooks": list(stage.hooks),
+                "unsafe": stage.unsafe,
+                "parameters": [_parameter(parameter) for parameter in stage.parameters],
+            }
+            for stage in stages
+        ],
+    }
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    shown = parameter.type.format
+    return {
+        "name": parameter.name,
+        "type": parameter.type.kind,
+        "required": parameter.required,
+        "default": None if parameter.default is None else shown(parameter.default),
+        "min": None if parameter.minimum is None else shown(parameter.minimum),
+        "max": None if parameter.maximum is None else shown(parameter.maximum),
+        "help": parameter.help,
+    }
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
