@@ -5,7 +5,8 @@ This is tshark's view, not the kernel's: it lists options that a receiver ignore
 stops where tshark gives a packet up as malformed, also when options follow. Values are those of
 ``tshark -n -T fields`` 4.0: numbers in decimal, flags and checksums as ``0x..``, bytes as plain hex,
 booleans as 0 and 1. Fields that depend on earlier packets (relative sequence numbers, analysis) and
-repetitions under a second name (``ip.addr``) are left out.
+repetitions under a second name (``ip.addr``) are left out. One thing can't be told from a single packet:
+keys or a join on a connection of which tshark saw other options first make it stop ("dissector bug").
 """
 
 from __future__ import annotations

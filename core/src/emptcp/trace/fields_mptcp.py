@@ -11,6 +11,7 @@ _MPTCP = "tcp.options.mptcp"
 
 
 def mptcp(view: View) -> None:
+    """Add the fields of one option of kind 30, behind its kind and length."""
     first = view.number(2, 1)
     view.put(f"{_MPTCP}.subtype", first >> 4)
     show = _SUBTYPES.get(first >> 4)

@@ -23,6 +23,7 @@ _TCP_FLAGS = {
 
 
 def tcp(view: View) -> None:
+    """Add the fields of a TCP segment, its options and its payload."""
     view.raw(0, 4)
     view.decimal("tcp.srcport", 0, 2)
     view.decimal("tcp.dstport", 2, 2)
