@@ -117,15 +117,13 @@ struct emptcp_pkt {
 	__u8 block[64]; /* the TCP options as they are in the packet now */
 	__u32 cursor;
 	__u32 argument;
-	__u8 option[40]; /* the option to insert */
-	__u8 built[64];	 /* the option block as it is to be */
-	__u32 built_len; /* its length: a multiple of 4 */
-	__u32 left;	 /* bytes left of the option that is being copied */
-	__u32 out;	 /* bytes of options copied so far */
-	__u32 run;	 /* NOPs in a row so far */
-	__u32 fit;	 /* offset of a run of NOPs that is long enough, plus 1 */
-	__u32 broken;	 /* enum emptcp_reason */
-	__u32 reserved;
+	__u8 option[40];  /* the option to insert, or bytes to rewrite */
+	__u8 built[64];	  /* the option block as it is to be */
+	__u64 nops;	  /* bit n: byte n of the block is a NOP. This and the rest: only during an edit */
+	__u64 heads;	  /* bit n: an option begins there */
+	__u8 places[32];  /* where options begin, in order */
+	__u32 places_len; /* how many */
+	__u32 built_len;  /* bytes of `built`: a multiple of 4 */
 };
 
 /* Head of an entry of the flow table; the plugins' slots follow. A SYN without ACK zeroes the entry. */

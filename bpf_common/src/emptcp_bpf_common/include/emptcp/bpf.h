@@ -40,6 +40,17 @@
 #define READ_ONCE(place)	 (*(const volatile typeof(place) *)&(place))
 #define WRITE_ONCE(place, value) (*(volatile typeof(place) *)&(place) = (value))
 
+/* 1 if `value` is below `bound`, else 0, without a jump: two ways through a loop's body would make the
+ * verifier examine the rest of the loop twice. The empty asm keeps the compiler from turning it into a jump
+ * again. */
+static __always_inline __u64 emptcp_below(__u64 value, __u64 bound)
+{
+	__u64 difference = value - bound;
+
+	asm volatile("" : "+r"(difference));
+	return difference >> 63;
+}
+
 #define EMPTCP_HELPER(result, name, number, ...) \
 	static result (*const name)(__VA_ARGS__) __unused = (result(*)(__VA_ARGS__))number
 

@@ -77,7 +77,7 @@ static __always_inline bool emptcp_store_options(const struct emptcp_handle *pkt
 		return false;
 	if (pkt->backend == EMPTCP_TC)
 		return !bpf_skb_store_bytes(pkt->ctx, offset, pkt->parsed->built, len, 0);
-#pragma clang loop unroll(full)
+#pragma clang loop unroll(disable)
 	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX / 4; i++) {
 		__u32 *place;
 
@@ -234,16 +234,18 @@ static __always_inline bool emptcp_is_rewritable(__u32 from, __u32 len)
 	return true;
 }
 
-static __always_inline void emptcp_flags_changed(const struct emptcp_handle *pkt, __u8 flags)
+/* The flags were rewritten: read them again. */
+static __always_inline void emptcp_flags_changed(const struct emptcp_handle *pkt)
 {
 	struct emptcp_pkt *parsed = pkt->parsed;
-	__u8 found = parsed->flags & ~EMPTCP_PKT_PURE_ACK;
+	const __u8 *flags = emptcp_bytes(pkt, parsed->l4 + EMPTCP_TCP_FLAGS, 1);
 
-	if (parsed->ip_end == parsed->payload &&
-	    (flags & (EMPTCP_ACK | EMPTCP_SYN | EMPTCP_FIN | EMPTCP_RST)) == EMPTCP_ACK)
-		found |= EMPTCP_PKT_PURE_ACK;
-	parsed->tcp_flags = flags;
-	parsed->flags = found;
+	if (!flags)
+		return;
+	parsed->tcp_flags = *flags;
+	parsed->flags &= ~EMPTCP_PKT_PURE_ACK;
+	if (emptcp_is_bare_ack(*flags) && parsed->ip_end == parsed->payload)
+		parsed->flags |= EMPTCP_PKT_PURE_ACK;
 }
 
 static __always_inline bool emptcp_rewrite_header(const struct emptcp_handle *pkt, __u32 from,
@@ -253,8 +255,8 @@ static __always_inline bool emptcp_rewrite_header(const struct emptcp_handle *pk
 		return emptcp_refuse(pkt, EMPTCP_UNSAFE);
 	if (!emptcp_store(pkt, pkt->parsed->l4 + from, bytes, len))
 		return false;
-	if (from <= 13 && from + len > 13)
-		emptcp_flags_changed(pkt, ((const __u8 *)bytes)[(13 - from) % len]);
+	if (from <= EMPTCP_TCP_FLAGS && from + len > EMPTCP_TCP_FLAGS)
+		emptcp_flags_changed(pkt);
 	return true;
 }
 
@@ -360,12 +362,13 @@ static __always_inline bool emptcp_insert_option(const struct emptcp_handle *pkt
 static __always_inline bool emptcp_cap_window(const struct emptcp_handle *pkt, const struct tcphdr *tcp,
 					      __u32 bytes)
 {
-	__u32 scale, limit, window = bpf_ntohs(tcp->window);
+	__u32 scale = 0, limit, window = bpf_ntohs(tcp->window);
 	__be16 field;
 
 	if (tcp->syn || !window)
 		return true;
-	scale = pkt->flow ? pkt->flow->wscale[pkt->parsed->direction & 1] : 0;
+	if (pkt->flow)
+		scale = pkt->parsed->direction ? pkt->flow->wscale[1] : pkt->flow->wscale[0];
 	if (!scale || scale > 15)
 		return emptcp_refuse(pkt, EMPTCP_UNKNOWN_STATE);
 	limit = bytes >> (scale - 1);

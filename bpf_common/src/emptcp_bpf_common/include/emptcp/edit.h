@@ -3,8 +3,9 @@
  * Edits of the TCP options, worked out on the parsed packet's copy: `block` is what is there, `built` what is
  * to be. Nothing here touches the packet; <emptcp/change.h> writes `built` into it when all is decided.
  *
- * Each edit goes through the block byte by byte with its state in the map value, for the verifier's sake (see
- * <emptcp/walk.h>): forty turns with few ways through, whatever the options' lengths.
+ * An edit first makes sets of bytes, one bit each: NOPs, first bytes of options, bytes of one option. Then
+ * it goes through the forty bytes and asks the sets. All jumps in these loops leave them: with a way through
+ * a turn for every role a byte can have, the verifier gives up after a million instructions.
  */
 #ifndef EMPTCP_EDIT_H
 #define EMPTCP_EDIT_H
@@ -17,39 +18,12 @@
 /* emptcp_pkt.argument of an edit: a number in the low byte, and this bit for edits of a DSS. */
 #define EMPTCP_EDIT_UNSAFE 0x100
 
-/* What a byte of the block is. */
-enum emptcp_role {
-	EMPTCP_ROLE_NOP,  /* free */
-	EMPTCP_ROLE_REST, /* EOL and what follows, or the first broken option and what follows */
-	EMPTCP_ROLE_HEAD, /* an option's kind */
-	EMPTCP_ROLE_BODY, /* the rest of it */
-};
+/* No byte is in none of the sets: bytes behind the block count as free. */
+#define EMPTCP_BITS_FROM(n) (~0ULL << ((n)&63))
 
-/* emptcp_pkt.left behind the end of the options */
-#define EMPTCP_ENDED 0xffff
-
-/* The role of byte `i` of `total`; called for each in turn, `left` being 0 at first. */
-static __always_inline enum emptcp_role emptcp_role(struct emptcp_pkt *parsed, __u32 i, __u32 total)
+static __always_inline __u64 emptcp_bit(__u64 set, __u32 n)
 {
-	__u32 left = READ_ONCE(parsed->left), kind = parsed->block[i & 63], len;
-
-	if (left == EMPTCP_ENDED)
-		return EMPTCP_ROLE_REST;
-	if (left) {
-		WRITE_ONCE(parsed->left, left - 1);
-		return EMPTCP_ROLE_BODY;
-	}
-	if (kind == EMPTCP_KIND_NOP)
-		return EMPTCP_ROLE_NOP;
-	len = parsed->block[(i + 1) & 63];
-	if (kind == EMPTCP_KIND_EOL || len < 2 || i + len > total) {
-		if (kind != EMPTCP_KIND_EOL)
-			parsed->broken = EMPTCP_BAD_OPTION;
-		WRITE_ONCE(parsed->left, EMPTCP_ENDED);
-		return EMPTCP_ROLE_REST;
-	}
-	WRITE_ONCE(parsed->left, len - 1);
-	return EMPTCP_ROLE_HEAD;
+	return set >> (n & 63) & 1;
 }
 
 static __always_inline __u32 emptcp_options_total(const struct emptcp_pkt *parsed)
@@ -78,22 +52,59 @@ static __always_inline bool emptcp_is_dss(const __u8 *option)
 	return option[0] == EMPTCP_KIND_MPTCP && option[2] >> 4 == EMPTCP_DSS;
 }
 
-/*
- * Remove: NOPs over every option of subtype `argument`. If it is there once, over the valid one only. The
- * answer is 1, or 0 with the reason in parsed->reason, as of all edits.
- */
-static __always_inline bool emptcp_is_removed(const struct emptcp_pkt *parsed, __u32 i, __u32 subtype)
+/* Find NOPs and options in the bytes that the parser walked, so that all lengths are good. */
+__weak __noinline int emptcp_edit_scan(void)
 {
-	if (!(parsed->repeated >> subtype & 1))
-		return parsed->at[subtype] == EMPTCP_TCP_HEADER + i;
-	return parsed->block[i & 63] == EMPTCP_KIND_MPTCP && parsed->block[(i + 1) & 63] > 2 &&
-	       parsed->block[(i + 2) & 63] >> 4 == subtype;
+	struct emptcp_pkt *parsed = emptcp_parsed();
+	__u32 cursor = 0, count = 0, end, i;
+	__u64 nops = 0, heads = 0;
+
+	if (!parsed)
+		return 0;
+	end = parsed->options_len;
+#pragma clang loop unroll(disable)
+	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX && cursor < end; i++) {
+		__u64 nop = emptcp_below(emptcp_walk_byte(parsed, cursor, 0), EMPTCP_KIND_NOP + 1),
+		      head = 1 - nop;
+
+		parsed->places[count & 31] = cursor;
+		count += head;
+		nops |= nop << (cursor & 63);
+		heads |= head << (cursor & 63);
+		cursor += emptcp_walk_byte(parsed, cursor, 1) * head + nop;
+	}
+	parsed->nops = nops;
+	parsed->heads = heads;
+	parsed->places_len = count;
+	return 0;
 }
 
+/* The bytes of all options of an MPTCP subtype, legal ones or not. */
+static __always_inline __u64 emptcp_bytes_of(const struct emptcp_pkt *parsed, __u32 subtype)
+{
+	__u64 found = 0;
+	__u32 i;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX / 2 && i < parsed->places_len; i++) {
+		__u32 place = parsed->places[i], kind = emptcp_walk_byte(parsed, place, 0);
+		__u32 len = emptcp_walk_byte(parsed, place, 1), head = emptcp_walk_byte(parsed, place, 2);
+		__u64 other = (kind ^ EMPTCP_KIND_MPTCP) | ((head >> 4) ^ subtype) | emptcp_below(len, 3);
+
+		found |= ((emptcp_below(other, 1) << (len & 63)) - emptcp_below(other, 1)) << (place & 63);
+	}
+	return found;
+}
+
+/*
+ * Remove: NOPs over the option of subtype `argument`; over each one when it is there more than once. The
+ * answer of all edits is 1, or 0 with the reason in parsed->reason.
+ */
 __weak __noinline int emptcp_edit_remove(void)
 {
 	struct emptcp_pkt *parsed = emptcp_parsed();
-	__u32 total, subtype, i;
+	__u32 subtype, i;
+	__u64 gone;
 
 	if (!parsed)
 		return 0;
@@ -102,131 +113,118 @@ __weak __noinline int emptcp_edit_remove(void)
 		return emptcp_edit_refuse(parsed, EMPTCP_NO_OPTION);
 	if (subtype == EMPTCP_DSS && !(parsed->argument & EMPTCP_EDIT_UNSAFE))
 		return emptcp_edit_refuse(parsed, EMPTCP_UNSAFE);
-	total = emptcp_options_total(parsed);
-	parsed->built_len = total;
-	parsed->left = 0;
-	parsed->run = 0;
+	gone = ((1ULL << (parsed->len[subtype] & 63)) - 1)
+	       << ((parsed->at[subtype] - EMPTCP_TCP_HEADER) & 63);
+	if (parsed->repeated >> subtype & 1) {
+		emptcp_edit_scan();
+		gone = emptcp_bytes_of(parsed, subtype);
+	}
+	parsed->built_len = emptcp_options_total(parsed);
 #pragma clang loop unroll(disable)
 	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
-		enum emptcp_role role;
+		__u32 keep = emptcp_bit(gone, i) - 1;
 
-		if (i >= total)
-			break;
-		role = emptcp_role(parsed, i, total);
-		/* `run`: whether the option that this byte belongs to goes. */
-		if (role == EMPTCP_ROLE_HEAD)
-			WRITE_ONCE(parsed->run, emptcp_is_removed(parsed, i, subtype));
-		if (role >= EMPTCP_ROLE_HEAD && READ_ONCE(parsed->run))
-			parsed->built[i] = EMPTCP_KIND_NOP;
-		else
-			parsed->built[i] = parsed->block[i];
+		parsed->built[i] = (parsed->block[i] & keep) | (EMPTCP_KIND_NOP & ~keep);
 	}
 	return 1;
 }
 
 /*
- * Rewrite: `built_len` bytes from `cursor` on become those of `option`. Kinds, lengths, subtypes and NOPs
- * must stay what they are, so that no option begins or ends elsewhere than before.
+ * Rewrite: `built_len` bytes from `cursor` on become those of `option`. Kinds, lengths, subtypes, NOPs and
+ * what is behind the last option must stay what they are, so that no option begins or ends elsewhere than
+ * before.
  */
-static __always_inline bool emptcp_is_fixed(const struct emptcp_pkt *parsed, __u32 i, __u32 start,
-					    __u32 change)
-{
-	if (i < start + 2)
-		return change;
-	return i == start + 2 && parsed->block[start & 63] == EMPTCP_KIND_MPTCP && change & 0xf0;
-}
-
 __weak __noinline int emptcp_edit_rewrite(void)
 {
 	struct emptcp_pkt *parsed = emptcp_parsed();
-	__u32 total, from, len, i;
-	bool unsafe;
+	__u64 range, fixed, dss, changed = 0, nibbles = 0;
+	__u32 from, i;
 
 	if (!parsed)
 		return 0;
-	total = emptcp_options_total(parsed);
+	emptcp_edit_scan();
 	from = parsed->cursor;
-	len = parsed->built_len;
-	unsafe = parsed->argument & EMPTCP_EDIT_UNSAFE;
-	parsed->built_len = total;
-	parsed->left = 0;
-	parsed->out = 0;
+	range = ((1ULL << (parsed->built_len & 63)) - 1) << (from & 63);
+	parsed->built_len = emptcp_options_total(parsed);
 #pragma clang loop unroll(disable)
 	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
-		__u32 role, now = parsed->block[i], then = now, start;
+		__u32 now = parsed->block[i], then = parsed->option[(i - from) & 63];
+		__u32 change = (now ^ then) & -emptcp_bit(range, i);
 
-		if (i >= total)
-			break;
-		role = emptcp_role(parsed, i, total);
-		if (role == EMPTCP_ROLE_HEAD)
-			WRITE_ONCE(parsed->out, i);
-		if (i >= from && i - from < len)
-			then = parsed->option[(i - from) & 31];
-		parsed->built[i] = then;
-		if (now == then)
-			continue;
-		start = READ_ONCE(parsed->out) & 63;
-		if (role < EMPTCP_ROLE_HEAD || emptcp_is_fixed(parsed, i, start, now ^ then))
-			return emptcp_edit_refuse(parsed, EMPTCP_BAD_OPTION);
-		if (emptcp_is_dss(parsed->block + start) && !unsafe)
-			return emptcp_edit_refuse(parsed, EMPTCP_UNSAFE);
+		parsed->built[i] = now ^ change;
+		changed |= emptcp_below(0, change) << i;
+		nibbles |= emptcp_below(0, change & 0xf0) << i;
 	}
+	fixed = parsed->heads | parsed->heads << 1 | parsed->nops | EMPTCP_BITS_FROM(parsed->options_len);
+	dss = emptcp_bytes_of(parsed, EMPTCP_DSS);
+	if (changed & fixed || nibbles & parsed->heads << 2)
+		return emptcp_edit_refuse(parsed, EMPTCP_BAD_OPTION);
+	if (changed & dss && !(parsed->argument & EMPTCP_EDIT_UNSAFE))
+		return emptcp_edit_refuse(parsed, EMPTCP_UNSAFE);
 	return 1;
 }
 
-/* Insert, first half: the options without NOPs in `built`, `out` bytes; `fit` if `len` NOPs stand in a row.
- */
-static __always_inline bool emptcp_gather(struct emptcp_pkt *parsed, __u32 total, __u32 len)
+/* Bytes behind EOL that are zero are free. Garbage there, or a broken option, is not ours to move. */
+static __always_inline bool emptcp_is_clean(const struct emptcp_pkt *parsed, __u32 total)
 {
-	__u32 i;
+	__u64 rest = EMPTCP_BITS_FROM(parsed->options_len) & ~EMPTCP_BITS_FROM(total);
+	__u32 found = 0, i;
 
-	parsed->left = parsed->out = parsed->run = parsed->fit = parsed->broken = 0;
 #pragma clang loop unroll(disable)
-	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
-		__u32 role, run, out;
-
-		if (i >= total)
-			break;
-		role = emptcp_role(parsed, i, total);
-		if (role == EMPTCP_ROLE_NOP) {
-			run = READ_ONCE(parsed->run) + 1;
-			WRITE_ONCE(parsed->run, run);
-			if (run == len && !READ_ONCE(parsed->fit))
-				WRITE_ONCE(parsed->fit, i + 2 - len);
-			continue;
-		}
-		if (role == EMPTCP_ROLE_REST) {
-			/* EOL and zeros behind are free bytes. Anything else behind EOL is not ours to move.
-			 */
-			if (parsed->block[i])
-				WRITE_ONCE(parsed->broken, EMPTCP_BAD_OPTION);
-			continue;
-		}
-		WRITE_ONCE(parsed->run, 0);
-		out = READ_ONCE(parsed->out);
-		parsed->built[out & 63] = parsed->block[i];
-		WRITE_ONCE(parsed->out, out + 1);
-	}
-	return !parsed->broken;
+	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++)
+		found |= parsed->block[i] & -emptcp_bit(rest, i);
+	return !found;
 }
 
-/* The option at `at`; behind it NOPs up to `total`. */
-static __always_inline void emptcp_place(struct emptcp_pkt *parsed, __u32 at, __u32 len, __u32 total,
-					 bool fill)
+/* Offset of the first `len` NOPs in a row; 64: there are none. */
+static __always_inline __u32 emptcp_row_of_nops(const struct emptcp_pkt *parsed, __u32 len)
+{
+	__u64 nops = parsed->nops, starts = nops;
+	__u32 i;
+
+#pragma clang loop unroll(disable)
+	for (i = 1; i < EMPTCP_TCP_OPTIONS_MAX; i++)
+		starts &= nops >> i | (emptcp_below(i, len) - 1);
+	/* The ones below the lowest bit that is set. */
+	return __builtin_popcountll((starts & -starts) - 1);
+}
+
+/* The options without NOPs between them, to `built`; how many bytes they are. */
+static __always_inline __u32 emptcp_gather(struct emptcp_pkt *parsed)
+{
+	__u64 free = parsed->nops | EMPTCP_BITS_FROM(parsed->options_len);
+	__u32 out = 0, i;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
+		parsed->built[out & 63] = parsed->block[i];
+		out += 1 - emptcp_bit(free, i);
+	}
+	return out;
+}
+
+/* The option to `at`, and NOPs behind it up to the end of `built`. */
+static __always_inline void emptcp_place(struct emptcp_pkt *parsed, __u32 at, __u32 len)
 {
 	__u32 i;
 
 #pragma clang loop unroll(disable)
 	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
-		__u32 to = at + i;
+		__u32 inside = -emptcp_below(i, len);
 
-		if (i < len)
-			parsed->built[to & 63] = parsed->option[i];
-		else if (fill && to < total)
-			parsed->built[to & 63] = EMPTCP_KIND_NOP;
-		else
-			break;
+		parsed->built[(at + i) & 63] = (parsed->option[i] & inside) | (EMPTCP_KIND_NOP & ~inside);
 	}
+}
+
+/* The option over the NOPs at `at`. */
+static __always_inline void emptcp_overlay(struct emptcp_pkt *parsed, __u32 at, __u32 len)
+{
+	__u32 i;
+
+	emptcp_copy_block(parsed->built, parsed->block);
+#pragma clang loop unroll(disable)
+	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX && i < len; i++)
+		parsed->built[(at + i) & 63] = parsed->option[i];
 }
 
 /* Why a packet may not get longer, 0: it may. */
@@ -259,7 +257,7 @@ static __always_inline enum emptcp_reason emptcp_no_insertion(const struct emptc
 __weak __noinline int emptcp_edit_insert(void)
 {
 	struct emptcp_pkt *parsed = emptcp_parsed();
-	__u32 total, len, need, reason;
+	__u32 total, len, row, used, need, reason;
 
 	if (!parsed)
 		return 0;
@@ -268,25 +266,26 @@ __weak __noinline int emptcp_edit_insert(void)
 	if (reason)
 		return emptcp_edit_refuse(parsed, reason);
 	total = emptcp_options_total(parsed);
-	if (!emptcp_gather(parsed, total, len))
+	if (!emptcp_is_clean(parsed, total))
 		return emptcp_edit_refuse(parsed, EMPTCP_BAD_OPTION);
-	if (parsed->fit) {
-		emptcp_copy_block(parsed->built, parsed->block);
-		emptcp_place(parsed, parsed->fit - 1, len, 0, false);
-		parsed->built_len = total;
+	emptcp_edit_scan();
+	parsed->built_len = total;
+	row = emptcp_row_of_nops(parsed, len);
+	if (row < 64) {
+		emptcp_overlay(parsed, row, len);
 		return 1;
 	}
-	need = (parsed->out + len + 3) & ~3;
+	used = emptcp_gather(parsed);
+	need = (used + len + 3) & ~3;
 	if (need > EMPTCP_TCP_OPTIONS_MAX)
 		return emptcp_edit_refuse(parsed, EMPTCP_NO_SPACE);
 	if (need > total) {
 		reason = emptcp_no_growth(parsed);
 		if (reason)
 			return emptcp_edit_refuse(parsed, reason);
-		total = need;
+		parsed->built_len = need;
 	}
-	emptcp_place(parsed, parsed->out, len, total, true);
-	parsed->built_len = total;
+	emptcp_place(parsed, used, len);
 	return 1;
 }
 

@@ -13,6 +13,7 @@
 #include <emptcp/bpf.h>
 
 #define EMPTCP_TCP_HEADER      20
+#define EMPTCP_TCP_FLAGS       13 /* offset of the byte with these flags */
 #define EMPTCP_TCP_OPTIONS_MAX 40
 
 enum emptcp_tcp_flag {
@@ -23,6 +24,12 @@ enum emptcp_tcp_flag {
 	EMPTCP_ACK = 1 << 4,
 	EMPTCP_URG = 1 << 5,
 };
+
+/* ACK and nothing that takes a sequence number or ends the connection. */
+static __always_inline bool emptcp_is_bare_ack(__u32 flags)
+{
+	return (flags & (EMPTCP_ACK | EMPTCP_SYN | EMPTCP_FIN | EMPTCP_RST)) == EMPTCP_ACK;
+}
 
 enum emptcp_option_kind {
 	EMPTCP_KIND_EOL = 0,

@@ -321,8 +321,7 @@ static __always_inline void emptcp_parse_flags(void *ctx, struct emptcp_pkt *par
 	__u8 found = parsed->flags;
 
 	parsed->tcp_flags = flags;
-	if (whole && !parsed->payload_len &&
-	    (flags & (EMPTCP_ACK | EMPTCP_SYN | EMPTCP_FIN | EMPTCP_RST)) == EMPTCP_ACK)
+	if (whole && !parsed->payload_len && emptcp_is_bare_ack(flags))
 		found |= EMPTCP_PKT_PURE_ACK;
 	if (backend == EMPTCP_TC && ((struct __sk_buff *)ctx)->gso_size)
 		found |= EMPTCP_PKT_GSO;
@@ -350,7 +349,7 @@ static __always_inline int emptcp_parse_tcp(void *ctx, const __u8 *tcp, const __
 	parsed->backend = backend;
 	parsed->redirect = 0;
 	__builtin_memset(parsed->scratch, 0, sizeof(parsed->scratch));
-	emptcp_parse_flags(ctx, parsed, tcp[13], len, backend);
+	emptcp_parse_flags(ctx, parsed, tcp[EMPTCP_TCP_FLAGS], len, backend);
 	emptcp_forget_options(parsed);
 	size -= EMPTCP_TCP_HEADER;
 	if (!size || !(needs & EMPTCP_NEED_OPTIONS))
