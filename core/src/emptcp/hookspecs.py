@@ -8,7 +8,8 @@ raises is reported with the plugin's name and stops nobody else, with one except
 
 When each is called::
 
-    emptcp apply  ->  emptcp_validate (every stage)  ->  the kernel is changed  ->  emptcp_applied
+    emptcp apply  ->  emptcp_validate (every stage)  ->  emptcp_applying
+                  ->  the kernel is changed          ->  emptcp_applied
     emptcp tune   ->  emptcp_validate                ->  the values are written ->  emptcp_applied
     emptcp remove ->  the kernel is changed          ->  emptcp_removed
     emptcp run    ->  emptcp_applied for what runs already; emptcp_event for each record that comes
@@ -72,6 +73,21 @@ def emptcp_format(stage: BoundStage) -> str | None:
         def emptcp_format(stage):
             if stage.type.name == "cap_window":
                 return f"cap the window at {stage.values['bytes'] >> 10} KiB"
+    """
+
+
+@hookspec
+def emptcp_applying(change: Change) -> None:
+    """Note what the stage will change, before a stage that is new or has other values begins to run.
+
+    :param change: as for :func:`emptcp_applied`; the kernel may still refuse what was planned.
+
+    .. code-block:: python
+
+        @hookimpl
+        def emptcp_applying(change):
+            if change.stage.type.name == "announce":
+                remember(announced(change.namespace))
     """
 
 

@@ -173,6 +173,7 @@ class Session:
     def _carry_out(self, entry: tables.Entry, decisions: list[Decision], keep_effects: bool) -> None:
         """Switch everything, or nothing."""
         told = effects.Effects(self.pins, self.catalog, self.manager, entry.table, decisions)
+        told.applying()
         tables.begin(entry)
         with ExitStack() as undo:
             undo.callback(tables.abandon, entry)

@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tell the plugins' Python sides what came, changed and went, after the packets' part did."""
+"""Tell the plugins' Python sides what is coming, and what came, changed and went in the packets' part."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 
-from emptcp import pybpf
-from emptcp.chain import placement, states
+from emptcp.chain import flows, placement
 from emptcp.chain.bind import bind, stage_ids
 from emptcp.chain.decide import DETACH, Decision
 from emptcp.chain.dryrun import Runner
 from emptcp.chain.pins import Pins
-from emptcp.chain.shared import HEAD_BYTES
 from emptcp.hooks.devices import Device
 from emptcp.hooks.namespaces import Namespace
 from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.manager import Manager
-from emptcp.plugins.occasions import Change, Endpoint
+from emptcp.plugins.occasions import Change
 from emptcp.policy import file, model
 
 
@@ -67,12 +63,21 @@ class Effects:
             if key not in self._after:
                 self._manager.hook.emptcp_removed(change=self._change(known, None))
 
+    def applying(self) -> None:
+        """Tell of the stages that will be new or have other values."""
+        for change in self._changes():
+            self._manager.hook.emptcp_applying(change=change)
+
     def applied(self) -> None:
         """Tell of the stages that are new or have other values."""
+        for change in self._changes():
+            self._manager.hook.emptcp_applied(change=change)
+
+    def _changes(self) -> Iterator[Change]:
         for key, known in self._after.items():
             before = self._before.get(key)
             if before is None or before.stage.values != known.stage.values:
-                self._manager.hook.emptcp_applied(change=self._change(known, before))
+                yield self._change(known, before)
 
     def everything(self) -> None:
         """Tell of all stages that run, as ``emptcp run`` does when it starts."""
@@ -109,7 +114,7 @@ class Effects:
             namespace=known.namespace,
             before=before.stage if before is not None else None,
             matches=self._matches(known),
-            flows=self._flows(known),
+            flows=flows.of_plugin(self._pins, known.namespace.cookie, known.stage.type.plugin),
         )
 
     def _matches(self, known: _Known) -> Callable[[bytes], bool]:
@@ -123,43 +128,3 @@ class Effects:
             return bool(runners[0].run(frame).matched)
 
         return matches
-
-    def _flows(self, known: _Known) -> States | None:
-        path = self._pins.flows(known.namespace.cookie)
-        place = states.known(self._pins, known.namespace.cookie).get(known.stage.type.plugin)
-        if place is None or not path.exists():
-            return None
-        return States(pybpf.Map.from_pin(path), *place)
-
-
-class States:
-    """A plugin's slot in the entries of a flow table; see :class:`emptcp.plugins.occasions.FlowStates`."""
-
-    def __init__(self, flows: pybpf.Map, offset: int, size: int) -> None:
-        self._flows = flows
-        self._start = HEAD_BYTES + offset
-        self._size = size
-
-    def get(self, one: Endpoint, other: Endpoint) -> bytes | None:
-        """Return the slot's bytes, ``None`` for a subflow without an entry."""
-        value = self._flows.lookup(key(one, other))
-        return value[self._start : self._start + self._size] if value is not None else None
-
-    def put(self, one: Endpoint, other: Endpoint, state: bytes) -> None:
-        """Write the slot's bytes, making an entry where there is none."""
-        value = bytearray(self._flows.lookup(key(one, other)) or bytes(self._flows.info.value_size))
-        value[self._start : self._start + self._size] = state.ljust(self._size, b"\0")
-        self._flows.update(key(one, other), bytes(value))
-
-
-def key(one: Endpoint, other: Endpoint) -> bytes:
-    """Return ``struct emptcp_key`` of two endpoints, in either order: lower address first, then port."""
-    first, second = sorted((_mapped(one[0]), struct.pack("!H", one[1])) for one in (one, other))
-    return first[0] + second[0] + first[1] + second[1]
-
-
-def _mapped(address: IPv4Address | IPv6Address) -> bytes:
-    """Return an address as 16 bytes, IPv4 as ::ffff:a.b.c.d."""
-    if isinstance(address, IPv4Address):
-        return bytes(10) + b"\xff\xff" + address.packed
-    return address.packed
