@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pytest plugin for authors of emptcp plugins: run packets through a policy, attaching nothing.
+
+Installed with the SDK, it gives two fixtures. ``backend`` runs the test once per back-end, ``trial`` makes
+policies for it::
+
+    pytestmark = pytest.mark.kernel
+
+    def test_the_window_is_capped(trial):
+        policy = trial("cap_window(bytes=64k)")
+        result = policy.run(build(window=0xFFFF))
+        assert decode(result.data).tcp.window == 1024
+
+``policy`` is an ``emptcp.chain.dryrun.Runner``: the very program that would be attached, run by
+BPF_PROG_TEST_RUN with maps of its own. It needs root.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from emptcp.chain.dryrun import Runner
+
+    Trial = Callable[..., Runner]
+
+_FILE = """
+table = "trial"
+[[policy]]
+name = "trial"
+hook = "{hook}"
+dev = "trial0"
+{when}
+do = [{do}]
+"""
+
+
+@pytest.fixture(params=["xdp", "tc"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each back-end of ingress in turn: ``xdp`` and ``tc``."""
+    return str(request.param)
+
+
+@pytest.fixture
+def trial(backend: str) -> Iterator[Trial]:
+    """Make policies on one back-end: ``trial(*actors, when="", hook="ingress", link="ethernet")``."""
+    with ExitStack() as made:
+
+        def make(*do: str, when: str = "", hook: str = "ingress", link: str = "ethernet") -> Runner:
+            return made.enter_context(_runner(backend, do, when, hook, link))
+
+        yield make
+
+
+def policy_file(*do: str, when: str = "", hook: str = "ingress") -> str:
+    """Return the text of a policy file with one policy ``trial`` in table ``trial``."""
+    quoted = ", ".join(f'"{actor}"' for actor in do)
+    return _FILE.format(hook=hook, when=f'when = "{when}"' if when else "", do=quoted)
+
+
+def _runner(backend: str, do: tuple[str, ...], when: str, hook: str, link: str) -> Runner:
+    # Here and not above: emptcp is built with this package, which therefore can't need it.
+    from emptcp.chain.bind import bind
+    from emptcp.chain.dryrun import Runner
+    from emptcp.plugins.catalog import Catalog
+    from emptcp.policy.file import loads
+
+    table = loads(policy_file(*do, when=when, hook=hook))
+    bound = bind(table, table.policies[0], hook, Catalog.of_enabled())
+    return Runner([bound], hook, backend, link)
