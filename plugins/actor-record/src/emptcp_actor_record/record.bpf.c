@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include <emptcp/actor.h>
+#include <emptcp/address.h>
+
+enum what {
+	PACKETS = 1 << 0,
+	BYTES = 1 << 1,
+	RTT = 1 << 2,
+};
+
+struct record {
+	__u32 what;
+};
+
+/* Per end, the one that sent: packets and bytes from the IP header on. emptcp_actor_record.hooks reads it. */
+struct record_state {
+	__u64 packets[2];
+	__u64 bytes[2];
+	__u64 rtt_sum; /* microseconds, as all of rtt */
+	__u32 rtt_samples;
+	__u32 rtt_min;
+	__u32 rtt_last;
+	__u32 noted; /* TSval that was sent and waits for its echo */
+	__u64 noted_at;
+	__u64 heard_at; /* when the last packet came in */
+	__u8 wanted;	/* some ingress stage records the RTT */
+	__u8 waiting;
+	__u8 noted_data; /* the noted packet had payload: the peer answers at once */
+	__u8 reserved[5];
+};
+
+/* A merged packet stands for several: each has the headers again. */
+static __always_inline __u32 wire_packets(const struct emptcp_handle *pkt)
+{
+	__u32 segments = 0;
+
+	if (pkt->backend == EMPTCP_TC && pkt->parsed->flags & EMPTCP_PKT_GSO)
+		segments = ((struct __sk_buff *)pkt->ctx)->gso_segs;
+	return segments ? segments : 1;
+}
+
+static __always_inline void count(const struct emptcp_handle *pkt, __u32 what, struct record_state *state)
+{
+	__u32 from = emptcp_source(pkt), packets = wire_packets(pkt);
+
+	if (what & PACKETS)
+		__sync_fetch_and_add(&state->packets[from], packets);
+	if (what & BYTES)
+		__sync_fetch_and_add(&state->bytes[from], packets * (pkt->parsed->payload - pkt->parsed->l3) +
+								  pkt->parsed->payload_len);
+}
+
+static __always_inline void sample(struct record_state *state, __u64 now)
+{
+	__u32 rtt = (now - state->noted_at) / 1000;
+
+	/*
+	 * The peer answers data at once, but has its own time to go on after a pure ACK. That the answer came
+	 * at once is only sure while packets come in all the time: the gap before it bounds the error.
+	 */
+	if (!state->noted_data && (now - state->heard_at) / 1000 > rtt / 8)
+		return;
+	state->rtt_last = rtt;
+	state->rtt_sum += rtt;
+	if (!state->rtt_samples || rtt < state->rtt_min)
+		state->rtt_min = rtt;
+	state->rtt_samples++;
+}
+
+static __always_inline void measure(const struct emptcp_handle *pkt, struct record_state *state)
+{
+	const struct emptcp_timestamps *option = emptcp_timestamps(pkt);
+	__u64 now = emptcp_now();
+	__u32 echo;
+
+	state->wanted = 1;
+	if (option && state->waiting) {
+		echo = bpf_ntohl(option->echo);
+		if (echo == state->noted)
+			sample(state, now);
+		/* An echo of something later: the noted one was skipped, and its time would be too long. */
+		if ((__s32)(echo - state->noted) >= 0)
+			state->waiting = 0;
+	}
+	state->heard_at = now;
+}
+
+EMPTCP_ACTOR_STATE(record, pkt, struct record, param, struct record_state, state)
+{
+	count(pkt, param->what, state);
+	if (param->what & RTT && pkt->parsed->hook == EMPTCP_INGRESS)
+		measure(pkt, state);
+	return EMPTCP_NEXT;
+}
+
+/* On egress: notes when the first packet with a new TSval leaves, one at a time. */
+EMPTCP_COMPANION(record_sent, pkt, struct record_state, state)
+{
+	const struct emptcp_timestamps *option;
+	__u32 value;
+
+	if (!state->wanted || state->waiting)
+		return;
+	option = emptcp_timestamps(pkt);
+	if (!option)
+		return;
+	value = bpf_ntohl(option->value);
+	if (value == state->noted)
+		return;
+	state->noted = value;
+	state->noted_at = emptcp_now();
+	state->noted_data = pkt->parsed->payload_len != 0;
+	state->waiting = 1;
+}

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Python side of set_backup: what a policy must have, and the subflows that exist already."""
+
+from __future__ import annotations
+
+from emptcp.api import BoundStage, Change, EmptcpError, Policy, hookimpl
+
+from .told import End
+
+NAME = "set_backup"
+
+NEEDS: dict[End, str] = {"us": "ingress", "peer": "egress"}
+"""The hook by which the packets go that steer an end: an MP_PRIO steers who receives it (RFC 8684 §3.3.8)."""
+
+_WHAT: dict[End, str] = {
+    "us": "what this host sends, by packets that come in",
+    "peer": "what the peer sends, by packets that go out",
+}
+
+
+@hookimpl
+def emptcp_validate(stage: BoundStage, policy: Policy) -> None:
+    """Refuse ``steers`` where the policy lacks the hook that it takes."""
+    if stage.type.name != NAME:
+        return
+    for end in _steered(stage):
+        if NEEDS[end] not in policy.hooks:
+            raise EmptcpError(
+                f"policy '{policy.name}': set_backup steers '{end}' ({_WHAT[end]}), which takes hook "
+                f"'{NEEDS[end]}', and the policy has {_listed(policy.hooks)}",
+                fix=f"Write hook = [{_listed((*policy.hooks, NEEDS[end]), quote=True)}] in the policy.",
+                where=str(stage.spec.where),
+            )
+
+
+@hookimpl
+def emptcp_applying(change: Change) -> None:
+    """Note the bits of the subflows that exist, to give them back later."""
+    end = _end(change)
+    if end:
+        from .steer import judge
+
+        judge(change, end)
+
+
+@hookimpl
+def emptcp_applied(change: Change) -> None:
+    """Tell the new bit on the subflows that exist, once each."""
+    end = _end(change)
+    if end:
+        from .steer import steer
+
+        steer(change, end, bool(change.value("on", True)))
+
+
+@hookimpl
+def emptcp_removed(change: Change) -> None:
+    """Tell the bit of before on the subflows that were changed."""
+    end = _end(change)
+    if end:
+        from .steer import give_back
+
+        give_back(change, end)
+
+
+def _end(change: Change) -> End | None:
+    """Return whom the change's hook steers, None when it is not for this plugin or not wanted."""
+    if change.stage.type.name != NAME:
+        return None
+    wanted = _steered(change.stage) or tuple(NEEDS)
+    return next((end for end in wanted if NEEDS[end] == change.hook), None)
+
+
+def _steered(stage: BoundStage) -> tuple[End, ...]:
+    """Return whom the stage steers; nothing stands for all that its policy's hooks reach."""
+    names = stage.values.get("steers") or ()
+    return tuple(NEEDS) if "both" in names else tuple(end for end in NEEDS if end in names)
+
+
+def _listed(hooks: tuple[str, ...], *, quote: bool = False) -> str:
+    return ", ".join(f'"{hook}"' if quote else f"'{hook}'" for hook in hooks)

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Says the backup bit in a passing packet, once per change: MP_PRIO steers what its receiver sends (RFC 8684
+ * section 3.3.8), and in MP_JOIN's SYN the same bit does. Subflows of this host over which nothing passes are
+ * told by the hooks, in an ACK of their own.
+ */
+#include <emptcp/actor.h>
+#include <emptcp/address.h>
+
+/* Two policies that want different things would otherwise put an option into every packet. */
+#define PACE 100000000ULL
+
+enum steers {
+	US = 1 << 0,
+	PEER = 1 << 1,
+};
+
+struct set_backup {
+	__u32 on;
+	__u32 steers; /* 0: whoever this hook reaches */
+};
+
+/* A bit that is known: 1 for no, 2 for yes. */
+enum bit {
+	UNKNOWN = 0,
+	NO = 1,
+	YES = 2,
+};
+
+/* By the end that sends the packet. told.py has the same layout. */
+struct set_backup_state {
+	__u64 told_at;
+	__u8 told[2]; /* what was said last in its name */
+	__u8 own[2];  /* what it asked for itself */
+	__u8 reserved[4];
+};
+
+static __always_inline bool steers_here(const struct emptcp_handle *pkt, const struct set_backup *param)
+{
+	return !param->steers || param->steers & (pkt->parsed->hook == EMPTCP_INGRESS ? US : PEER);
+}
+
+/* The hooks' injected ACK: no DSS, no timestamps. The kernel's own MP_PRIO comes with a DSS. */
+static __always_inline bool is_injected(const struct emptcp_pkt *parsed)
+{
+	return parsed->subtypes == 1 << EMPTCP_MP_PRIO && !parsed->timestamps;
+}
+
+/* Let an option that is there already say what is wanted, and note what it said. False: there is none. */
+static __always_inline bool say_in(const struct emptcp_handle *pkt, enum emptcp_subtype subtype,
+				   struct set_backup_state *state, __u32 end, __u8 wanted)
+{
+	const struct emptcp_option_head *head = EMPTCP_OPTION(pkt, subtype, struct emptcp_option_head);
+	__u8 flags;
+
+	if (!head)
+		return false;
+	flags = head->subtype_flags;
+	if (!is_injected(pkt->parsed))
+		state->own[end] = flags & EMPTCP_PRIO_BACKUP ? YES : NO;
+	if ((flags & EMPTCP_PRIO_BACKUP) != (wanted == YES)) {
+		flags ^= EMPTCP_PRIO_BACKUP;
+		if (!emptcp_rewrite_option(pkt, subtype, 2, &flags, sizeof(flags), EMPTCP_SAFE))
+			return true;
+	}
+	state->told[end] = wanted;
+	return true;
+}
+
+static __always_inline bool said_in_passing(const struct emptcp_handle *pkt, struct set_backup_state *state,
+					    __u32 end, __u8 wanted)
+{
+	if (!(pkt->parsed->tcp_flags & EMPTCP_SYN))
+		return say_in(pkt, EMPTCP_MP_PRIO, state, end, wanted);
+	/* The first subflow can't be opened as backup. */
+	if (emptcp_has(pkt, EMPTCP_MP_CAPABLE))
+		state->own[end] = state->told[end] = NO;
+	else
+		say_in(pkt, EMPTCP_MP_JOIN, state, end, wanted);
+	return true;
+}
+
+EMPTCP_ACTOR_STATE(set_backup, pkt, struct set_backup, param, struct set_backup_state, state)
+{
+	__u32 end = emptcp_source(pkt);
+	__u8 wanted = param->on ? YES : NO, said;
+	__u64 now;
+
+	if (!steers_here(pkt, param))
+		return EMPTCP_NEXT;
+	if (said_in_passing(pkt, state, end, wanted))
+		return EMPTCP_NEXT;
+	said = state->told[end] == UNKNOWN ? state->own[end] : state->told[end];
+	if (said == wanted)
+		return EMPTCP_NEXT;
+	/* A DSS shows that the connection still is MPTCP, and that its handshake is over. */
+	if (!emptcp_has(pkt, EMPTCP_DSS) || emptcp_has(pkt, EMPTCP_MP_CAPABLE))
+		return EMPTCP_NEXT;
+	now = emptcp_now();
+	if (state->told[end] == UNKNOWN || now - state->told_at >= PACE) {
+		const __u8 option[] = {EMPTCP_KIND_MPTCP, 3, EMPTCP_MP_PRIO << 4 | (wanted == YES)};
+
+		if (emptcp_insert_option(pkt, option, sizeof(option))) {
+			state->told[end] = wanted;
+			state->told_at = now;
+		}
+	}
+	return EMPTCP_NEXT;
+}

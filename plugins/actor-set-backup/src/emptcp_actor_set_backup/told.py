@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the fragment and the hooks know together of a subflow: the plugin's slot in the flow table."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from emptcp.api import Endpoint, FlowStates, Subflow
+
+End = Literal["us", "peer"]
+"""Whose sending an option steers: its receiver's."""
+
+# struct set_backup_state of set_backup.bpf.c
+_SLOT = struct.Struct("=Q2B2B4x")
+
+UNKNOWN = 0
+
+
+def value(backup: bool) -> int:
+    """Return how a slot says a backup bit; 0 there is :data:`UNKNOWN`."""
+    return 2 if backup else 1
+
+
+@dataclass(frozen=True)
+class Told:
+    """One slot. Pairs are by the end that sends the option, in the order of the flow's key.
+
+    ``told`` is the bit that emptcp said last in that end's name, ``own`` the one that the end itself asked
+    for, before the policy came or since.
+    """
+
+    told_at: int = 0
+    told: tuple[int, int] = (UNKNOWN, UNKNOWN)
+    own: tuple[int, int] = (UNKNOWN, UNKNOWN)
+
+    def said(self, end: int) -> int:
+        """Return the bit that is in force as far as the packets tell."""
+        return self.told[end] or self.own[end]
+
+    def put(self, end: int, *, told: int | None = None, own: int | None = None) -> Told:
+        """Return it with other values for one end."""
+        return replace(self, told=_at(self.told, end, told), own=_at(self.own, end, own))
+
+    def encode(self) -> bytes:
+        """Return the slot's bytes."""
+        return _SLOT.pack(self.told_at, *self.told, *self.own)
+
+
+def _at(pair: tuple[int, int], end: int, number: int | None) -> tuple[int, int]:
+    if number is None:
+        return pair
+    return (number, pair[1]) if end == 0 else (pair[0], number)
+
+
+def read(flows: FlowStates, subflow: Subflow) -> Told:
+    """Return what is known of a subflow; nothing, when it has no entry."""
+    slot = flows.get(*_endpoints(subflow))
+    if slot is None:
+        return Told()
+    told_at, told0, told1, own0, own1 = _SLOT.unpack_from(slot)
+    return Told(told_at, (told0, told1), (own0, own1))
+
+
+def write(flows: FlowStates, subflow: Subflow, told: Told) -> None:
+    """Write what is known of a subflow, making its entry where there is none."""
+    flows.put(*_endpoints(subflow), told.encode())
+
+
+def sender(subflow: Subflow, steers: End) -> int:
+    """Return the end, by the flow's key, whose packets carry the option that steers ``steers``."""
+    local, remote = map(_on_the_wire, _endpoints(subflow))
+    theirs = int(remote > local)
+    return theirs if steers == "us" else 1 - theirs
+
+
+def _endpoints(subflow: Subflow) -> tuple[Endpoint, Endpoint]:
+    return (subflow.local, subflow.local_port), (subflow.remote, subflow.remote_port)
+
+
+def _on_the_wire(end: Endpoint) -> tuple[bytes, int]:
+    """Return what the flow's key is ordered by."""
+    address, port = end
+    return address.packed, port

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from emptcp.packet.build import build
+from emptcp.packet.mptcp import Dss
+
+pytestmark = pytest.mark.kernel
+
+V4 = build(src="10.1.2.3", dst="192.168.0.9", options=[Dss(data_ack=1)])
+V6 = build(family=6, src="fd00::1:2", dst="2001:db8::9", options=[Dss(data_ack=1)])
+TAGGED = build(vlan=[7], src="10.1.2.3", dst="192.168.0.9", options=[Dss(data_ack=1)])
+
+
+@pytest.mark.parametrize(
+    ("when", "packets"),
+    [
+        ("ip_pair()", [V4, V6, TAGGED]),
+        ("ip_pair('10.1.2.3')", [V4, TAGGED]),
+        ("ip_pair(10.1.2.4)", []),
+        ("ip_pair(saddr=10.1.2.2/31)", [V4, TAGGED]),
+        ("ip_pair(saddr=10.1.2.4/31)", []),
+        ("ip_pair(saddr=10.0.0.0/8, daddr=192.168.0.0/16)", [V4, TAGGED]),
+        ("ip_pair(saddr=10.0.0.0/8, daddr=192.169.0.0/16)", []),
+        ("ip_pair(saddr=0.0.0.0/0)", [V4, TAGGED]),
+        ("ip_pair(daddr=10.1.2.3)", []),
+        ("ip_pair('fd00::1:2', '2001:db8::9')", [V6]),
+        ("ip_pair(daddr='2001:db8::/32')", [V6]),
+        ("ip_pair(daddr='2001:db8::/125')", []),
+        ("ip_pair(daddr='2001:db8::8/127')", [V6]),
+        ("ip_pair(saddr='::/0')", [V4, V6, TAGGED]),
+    ],
+)
+def test_it_matches_exactly_these(trial: Callable[..., Any], when: str, packets: list[bytes]) -> None:
+    policy = trial("record('packets')", when=when)
+    matched = [packet for packet in (V4, V6, TAGGED) if policy.run(packet).matched]
+    assert matched == packets
+
+
+def test_it_leaves_packets_as_they_are(trial: Callable[..., Any]) -> None:
+    policy = trial("record('packets')", when="ip_pair(10.0.0.0/8)")
+    for packet in (V4, V6, TAGGED):
+        result = policy.run(packet)
+        assert (result.verdict, result.data) == ("pass", packet)
+
+
+def test_a_device_without_ethernet_header_is_read_from_the_ip_header(trial: Callable[..., Any]) -> None:
+    packet = build(link="none", src="10.1.2.3", dst="192.168.0.9", options=[Dss(data_ack=1)])
+    policy = trial("record('packets')", when="ip_pair(10.1.2.3, 192.168.0.9)", link="none")
+    assert policy.run(packet).matched == ("trial",)
