@@ -203,16 +203,18 @@ static __always_inline __u32 emptcp_gather(struct emptcp_pkt *parsed)
 	return out;
 }
 
-/* The option to `at`, and NOPs behind it up to the end of `built`. */
+/* The option to `at`, and NOPs behind it. What would go past the longest block goes to the last byte of
+ * `built`. */
 static __always_inline void emptcp_place(struct emptcp_pkt *parsed, __u32 at, __u32 len)
 {
 	__u32 i;
 
 #pragma clang loop unroll(disable)
 	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
-		__u32 inside = -emptcp_below(i, len);
+		__u32 inside = -emptcp_below(i, len), to = at + i;
 
-		parsed->built[(at + i) & 63] = (parsed->option[i] & inside) | (EMPTCP_KIND_NOP & ~inside);
+		to |= emptcp_below(to, EMPTCP_TCP_OPTIONS_MAX) - 1;
+		parsed->built[to & 63] = (parsed->option[i] & inside) | (EMPTCP_KIND_NOP & ~inside);
 	}
 }
 
