@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read a namespace's flow table: which subflows were seen, and what plugins keep about each."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from emptcp import pybpf
+from emptcp.chain import states
+from emptcp.chain.pins import Pins
+from emptcp.chain.shared import HEAD_BYTES
+from emptcp.plugins.occasions import Address, Endpoint, FlowEntry
+
+
+class States:
+    """A plugin's slot in the entries of a flow table; see :class:`emptcp.plugins.occasions.FlowStates`."""
+
+    def __init__(self, flows: pybpf.Map, offset: int, size: int) -> None:
+        self._flows = flows
+        self._start = HEAD_BYTES + offset
+        self._size = size
+
+    def get(self, one: Endpoint, other: Endpoint) -> bytes | None:
+        """Return the slot's bytes, ``None`` for a subflow without an entry."""
+        value = self._flows.lookup(key(one, other))
+        return value[self._start : self._start + self._size] if value is not None else None
+
+    def put(self, one: Endpoint, other: Endpoint, state: bytes) -> None:
+        """Write the slot's bytes, making an entry where there is none."""
+        value = bytearray(self._flows.lookup(key(one, other)) or bytes(self._flows.info.value_size))
+        value[self._start : self._start + self._size] = state.ljust(self._size, b"\0")
+        self._flows.update(key(one, other), bytes(value))
+
+
+def of_plugin(pins: Pins, cookie: int, plugin: str) -> States | None:
+    """Return a plugin's slot in a namespace's flow table, ``None`` when it keeps nothing there."""
+    path = pins.flows(cookie)
+    place = states.known(pins, cookie).get(plugin)
+    if place is None or not path.exists():
+        return None
+    return States(pybpf.Map.from_pin(path), *place)
+
+
+def entries(pins: Pins, cookie: int) -> list[FlowEntry]:
+    """Return a namespace's MPTCP subflows with every plugin's state, by plugin."""
+    path = pins.flows(cookie)
+    if not path.exists():
+        return []
+    places = states.known(pins, cookie)
+    with pybpf.Map.from_pin(path) as flows:
+        return list(_entries(flows, places))
+
+
+def _entries(flows: pybpf.Map, places: states.Places) -> Iterator[FlowEntry]:
+    for raw, value in flows.items():
+        since, known = struct.unpack_from("<QB", value)
+        if not known:
+            continue
+        slots = {
+            plugin: value[HEAD_BYTES + offset : HEAD_BYTES + offset + size]
+            for plugin, (offset, size) in places.items()
+        }
+        yield FlowEntry(endpoints(raw), since, slots)
+
+
+def key(one: Endpoint, other: Endpoint) -> bytes:
+    """Return ``struct emptcp_key`` of two endpoints, in either order: lower address first, then port."""
+    first, second = sorted((_mapped(one[0]), struct.pack("!H", one[1])) for one in (one, other))
+    return first[0] + second[0] + first[1] + second[1]
+
+
+def endpoints(raw: bytes) -> tuple[Endpoint, Endpoint]:
+    """Return the two endpoints of a ``struct emptcp_key``."""
+    ports = struct.unpack_from("!HH", raw, 32)
+    return (_unmapped(raw[:16]), ports[0]), (_unmapped(raw[16:32]), ports[1])
+
+
+def _mapped(address: Address) -> bytes:
+    """Return an address as 16 bytes, IPv4 as ::ffff:a.b.c.d."""
+    if isinstance(address, IPv4Address):
+        return bytes(10) + b"\xff\xff" + address.packed
+    return address.packed
+
+
+def _unmapped(raw: bytes) -> Address:
+    address = IPv6Address(raw)
+    return address.ipv4_mapped or ip_address(raw)
