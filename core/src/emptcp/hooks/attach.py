@@ -50,9 +50,9 @@ class Attached:
         return self.backend == "xdp"
 
     def gone(self) -> bool:
-        """Return whether the device has gone, and with it the attachment."""
+        """Return whether it was taken away, or its device went."""
         if self.link is not None:
-            return self.link.info.ifindex == 0
+            return self.link.closed or self.link.info.ifindex == 0
         return not _on_device(self)
 
     def switch(self, program: Program) -> Attached:
@@ -114,7 +114,9 @@ def restore(
     """
     if link is not None:
         return _of_link(namespace, device, hook, link, reason)
-    return namespaces.call(namespace, lambda: _without_link(namespace, device, hook, reason))
+    return next(
+        iter(namespaces.call(namespace, lambda: _without_links(namespace, device, hook, reason))), None
+    )
 
 
 def _takes(program: Supply, choice: Choice) -> bool:
@@ -231,6 +233,8 @@ def _detach(old: Attached) -> None:
 
 
 def _end(link: Link) -> None:
+    if link.closed:
+        return
     try:
         link.detach()
     except BpfError as problem:
@@ -256,19 +260,28 @@ def _of_link(namespace: Namespace, device: Device, hook: str, link: Link, reason
     return Attached(namespace, device, hook, backend, reason, "xdp link", info.program_id, link)
 
 
-def _without_link(namespace: Namespace, device: Device, hook: str, reason: str) -> Attached | None:
-    for found in clsact.filters(device.ifindex, hook):
-        if found.ours:
-            return Attached(namespace, device, hook, "tc", reason, "clsact", found.program_id)
-    for mode, number in device.xdp if hook == "ingress" else ():
-        if _name(number).startswith(OURS):
-            backend = "xdp" if mode == "native" else "xdp-generic"
-            return Attached(namespace, device, hook, backend, reason, "netlink", number)
-    return None
+def _without_links(namespace: Namespace, device: Device, hook: str, reason: str = "") -> list[Attached]:
+    """Return emptcp's attachments on a hook that need no link, by looking on the device."""
+    here = Attached(namespace, device, hook, "tc", reason, "clsact", 0)
+    found = [
+        dataclasses.replace(here, program_id=entry.program_id)
+        for entry in clsact.filters(device.ifindex, hook)
+        if entry.ours
+    ]
+    backends = {"native": "xdp", "generic": "xdp-generic"}
+    return found + [
+        dataclasses.replace(here, backend=backends[mode], mechanism="netlink", program_id=number)
+        for mode, number in (device.xdp if hook == "ingress" else ())
+        if mode in backends and _name(number).startswith(OURS)
+    ]
 
 
 def _on_device(old: Attached) -> bool:
     """Return whether an attachment without a link is still there."""
     here = [device for device in devices.list_devices(old.namespace) if device.ifindex == old.device.ifindex]
-    found = restore(old.namespace, here[0], old.hook, None) if here else None
-    return found is not None and found.program_id == old.program_id
+    found = (
+        namespaces.call(old.namespace, lambda: _without_links(old.namespace, here[0], old.hook))
+        if here
+        else []
+    )
+    return any((entry.mechanism, entry.program_id) == (old.mechanism, old.program_id) for entry in found)

@@ -210,7 +210,7 @@ class OpenedObject:
             what = f"'{name}' of {self.path.name}"
             return VerifierError(what, errno=-code, log=text, log_file=keep_log(name, text))
         error = failed(f"cannot load {self.path.name}", code, log=messages + "\n" + text)
-        reason = _first(said)
+        reason = _reason(said)
         if reason:
             error.sentence = f"{error.sentence}: {reason}"
         return error
@@ -312,5 +312,7 @@ def _last(said: list[str]) -> str:
     return _plain(said[-1]) if said else ""
 
 
-def _first(said: list[str]) -> str:
-    return _plain(said[0]) if said else ""
+def _reason(said: list[str]) -> str:
+    """Return libbpf's first sentence about what failed, not about what it tried next."""
+    lines = (_plain(line) for line in said)
+    return next((line for line in lines if "Retrying" not in line), "")
