@@ -154,7 +154,6 @@ class Catalog:
     def _unknown(
         self, kind: str, name: str, distribution: str, known: list[str], where: Place | None
     ) -> EmptcpError:
-        article = "a selector" if kind == "selector" else "an actor"
         for plugin in self._plugins:
             if not plugin.usable and f"{kind} {name}" in plugin.provides and _is_of(plugin, distribution):
                 sentence = f"{kind} {quoted(name)} comes from plugin '{plugin.name}', which is {plugin.state}"
@@ -162,7 +161,9 @@ class Catalog:
         other = next((one for one in self._types if one.name == name and one.kind != kind), None)
         if other is not None:
             fix = "Actors stand in 'do', selectors in 'when'."
-            sentence = f"{quoted(name)} is not {article}, but the other"
+            selector, actor = "a selector", "an actor"
+            is_a, wanted = (selector, actor) if kind == "actor" else (actor, selector)
+            sentence = f"{quoted(name)} is {is_a}, not {wanted}"
             return EmptcpError(sentence, fix=fix, where=str(where or ""))
         fix = did_you_mean(name, known) or f"Known are: {', '.join(sorted(known)) or 'none'}."
         origin = f" from {quoted(distribution)}" if distribution else ""

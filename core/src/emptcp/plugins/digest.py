@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from importlib.metadata import Distribution
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from emptcp.errors import EmptcpError
+from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins.discovery import Plugin
 
 _LEFT_OUT = ("RECORD", "__pycache__")
@@ -30,8 +31,9 @@ def digest(plugin: Plugin) -> str:
             content = path.read_bytes()
         except FileNotFoundError:
             content = b"missing"
-        except OSError as error:
-            sentence = f"file {path} of plugin '{plugin.name}' can't be read: {error.strerror}"
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            sentence = f"file {quoted(str(path), 256)} of plugin '{plugin.name}' can't be read: {reason}"
             raise EmptcpError(sentence, fix="Install the plugin again.") from None
         # Lengths first: else bytes could move from a name to a content without a trace.
         encoded = name.encode("utf-8", "surrogateescape")
@@ -41,9 +43,13 @@ def digest(plugin: Plugin) -> str:
 
 def _files(plugin: Plugin) -> dict[str, Path]:
     files = dict(_folder_files(plugin.folder)) if plugin.folder is not None else {}
-    if plugin.metadata is not None and not _editable(plugin.metadata):
-        files |= dict(_recorded_files(plugin.metadata))
-    return files
+    if plugin.metadata is None or _editable(plugin.metadata):
+        return files
+    try:
+        return files | dict(_recorded_files(plugin.metadata))
+    except (OSError, ValueError, csv.Error):
+        sentence = f"the list of files (RECORD) of {plugin.distribution} can't be read"
+        raise EmptcpError(sentence, fix="Install the plugin again.") from None
 
 
 def _folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -55,9 +61,14 @@ def _folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _recorded_files(metadata: Distribution) -> Iterator[tuple[str, Path]]:
-    for entry in metadata.files or ():
-        if not any(part in _LEFT_OUT for part in entry.parts):
-            yield str(entry), Path(str(entry.locate()))
+    """Yield what RECORD lists, also what is no longer there.
+
+    ``Distribution.files`` would leave that out in newer Pythons, and raise at a line that is no record.
+    """
+    lines = (metadata.read_text("RECORD") or "").splitlines()
+    for name in (row[0] for row in csv.reader(lines) if row):
+        if not any(part in _LEFT_OUT for part in PurePosixPath(name).parts):
+            yield name, Path(str(metadata.locate_file(name)))
 
 
 def _editable(metadata: Distribution) -> bool:

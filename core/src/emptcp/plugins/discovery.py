@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,30 @@ class Plugin:
 
 def discover() -> list[Plugin]:
     """Return every installed plugin, by name; state ``found`` or ``invalid``."""
-    found = [_plugin(point) for point in entry_points(group=GROUP)]
+    try:
+        found = [_plugin(point) for point in entry_points(group=GROUP)]
+    except Exception:  # some distribution's metadata, which may be no plugin's at all
+        found = list(_one_by_one())
     return sorted(found, key=lambda plugin: (plugin.name, plugin.distribution))
+
+
+def _one_by_one() -> Iterator[Plugin]:
+    """Yield the plugins of each distribution by itself, so that a broken one hides no other."""
+    seen: set[str] = set()
+    for metadata in distributions():
+        try:
+            name, version = str(metadata.name), str(metadata.version)
+            text = metadata.read_text("entry_points.txt") or ""
+        except Exception:  # it can't even be asked whether it has a plugin
+            continue
+        if name in seen or GROUP not in text:
+            continue
+        seen.add(name)
+        try:
+            yield from [_plugin(point) for point in metadata.entry_points.select(group=GROUP)]
+        except Exception:
+            reason = "its entry points can't be read"
+            yield Plugin(name, name, version, state=INVALID, reason=reason, fix="Install the plugin again.")
 
 
 def _plugin(point: EntryPoint) -> Plugin:

@@ -145,7 +145,7 @@ class Manager:
             if wraps and not inspect.isgeneratorfunction(function):
                 raise pluggy.PluginValidationError(module, f"the wrapper {hook} does not yield")
             guard = self._guarded_wrapper if wraps else self._guarded
-            yield hook, guard(function, plugin, hook)
+            yield hook, guard(function, plugin, options["specname"] or hook)
 
     def _guarded(self, function: Callable[..., Any], plugin: str, hook: str) -> Callable[..., Any]:
         @functools.wraps(function)

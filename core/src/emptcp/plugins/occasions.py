@@ -17,7 +17,7 @@ Endpoint = tuple[Address, int]
 
 
 class FlowStates(Protocol):
-    """The plugin's slot in the entries of a namespace's flow table, by the subflow's two ends in either order."""
+    """The plugin's slot in a namespace's flow table, by a subflow's two ends in either order."""
 
     def get(self, one: Endpoint, other: Endpoint) -> bytes | None:
         """Return the slot's bytes, ``None`` for a subflow without an entry."""
@@ -34,9 +34,9 @@ class Change:
 
     ``stage`` is as it is from now on, or as it was when it goes; ``before`` is as it was when only its values
     change. ``matches`` tells whether the policy's ``when`` selects a frame, by running it in the kernel;
-    ``flows`` are the states of the plugin's fragments in the flow table. ``namespace`` is an ``emptcp.hooks.namespaces.Namespace`` (``None``: the command's own);
-    ``devices`` are the names of the devices that the policy matched there. ``maps`` are the plugin's own
-    maps by name.
+    ``flows`` are the states of the plugin's fragments in the flow table. ``namespace`` is an
+    ``emptcp.hooks.namespaces.Namespace`` (``None``: the command's own); ``devices`` are the names of the
+    devices that the policy matched there. ``maps`` are the plugin's own maps by name.
     """
 
     policy: Policy

@@ -87,8 +87,8 @@ def enable(name: str) -> Plugin:
     with _locked():
         everything = judged()
         plugin = one(everything, name)
-        _refuse_broken(plugin)
         _refuse_taken_names(plugin, everything)
+        _refuse_broken(plugin)
         record = Record(plugin.name, plugin.distribution, plugin.version, True, digest(plugin))
         _write({**read(), plugin.id: record})
     return replace(plugin, state=discovery.ENABLED, reason="", fix="")

@@ -32,7 +32,7 @@ def read(path: str | os.PathLike[str]) -> Section:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         fix = "Give the path of a file that you may read."
-        raise EmptcpError(f"file {quoted(name)} can't be read: {reason}", fix=fix) from None
+        raise EmptcpError(f"file {quoted(name, limit=256)} can't be read: {reason}", fix=fix) from None
     return parse(_text(content, name), name)
 
 

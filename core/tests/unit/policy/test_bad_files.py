@@ -194,10 +194,10 @@ def test_an_endless_file_is_not_read_to_its_end() -> None:
 
 
 def test_a_file_without_permission_is_told_as_such(tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("probe: root may read any file")
     path = tmp_path / "secret.toml"
     path.touch(mode=0)
+    if os.access(path, os.R_OK):
+        pytest.skip("probe: whoever runs this may read any file")
     with pytest.raises(EmptcpError, match="Permission denied"):
         file.load(path)
 
