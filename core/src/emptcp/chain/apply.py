@@ -10,7 +10,7 @@ back; if the process dies, the next command carries the journal's entry through.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +20,8 @@ from emptcp.chain.decide import ATTACH, SWITCH, Decision
 from emptcp.chain.objects import Objects
 from emptcp.chain.pins import Pins
 from emptcp.chain.placement import Site
-from emptcp.chain.shared import PinnedMaps
+from emptcp.chain.plan import FragmentRef
+from emptcp.chain.shared import PinnedMaps, PrivateMaps
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins.catalog import Catalog
 from emptcp.plugins.manager import Manager
@@ -155,7 +156,7 @@ class Session:
         outcome = Outcome(entry.table, dry_run=dry_run)
         outcome.warnings += decide.unreachable(table, self.catalog) if table is not None else []
         with ExitStack() as opened:
-            loader = _Loader(self.pins, opened)
+            loader = _Loader(None if dry_run else self.pins, opened)
             for decision in decisions:
                 loader.prepare(decision)
             if not dry_run:
@@ -187,9 +188,12 @@ class Session:
 
 
 class _Loader:
-    """Loads what the decisions need, with one set of opened objects per namespace."""
+    """Loads what the decisions need, with one set of opened objects per namespace.
 
-    def __init__(self, tree: Pins, opened: ExitStack) -> None:
+    Without a pin tree everything is loaded over private maps: a trial that leaves nothing.
+    """
+
+    def __init__(self, tree: Pins | None, opened: ExitStack) -> None:
         self._pins = tree
         self._opened = opened
         self._objects: dict[int, Objects] = {}
@@ -209,7 +213,7 @@ class _Loader:
         if decision.place.code != code:
             decision.place = replace(decision.place, backend=code)
         cookie = decision.location.cookie
-        slots = states.offsets(states.keep(self._pins, cookie, decision.plan.fragments))
+        slots = states.offsets(self._places(cookie, decision.plan.fragments))
         previous = decision.before.previous() if decision.before is not None else None
         made = programs.load(
             decision.plan, decision.policies, decision.place, self._of(cookie), slots, previous
@@ -218,9 +222,15 @@ class _Loader:
         decision.loaded = made
         return made
 
+    def _places(self, cookie: int, fragments: Sequence[FragmentRef]) -> dict[str, tuple[int, int]]:
+        if self._pins is None:
+            return states.allocate(fragments, {})
+        return states.keep(self._pins, cookie, fragments)
+
     def _of(self, cookie: int) -> Objects:
         if cookie not in self._objects:
-            self._objects[cookie] = self._opened.enter_context(Objects(PinnedMaps(self._pins, cookie)))
+            shared = PrivateMaps() if self._pins is None else PinnedMaps(self._pins, cookie)
+            self._objects[cookie] = self._opened.enter_context(Objects(shared))
         return self._objects[cookie]
 
 

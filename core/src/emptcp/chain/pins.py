@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +31,18 @@ from emptcp.errors import EmptcpError
 from emptcp.pybpf.descriptor import is_bpffs
 
 VERSION = "v1"
+DEFAULT = Path("/run/emptcp")
 
 
 def run_folder() -> Path:
     """Return the folder of locks, journal and tables: ``EMPTCP_RUN`` or ``/run/emptcp``."""
-    return Path(os.environ.get("EMPTCP_RUN", "/run/emptcp"))
+    return Path(os.environ.get("EMPTCP_RUN", DEFAULT))
+
+
+def _instance() -> str:
+    """Return the tree's first folder: another run folder is another instance, which shares nothing."""
+    folder = run_folder()
+    return "emptcp" if folder == DEFAULT else f"emptcp-{zlib.crc32(os.fsencode(folder)):08x}"
 
 
 def make_run_folder() -> Path:
@@ -129,7 +137,7 @@ def find() -> Pins | None:
     """Return the pin tree if a BPF file system is there, without making one."""
     for mount in (_own_mount(), _in_first_process(Path("/sys/fs/bpf"))):
         if mount.is_dir() and is_bpffs(mount):
-            return Pins(mount / run_folder().name / VERSION)
+            return Pins(mount / _instance() / VERSION)
     return None
 
 
@@ -155,7 +163,7 @@ def _mount() -> Pins:
             f"no BPF file system is mounted, and none could be mounted on {folder}: {done.stderr.strip()}",
             fix="Run as root, or mount one: mount -t bpf bpf /sys/fs/bpf",
         )
-    return Pins(_own_mount() / run_folder().name / VERSION)
+    return Pins(_own_mount() / _instance() / VERSION)
 
 
 def _own_mount() -> Path:
