@@ -13,6 +13,7 @@ import pwd
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 LAST_POSSIBLE_CAPABILITY = 63
@@ -20,14 +21,22 @@ LAST_POSSIBLE_CAPABILITY = 63
 
 def become_owner() -> None:
     """Take the identity of the tree's owner, whose files root without capabilities could not even reach."""
-    owner = Path(__file__).stat().st_uid
+    owner = ROOT.stat().st_uid
     if os.getuid() != 0 or owner == 0:
         return
+    let_others_reach(Path(sys.prefix))
     entry = pwd.getpwuid(owner)
     os.initgroups(entry.pw_name, entry.pw_gid)
     os.setgid(entry.pw_gid)
     os.setuid(owner)
     os.environ["HOME"] = entry.pw_dir
+
+
+def let_others_reach(environment: Path) -> None:
+    """Open the folders of this tree that lead to the environment: tox makes ``.tox`` for its user alone."""
+    for folder in environment.parents:
+        if folder.is_relative_to(ROOT) and folder != ROOT:
+            folder.chmod(folder.stat().st_mode | 0o055)
 
 
 def forbid_capabilities() -> None:
