@@ -332,7 +332,35 @@ def _parse(data: bytes) -> tuple[list[BtfType], bytes]:
             types.append(found)
     except (struct.error, IndexError):
         raise BpfError(f"this BTF is broken at type {len(types)}") from None
+    _refuse_cycles(types)
     return types, strings
+
+
+def _refers_to(found: BtfType) -> list[int]:
+    """Return the ids a type's description needs. Members are not among them: they may refer back."""
+    if found.kind == "array":
+        return [found.extra[0][0]]
+    if found.kind == "func_proto":
+        return [found.ref, *(type_id for _, type_id in found.extra)]
+    return [found.ref] if found.kind in _ALIASES | {"ptr", "func", "var"} else []
+
+
+def _refuse_cycles(types: list[BtfType]) -> None:
+    """Raise for types that contain themselves other than through a struct: no compiler makes them."""
+    open_, done = set[int](), set[int]()
+    for start in range(len(types)):
+        stack = [start]
+        while stack:
+            number = stack[-1]
+            following = [n for n in _refers_to(types[number]) if n not in done and n < len(types)]
+            open_.add(number)
+            if not following:
+                open_.discard(number)
+                done.add(stack.pop())
+            elif following[0] in open_:
+                raise BpfError(f"this BTF is broken: type {following[0]} contains itself")
+            else:
+                stack.append(following[0])
 
 
 # Words of 4 bytes after a type's three: (fixed, per element).

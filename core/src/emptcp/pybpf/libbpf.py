@@ -133,7 +133,7 @@ def _open(path: str, said: str) -> Library:
         if said == path:
             raise
         raise BpfError(
-            f"{said} could not be opened as libbpf: {problem}", fix="Correct or unset EMPTCP_LIBBPF."
+            f"{said} could not be opened as libbpf: {_why(problem)}", fix="Correct or unset EMPTCP_LIBBPF."
         ) from None
     libc = ffi.dlopen(None)
     version = _version(lib, said)
@@ -141,6 +141,13 @@ def _open(path: str, said: str) -> Library:
     lib.libbpf_set_print(handler)
     missing = tuple(name for name in declared_functions() if not hasattr(lib, name))
     return Library(_real_path(path), version, missing, ffi, lib, libc, handler)
+
+
+def _why(problem: OSError) -> str:
+    """Return the loader's own words; cffi repeats the path before them and tells where else it looked."""
+    return (
+        str(problem).split(".  Additionally", 1)[0].removeprefix("cannot load library ").split("': ", 1)[-1]
+    )
 
 
 def declared_functions() -> list[str]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -160,3 +161,29 @@ def test_damaged_btf_is_read_or_refused_and_nothing_else(btf: Btf, where: int, v
             found.size(entry.id)
     except BpfError:
         pass
+
+
+@pytest.mark.parametrize("kind", [2, 8, 10])  # pointer, typedef, const
+def test_a_type_that_contains_itself_is_refused(kind: int) -> None:
+    types = struct.pack("<III", 0, kind << 24, 2) + struct.pack("<III", 0, kind << 24, 1)
+    with pytest.raises(BpfError, match="contains itself"):
+        Btf.read(raw(types))
+
+
+def test_an_array_of_itself_is_refused() -> None:
+    with pytest.raises(BpfError, match="contains itself"):
+        Btf.read(raw(struct.pack("<6I", 0, 3 << 24, 0, 1, 1, 2)))
+
+
+def test_a_signed_enum_has_negative_numbers() -> None:
+    signed = 1 << 31 | 6 << 24 | 1
+    btf = Btf.read(raw(struct.pack("<5I", 0, signed, 4, 1, 0xFFFFFFFF)))
+    assert btf.values(1) == {"low": -1}
+
+
+def raw(types: bytes) -> bytes:
+    """Return BTF of types as they stand in the data, with one string, "low", at 1."""
+    strings = b"\0low\0"
+    return (
+        struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings)) + types + strings
+    )
