@@ -27,7 +27,8 @@ FRAME = MTU + 14
 def choose(kind: str, host: Host) -> str:
     """Turn ``auto`` into netem when this kernel has it, else into the relay."""
     if kind not in KINDS:
-        raise EmptcpError(f"there is no link '{kind}'", fix=did_you_mean(kind, KINDS) or ", ".join(KINDS))
+        fix = did_you_mean(kind, KINDS).capitalize() or f"There are: {', '.join(KINDS)}."
+        raise EmptcpError(f"there is no link '{kind}'", fix=fix)
     if kind == "auto":
         return "netem" if has_netem(host) else "relay"
     return kind
@@ -62,15 +63,16 @@ def shape_by_netem(paths: Sequence[LabPath], a: Host, b: Host) -> None:
             namespace.tc(netem(path), netns=host.netns)
 
 
-def join_by_relay(paths: Sequence[LabPath], a: Host, b: Host, *, kept: bool) -> subprocess.Popen[str]:
-    """Start the link process and wait until it has made the TAP devices.
+def start_relay(paths: Sequence[LabPath], a: Host, b: Host, *, kept: bool) -> subprocess.Popen[str]:
+    """Start the link process and wait until it has made the TAP devices; then write it down, and ``let_run``.
 
-    It dies with us unless the lab is kept. Raises EmptcpError with what the process says when it can't.
+    Raises EmptcpError with what the process says when it can't.
     """
     order = json.dumps({"a": a.netns, "b": b.netns, "paths": [_for_relay(path) for path in paths]})
     relay = process.start(
         [sys.executable, "-m", "emptcp.lab.relay", order],
         dies_with_us=not kept,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -80,6 +82,13 @@ def join_by_relay(paths: Sequence[LabPath], a: Host, b: Host, *, kept: bool) -> 
         process.end(relay)
         raise EmptcpError(f"the link process did not start: {said}")
     return relay
+
+
+def let_run(relay: subprocess.Popen[str]) -> None:
+    """Tell the link process that it is written down; it would end with us before."""
+    assert relay.stdin is not None
+    relay.stdin.write("run\n")
+    relay.stdin.close()
 
 
 def _for_relay(path: LabPath) -> dict[str, str | float]:

@@ -51,11 +51,11 @@ def tc(arguments: Sequence[str], *, netns: str) -> str:
 
 def _iproute(tool: str, arguments: Sequence[str], netns: str | None, text: str | None) -> str:
     if shutil.which(tool) is None:
-        raise EmptcpError(f"the lab needs the command '{tool}'", fix="install it: apt install iproute2")
+        raise EmptcpError(f"the lab needs the command '{tool}'", fix="Install it: apt install iproute2")
     command = [tool, *(("-netns", netns) if netns else ()), *arguments]
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=30)
     if done.returncode != 0:
-        raise EmptcpError(_refusal(command, done.stderr), fix="")
+        raise EmptcpError(_refusal(command, done.stderr))
     return done.stdout
 
 

@@ -30,12 +30,12 @@ class Path:
         if not 10e3 <= self.rate <= 100e9:
             raise EmptcpError(
                 f"a path's rate is from 10 kbit/s to 100 Gbit/s, not {self.rate:g} bit/s",
-                fix="give the rate in bit/s, such as 100e6",
+                fix="Give the rate in bit/s, such as 100e6.",
             )
         if not 0 <= self.rtt <= 10:
             raise EmptcpError(
                 f"a path's round-trip time is from 0 to 10 s, not {self.rtt:g} s",
-                fix="give the time in seconds, such as 0.020",
+                fix="Give the time in seconds, such as 0.020.",
             )
 
     @property
@@ -105,7 +105,7 @@ def place_all(paths: list[Path] | tuple[Path, ...]) -> tuple[LabPath, ...]:
     if not 1 <= len(paths) <= MAX_PATHS:
         raise EmptcpError(
             f"a lab has from 1 to {MAX_PATHS} paths, not {len(paths)}",
-            fix="MPTCP itself uses at most 8 subflows besides the first",
+            fix="MPTCP itself uses at most 8 subflows besides the first.",
         )
     return tuple(place(number, path) for number, path in enumerate(paths, start=1))
 

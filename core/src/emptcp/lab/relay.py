@@ -168,9 +168,11 @@ def main(order: str) -> None:
         directions = open_paths(**json.loads(order))
     except EmptcpError as error:
         raise SystemExit(str(error)) from None
-    be_punctual()
     print("ready", flush=True)
-    carry(directions)
+    # Until we are in the lab's record nobody could find us after a crash: end with who started us.
+    if sys.stdin.readline() == "run\n":
+        be_punctual()
+        carry(directions)
 
 
 if __name__ == "__main__":

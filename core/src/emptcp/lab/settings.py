@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def _allowed(name: str) -> Iterator[None]:
     A namespace may only choose what the machine's list holds (tcp_set_default_congestion_control); once it
     has chosen, the list is put back. The lock keeps two labs that start together from restoring each other's.
     """
-    with (state.folder() / "settings.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = os.open(state.folder(), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         before = ALLOWED.read_text()
         try:
             with contextlib.suppress(OSError):
@@ -61,3 +63,5 @@ def _allowed(name: str) -> Iterator[None]:
             yield
         finally:
             ALLOWED.write_text(before)
+    finally:
+        os.close(folder)

@@ -61,7 +61,7 @@ def check_name(name: str) -> str:
     if NAME.fullmatch(name) is None:
         raise EmptcpError(
             f"'{name}' can't name a lab",
-            fix="use up to 40 lower-case letters, digits and hyphens, not starting with a hyphen",
+            fix="Use up to 40 lower-case letters, digits and hyphens, not starting with a hyphen.",
         )
     return name
 
@@ -75,7 +75,7 @@ def create(record: Record) -> None:
     except FileExistsError:
         raise EmptcpError(
             f"there is a lab named '{record.name}' already",
-            fix=f"choose another name, or remove it: emptcp lab down {record.name}",
+            fix=f"Choose another name, or remove it: emptcp lab down {record.name}",
         ) from None
 
 
@@ -103,7 +103,7 @@ def find(name: str) -> Record:
     if name not in known:
         raise EmptcpError(
             f"there is no lab named '{name}'",
-            fix=did_you_mean(name, known) or "see which there are: emptcp lab list",
+            fix=did_you_mean(name, known).capitalize() or "See which there are: emptcp lab list",
         )
     return known[name]
 

@@ -38,5 +38,5 @@ def _open_clone() -> int:
     except OSError as error:
         raise EmptcpError(
             f"the lab's link process can't open {CLONE}: {error.strerror}",
-            fix="load the kernel module 'tun', or 'sch_netem' so that the link process isn't needed",
+            fix="Load the kernel module 'tun', or 'sch_netem' so that the link process isn't needed.",
         ) from None

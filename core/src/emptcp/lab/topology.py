@@ -54,25 +54,40 @@ def two_hosts(
     ``family`` (4 or 6) is the one MPTCP announces addresses of; devices have addresses of both.
     ``name`` is told apart from other labs of this name by four hexadecimal digits.
     """
-    cleanup.sweep()
     token = secrets.token_hex(2)
-    owner = Identity.of(os.getpid())
-    record = _record(f"{state.check_name(name)}-{token}", f"emt-{name}-{token}", owner)
-    with _recorded(record):
-        a, b = hosts = _hosts(record)
-        with contextlib.ExitStack() as ending:
-            ending.callback(a.end_children)
-            ending.callback(b.end_children)
-            yield _build(record, hosts, place_all(tuple(paths)), link, family)
-
-
-@contextlib.contextmanager
-def _recorded(record: state.Record) -> Iterator[None]:
-    state.create(record)
+    record = _begin(f"{state.check_name(name)}-{token}", f"emt-{name}-{token}")
+    hosts = _hosts(record)
     try:
-        yield
+        yield _build(record, hosts, place_all(tuple(paths)), link, family)
     finally:
-        cleanup.remove(record)
+        _end(record, hosts)
+
+
+def keep(name: str, paths: Sequence[Path] = TWO_PATHS, *, link: str = "auto", family: int = 4) -> Lab:
+    """A lab that stays after this process, until ``cleanup.down``. Refused when there is one of this name."""
+    record = _begin(state.check_name(name), f"emt-{name}-{secrets.token_hex(2)}")
+    hosts = _hosts(record)
+    try:
+        lab = _build(record, hosts, place_all(tuple(paths)), link, family, kept=True)
+        state.update(replace(state.find(name), owner=None))
+    except BaseException:
+        _end(record, hosts)
+        raise
+    return lab
+
+
+def _begin(name: str, prefix: str) -> state.Record:
+    cleanup.sweep()
+    ours = Identity.of(os.getpid())
+    record = state.Record(name=name, owner=ours, namespaces=(f"{prefix}-a", f"{prefix}-b"))
+    state.create(record)
+    return record
+
+
+def _end(record: state.Record, hosts: tuple[Host, Host]) -> None:
+    for host in hosts:
+        host.end_children()
+    cleanup.remove(record)
 
 
 def _hosts(record: state.Record) -> tuple[Host, Host]:
@@ -80,36 +95,40 @@ def _hosts(record: state.Record) -> tuple[Host, Host]:
     return Host("a", netns_a), Host("b", netns_b)
 
 
-def _record(name: str, prefix: str, owner: Identity | None) -> state.Record:
-    return state.Record(name=name, owner=owner, namespaces=(f"{prefix}-a", f"{prefix}-b"))
-
-
 def _build(
-    record: state.Record, hosts: tuple[Host, Host], paths: tuple[LabPath, ...], link: str, family: int
+    record: state.Record,
+    hosts: tuple[Host, Host],
+    paths: tuple[LabPath, ...],
+    link: str,
+    family: int,
+    *,
+    kept: bool = False,
 ) -> Lab:
     a, b = hosts
-    for host in (a, b):
+    for host in hosts:
         namespace.add(host.netns)
         settings.make_steady(host)
     kind = links.choose(link, a)
-    record = _join(kind, replace(record, link=kind), paths, a, b)
+    described = tuple({"name": path.name, "rate": path.rate, "rtt": path.rtt} for path in paths)
+    _join(replace(record, link=kind, paths=described), paths, hosts, kept)
     links.configure(paths, a, b)
     allow_subflows(a, b)
     announce(paths, b, family)
     return Lab(record.name, a, b, paths, kind, family)
 
 
-def _join(kind: str, record: state.Record, paths: tuple[LabPath, ...], a: Host, b: Host) -> state.Record:
-    if kind == "relay":
-        relay = links.join_by_relay(paths, a, b, kept=record.kept)
+def _join(record: state.Record, paths: tuple[LabPath, ...], hosts: tuple[Host, Host], kept: bool) -> None:
+    a, b = hosts
+    if record.link == "relay":
+        relay = links.start_relay(paths, a, b, kept=kept)
         a.children.append(relay)
-        record = record.with_process(Identity.of(relay.pid))
-    else:
-        links.join_by_veth(paths, a, b)
-    if kind == "netem":
-        links.shape_by_netem(paths, a, b)
+        state.update(record.with_process(Identity.of(relay.pid)))
+        links.let_run(relay)
+        return
     state.update(record)
-    return record
+    links.join_by_veth(paths, a, b)
+    if record.link == "netem":
+        links.shape_by_netem(paths, a, b)
 
 
 def allow_subflows(*hosts: Host) -> None:

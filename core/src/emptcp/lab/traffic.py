@@ -47,7 +47,9 @@ def start(a: Host, b: Host, address: str) -> subprocess.Popen[str]:
     port = receiver.stdout.readline().strip()
     if not port:
         said = receiver.communicate()[1].strip().splitlines() or ["no reason given"]
-        raise EmptcpError(f"host b can't receive: {said[-1]}", fix="is MPTCP on? sysctl net.mptcp.enabled")
+        raise EmptcpError(
+            f"host b can't receive: {said[-1]}", fix="See whether MPTCP is on: sysctl net.mptcp.enabled"
+        )
     return a.start_module(MODULE, "send", address, port)
 
 

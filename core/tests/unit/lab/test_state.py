@@ -45,7 +45,7 @@ def test_an_unknown_lab_is_named_with_the_nearest() -> None:
     state.create(RECORD)
     with pytest.raises(EmptcpError, match="no lab named 'onne'") as refusal:
         state.find("onne")
-    assert refusal.value.fix == "did you mean 'one'?"
+    assert refusal.value.fix == "Did you mean 'one'?"
 
 
 @pytest.mark.parametrize("name", ["", "-x", "Lab", "a" * 41, "../x", "a b"])
