@@ -57,8 +57,6 @@ static __always_inline bool emptcp_legal_capable(struct emptcp_pkt *parsed, __u3
 	}
 	if ((flags & (EMPTCP_CAPABLE_ALGORITHMS | EMPTCP_CAPABLE_EXTENSIBILITY)) != EMPTCP_CAPABLE_SHA)
 		return false;
-	if (version == 0)
-		parsed->flags |= EMPTCP_PKT_MPTCP_V0;
 	if ((tcp & (EMPTCP_SYN | EMPTCP_ACK)) == EMPTCP_SYN)
 		return len == (version ? 4 : 12);
 	if (tcp & EMPTCP_SYN)
@@ -69,7 +67,8 @@ static __always_inline bool emptcp_legal_capable(struct emptcp_pkt *parsed, __u3
 	return len == 20;
 }
 
-/* Bits 4, 8, .. 26 stand for lengths; adding shifts by the parts that the flags promise. */
+/* As long as the flags promise, with or without a checksum. Reserved bits, and a width without its field, are
+ * masked as the kernel masks them. */
 static __always_inline bool emptcp_legal_dss(__u32 flags, __u32 len)
 {
 	__u32 base = 4;
@@ -86,17 +85,22 @@ static __always_inline bool emptcp_legal_dss(__u32 flags, __u32 len)
  * version in those four bits and no HMAC: 4 and 6 have an even last bit, so 8 bytes with an even one can only
  * be version 0.
  */
-static __always_inline bool emptcp_legal_add_addr(struct emptcp_pkt *parsed, __u32 low, __u32 len)
+static __always_inline bool emptcp_legal_add_addr(__u32 low, __u32 len)
 {
 	if (low & EMPTCP_ADD_ADDR_ECHO)
 		return len == 8 || len == 10 || len == 20 || len == 22;
 	if (len == 16 || len == 18 || len == 28 || len == 30)
 		return true;
-	if ((low == 4 && (len == 8 || len == 10)) || (low == 6 && (len == 20 || len == 22))) {
-		parsed->flags |= EMPTCP_PKT_MPTCP_V0;
-		return true;
-	}
-	return false;
+	return (low == 4 && (len == 8 || len == 10)) || (low == 6 && (len == 20 || len == 22));
+}
+
+/* Does this legal option say that the connection is of version 0? */
+static __always_inline bool emptcp_is_old(__u32 subtype, __u32 low, __u32 len)
+{
+	if (subtype == EMPTCP_MP_CAPABLE)
+		return low == 0;
+	return subtype == EMPTCP_ADD_ADDR && !(low & EMPTCP_ADD_ADDR_ECHO) && len < 28 && len != 16 &&
+	       len != 18;
 }
 
 /* Would the kernel take the MPTCP option at the cursor? The 4-byte MP_PRIO of RFC 6824 it does not. */
@@ -112,7 +116,7 @@ static __always_inline bool emptcp_legal(struct emptcp_pkt *parsed, __u32 cursor
 	case EMPTCP_MP_JOIN:
 		return len == 12 || len == 16 || len == 24;
 	case EMPTCP_ADD_ADDR:
-		return emptcp_legal_add_addr(parsed, head & 0xf, len);
+		return emptcp_legal_add_addr(head & 0xf, len);
 	case EMPTCP_REMOVE_ADDR:
 		return len >= 4 && len <= 11;
 	case EMPTCP_MP_PRIO:
@@ -128,7 +132,7 @@ static __always_inline bool emptcp_legal(struct emptcp_pkt *parsed, __u32 cursor
 
 static __always_inline void emptcp_note_mptcp(struct emptcp_pkt *parsed, __u32 cursor, __u32 len)
 {
-	__u32 subtype = emptcp_walk_byte(parsed, cursor, 2) >> 4;
+	__u32 head = emptcp_walk_byte(parsed, cursor, 2), subtype = head >> 4;
 	__u16 known = parsed->subtypes, bit = 1 << subtype;
 
 	if (len < 3 || !emptcp_legal(parsed, cursor, len))
@@ -138,6 +142,8 @@ static __always_inline void emptcp_note_mptcp(struct emptcp_pkt *parsed, __u32 c
 	parsed->at[subtype] = EMPTCP_TCP_HEADER + cursor;
 	parsed->len[subtype] = len;
 	parsed->flags |= EMPTCP_PKT_MPTCP;
+	if (emptcp_is_old(subtype, head & 0xf, len))
+		parsed->flags |= EMPTCP_PKT_MPTCP_V0;
 }
 
 /* RFC 7413; before it had a number, Fast Open was experiment 0xf989. */
