@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageType:
-    """A selector or an actor that a plugin provides. ``object`` is the file that holds its fragments."""
+    """A selector or an actor that a plugin provides.
+
+    ``object`` is the file that holds its fragments; ``resident``: its plugin needs ``emptcp run``.
+    """
 
     plugin: str
     distribution: str
     declaration: StageDeclaration
     object: Path
+    resident: bool = False
 
     @property
     def kind(self) -> str:
@@ -117,7 +121,9 @@ class Catalog:
             if plugin.usable and plugin.manifest is not None and plugin.folder is not None:
                 object_file = plugin.folder / plugin.manifest.object
                 for declaration in plugin.manifest.stages:
-                    yield StageType(plugin.name, plugin.distribution, declaration, object_file)
+                    yield StageType(
+                        plugin.name, plugin.distribution, declaration, object_file, plugin.manifest.resident
+                    )
 
     def __iter__(self) -> Iterator[StageType]:
         return iter(self._types)
@@ -299,13 +305,14 @@ def _put(
 
 
 def usage(declaration: StageDeclaration) -> str:
-    """Return how a stage is written: ``set_backup(on=true, [steers=us])``."""
-    written = (
-        text if parameter.required else f"[{text}]"
-        for parameter in declaration.parameters
-        for text in (f"{parameter.name}={parameter.type.example}",)
-    )
-    return f"{declaration.name}({', '.join(written)})"
+    """Return how a stage is written: ``set_backup([on=true], [steers=us])``, ``record(packets, ..)``."""
+    return f"{declaration.name}({', '.join(map(_placeholder, declaration.parameters))})"
+
+
+def _placeholder(parameter: Parameter) -> str:
+    example = parameter.type.example
+    text = f"{example}, .." if parameter.many else f"{parameter.name}={example}"
+    return text if parameter.required else f"[{text}]"
 
 
 def _argument(parameter: Parameter, value: Any) -> model.Argument:

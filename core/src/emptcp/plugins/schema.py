@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The manifest as JSON Schema, made from the tables that the reader itself uses.
+
+``python -m emptcp.plugins.schema`` prints what is published as
+``docs/reference/plugin-manifest.schema.json``.
+"""
+
+from __future__ import annotations
+
+from emptcp.plugins import manifest
+from emptcp.plugins.versions import CHAIN_ABI, HOOK_API, MANIFEST_SCHEMA
+from emptcp.policy import model, values
+from emptcp.policy.schema import DIALECT, FLAG, TEXT, TEXTS, Schema, choice, choices, table, text
+from emptcp.policy.tokens import NAME
+
+_NAME: Schema = {"type": "string", "pattern": f"^{NAME.pattern}$"}
+_VALUE: Schema = {"type": ["string", "number", "boolean", "array"]}
+
+
+def plugin_manifest() -> Schema:
+    """Return the schema of a manifest."""
+    described: Schema = {
+        "schema": {"const": MANIFEST_SCHEMA},
+        "abi": {"const": CHAIN_ABI, "description": "EMPTCP_CHAIN_ABI of the headers it is compiled with"},
+        "hook_api": {
+            "type": "integer",
+            "maximum": HOOK_API,
+            "description": "the oldest HOOK_API it runs with",
+        },
+        "name": {**_NAME, "description": "the name of the entry point"},
+        "summary": TEXT,
+        "object": {"type": "string", "pattern": r"^[^/]+\.bpf\.o$"},
+        "module": {**TEXT, "description": "the module with the hooks, within the plugin's package"},
+        "resident": {**FLAG, "description": "needs 'emptcp run'"},
+        **{kind: {"type": "array", "items": _stage(kind)} for kind in manifest.KINDS},
+        **{kind: {"type": "array", "items": _declaration()} for kind in manifest.DECLARATIONS},
+    }
+    return {"$schema": DIALECT, "title": "emptcp.toml", **table(manifest.TOP_KEYS, described, ["name"])}
+
+
+def _stage(kind: str) -> Schema:
+    described = {
+        "name": _NAME,
+        "help": TEXT,
+        "hooks": choices(model.HOOKS),
+        "reads": {**choices(manifest.READS), "default": ["options"]},
+        "fragment": {**_NAME, "description": "the body's name in the object; the stage's without it"},
+        "features": {**TEXTS, "description": "kernel features that it needs"},
+        "parameter": {"type": "array", "items": _parameter()},
+        "verdicts": {**choices(manifest.VERDICTS), "default": ["NEXT"]},
+        "modifies": TEXTS,
+        "unsafe": {**FLAG, "description": "can break connections"},
+        "companion": {"type": "array", "items": _companion()},
+    }
+    return table(manifest.STAGE_KEYS[kind], described, ["name", "hooks"])
+
+
+def _parameter() -> Schema:
+    masks = {"type": ["integer", "array"], "items": {"type": "integer"}}
+    described = {
+        "name": {**_NAME, "description": "also the member of the stage's struct"},
+        "type": {**TEXT, "description": f"one of {', '.join(values.TYPES)}"},
+        "help": TEXT,
+        "default": _VALUE,
+        "required": FLAG,
+        "min": _VALUE,
+        "max": _VALUE,
+        "unit": {
+            **choice(("ns", "us", "ms", "s", "byte", "bit")),
+            "description": "what a time or rate counts",
+        },
+        "values": {"type": "object", "additionalProperties": masks},
+        "of": {**TEXT, "description": "the type within a list(n)", "default": "int"},
+        "many": {**FLAG, "description": "takes all values that are given without a name"},
+        "plain_tcp": {**TEXTS, "description": "values that want packets without MPTCP"},
+    }
+    return table(manifest.PARAMETER_KEYS, described, ["name", "type"])
+
+
+def _companion() -> Schema:
+    return table(
+        manifest.COMPANION_KEYS, {"hook": choice(model.HOOKS), "fragment": _NAME}, ["hook", "fragment"]
+    )
+
+
+def _declaration() -> Schema:
+    return table(manifest.DECLARATION_KEYS, {"name": TEXT, "help": TEXT}, ["name"])
+
+
+if __name__ == "__main__":
+    print(text(plugin_manifest()), end="")

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Manifests: what they say, and what is wrong with them."""
+
+from __future__ import annotations
+
+import pytest
+
+from emptcp.errors import EmptcpError
+from emptcp.plugins import manifest
+
+HEAD = 'schema = 1\nabi = 1\nname = "x"\nobject = "x.bpf.o"\n'
+ACTOR = HEAD + '[[actor]]\nname = "act"\nhooks = ["ingress"]\n'
+PARAMETER = ACTOR + "[[actor.parameter]]\n"
+
+
+def test_what_is_left_out_has_its_usual_value() -> None:
+    actor = manifest.loads(ACTOR).stages[0]
+    assert (actor.fragment, actor.reads, actor.verdicts) == ("act", ("options",), ("NEXT",))
+    assert (actor.unsafe, actor.parameters, actor.companions) == (False, (), ())
+
+
+def test_every_key_of_a_stage_is_read() -> None:
+    found = manifest.loads(
+        HEAD
+        + 'module = "x.hooks"\nresident = true\n'
+        + '[[actor]]\nname="act"\nhelp="h"\nhooks=["ingress","egress"]\nreads=["key"]\nverdicts=["DROP"]\n'
+        + 'modifies=["window"]\nunsafe=true\nfragment="f"\nfeatures=["tcx"]\n'
+        + '[[actor.companion]]\nhook="egress"\nfragment="g"\n'
+        + '[[key]]\nname="k"\nhelp="a key"\n[[controller]]\nname="c"\n[[command]]\nname="do-it"\n'
+    )
+    actor = found.stages[0]
+    assert (found.module, found.resident, found.object) == ("x.hooks", True, "x.bpf.o")
+    assert (actor.help, actor.hooks, actor.reads, actor.verdicts) == (
+        "h",
+        ("ingress", "egress"),
+        ("key",),
+        ("DROP",),
+    )
+    assert (actor.modifies, actor.unsafe, actor.fragment, actor.features) == (
+        ("window",),
+        True,
+        "f",
+        ("tcx",),
+    )
+    assert actor.companions == (manifest.Companion("egress", "g"),)
+    assert found.provides == ("actor act", "key k", "controller c", "command do-it")
+
+
+def test_bounds_and_defaults_are_written_like_values() -> None:
+    found = manifest.loads(PARAMETER + 'name="r"\ntype="rate"\nmin="1mbit"\nmax="1gbit"\ndefault="8mbit"\n')
+    parameter = found.stages[0].parameters[0]
+    assert (parameter.minimum, parameter.maximum, parameter.default) == (125_000, 125_000_000, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "sentence"),
+    [
+        ('name = "x"\n[[actor]]\nname = "a"\nhooks = ["ingress"]', "", "the manifest lacks the key 'object'"),
+        (HEAD + "modul = 1", "5:1", "the manifest has no key 'modul'"),
+        (HEAD + 'module = "a-b"', "5:10", "'a-b' is no name of a module"),
+        (HEAD + '[[actor]]\nname = "a"\n', "5:3", "actor 'a' lacks the key 'hooks'"),
+        (HEAD + '[[actor]]\nname = "not"\nhooks = ["ingress"]', "6:8", "'not' can't be a name"),
+        (HEAD + '[[selector]]\nname = "a"\nhooks = []\nverdicts = ["DROP"]', "8:1", "has no key 'verdicts'"),
+        (ACTOR + 'verdicts = ["DORP"]', "8:13", "'verdicts' of actor 'act' can't be 'DORP'"),
+        (ACTOR + '[[actor]]\nname = "act"\nhooks = ["egress"]', "", "declares actor 'act' twice"),
+        (ACTOR + '[[actor.companion]]\nhook = "egres"\nfragment = "f"', "9:8", "can't be 'egres'"),
+        (PARAMETER + 'name = "p"', "8:9", "parameter lacks the key 'type'"),
+        (PARAMETER + 'name = "p"\ntype = "pecent"', "10:8", "'pecent' is no type of a parameter"),
+        (PARAMETER + 'name = "p"\ntype = "flags"', "8:9", "of type flags has no values"),
+        (PARAMETER + 'name = "p"\ntype = "flags"\nvalues = { a = 64 }', "11:16", "64 is out of range"),
+        (PARAMETER + 'name = "p"\ntype = "flags"\nvalues = { a = [] }', "11:16", "'a' of 'values'"),
+        (PARAMETER + 'name = "p"\ntype = "int"\nmany = true', "11:8", "can't take many values"),
+        (PARAMETER + 'name = "p"\ntype = "bool"\nmin = 1', "11:7", "'min' of parameter 'p': '1' is no bool"),
+        (PARAMETER + 'name = "p"\ntype = "rate"\ndefault = "1mbt"', "11:11", "has no unit 'mbt'"),
+        (PARAMETER + 'name = "p"\ntype = "int"\nmax = 3\ndefault = 4', "12:11", "'4' is out of range"),
+        (PARAMETER + 'name = "p"\ntype = "time"\nunit = "m"', "10:8", "'m' is no unit of a packed time"),
+        (
+            PARAMETER + 'name="p"\ntype="int"\n[[actor.parameter]]\nname="p"\ntype="int"',
+            "5:3",
+            "parameter 'p' twice",
+        ),
+        ("schema = 1\nschema = 1", None, "the TOML is broken"),
+    ],
+)
+def test_a_mistake_is_named_and_placed(text: str, where: str | None, sentence: str) -> None:
+    with pytest.raises(EmptcpError) as caught:
+        manifest.loads(text, "m.toml")
+    assert sentence in caught.value.sentence
+    if where is not None:
+        assert caught.value.where.removeprefix("m.toml").lstrip(":") == where
+    assert len(str(caught.value).splitlines()) <= 6
