@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
-from emptcp.chain import attachment, decide, effects, pins, placement, running, states, tables
+from emptcp.chain import attachment, decide, effects, instance, pins, placement, running, states, tables
 from emptcp.chain import program as programs
 from emptcp.chain.decide import ATTACH, SWITCH, Decision
 from emptcp.chain.objects import Objects
@@ -23,7 +23,8 @@ from emptcp.chain.placement import Site
 from emptcp.chain.plan import FragmentRef
 from emptcp.chain.shared import PinnedMaps, PrivateMaps
 from emptcp.errors import EmptcpError, did_you_mean, quoted
-from emptcp.plugins.catalog import Catalog
+from emptcp.hooks import foreign
+from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.manager import Manager
 from emptcp.policy import file, model, support, text
 
@@ -104,6 +105,14 @@ def reattach() -> list[Outcome]:
         return [session.change(entry) for entry in entries]
 
 
+def tell_running() -> list[str]:
+    """Tell the plugins of every stage that runs, as a resident process does; return what was worth a word."""
+    with tables.lock(), Session.open() as session:
+        for name in tables.names():
+            session.tell(_known(name))
+        return [str(failure) for failure in session.manager.failures]
+
+
 def _known(name: str) -> tables.Entry:
     entry = tables.read(name)
     if entry is None:
@@ -159,16 +168,25 @@ class Session:
             loader = _Loader(None if dry_run else self.pins, opened)
             for decision in decisions:
                 loader.prepare(decision)
+            outcome.warnings += [remark for decision in decisions for remark in _remarks(decision)]
             if not dry_run:
                 self._carry_out(entry, decisions, keep_effects)
         outcome.done = [_done(decision) for decision in decisions]
         outcome.warnings += [str(failure) for failure in self.manager.failures]
         return outcome
 
+    def tell(self, entry: tables.Entry) -> None:
+        """Tell the plugins of the stages of one table as they run."""
+        sites = self._place(file.loads(entry.text, entry.source or entry.table), entry.netns)
+        decisions = decide.decide(entry.table, sites, running.everything(self.pins), self.catalog)
+        effects.Effects(self.pins, self.catalog, self.manager, entry.table, decisions).everything()
+
     def _place(self, table: model.Table, netns: str) -> dict[tuple[int, int], Site]:
         for policy in table.policies:
             for spec in (*model.selectors(policy.when), *model.actors(table, policy.do)):
-                self.manager.validate(self.catalog.bind(spec), policy)
+                stage = self.catalog.bind(spec)
+                _check_resident(stage, policy)
+                self.manager.validate(stage, policy)
         return placement.place(table, netns, self.catalog)
 
     def _carry_out(self, entry: tables.Entry, decisions: list[Decision], keep_effects: bool) -> None:
@@ -185,6 +203,28 @@ class Session:
             told.removed()
         tables.finish(entry)
         told.applied()
+
+
+def _check_resident(stage: BoundStage, policy: model.Policy) -> None:
+    if stage.type.resident and instance.resident(pins.run_folder()) is None:
+        raise EmptcpError(
+            f"{stage.type.kind} '{stage.type.name}' of policy {quoted(policy.name)} needs a process in user "
+            "space, and no `emptcp run` is there",
+            fix="Start one first, for instance: emptcp run &",
+            where=str(stage.spec.where),
+        )
+
+
+def _remarks(decision: Decision) -> Iterator[str]:
+    """Yield what an operator should know about a first attachment."""
+    if decision.action != ATTACH or decision.place is None:
+        return
+    device = decision.site.device
+    if decision.place.backend == "xdp" and not device.virtual:
+        yield f"native XDP may reset the link of {device.name} for a moment, this once"
+    for program in foreign.programs(decision.site.namespace, device):
+        if program.hook == decision.hook:
+            yield f"device {device.name} has a program of another tool, which goes on running: {program}"
 
 
 class _Loader:

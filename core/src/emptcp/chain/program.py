@@ -153,7 +153,13 @@ def _load(joined: fused.Joined, place: Place) -> pybpf.Program:
 
 
 def _refusal(error: pybpf.VerifierError, joined: fused.Joined) -> EmptcpError:
-    """Name the stage whose code the verifier stopped in."""
+    """Name the stage whose code the verifier stopped in, or the budget that all of them exceed."""
+    if "BPF program is too large" in error.log:
+        return EmptcpError(
+            f"the policies of one hook ({len(joined.instructions) // 8} instructions) take the kernel's "
+            "verifier more steps than it allows",
+            fix="Use fewer or simpler policies on this device.",
+        )
     reached = re.findall(r"^(\d+): \(", error.log, re.MULTILINE)
     where = joined.place(int(reached[-1])) if reached else "the joined program"
     return EmptcpError(f"{where}: {error.sentence}", fix=error.fix)

@@ -29,6 +29,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Command: the module in emptcp.cli that registers it, and its one line of help."""
 
+FOR_ALL = ("plugins", "doctor")
+"""Commands that do something useful without root."""
+
 REFUSED, USAGE = 1, 2
 MOST_LINES = 6
 
@@ -38,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments = _parser(words).parse_args(words)
+        _check_rights(arguments.command)
         return int(arguments.run(arguments) or 0)
     except (EmptcpError, BpfError) as error:
         print(_shortened(f"emptcp: {error}"), file=sys.stderr)
@@ -57,7 +61,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         epilog="Start with: emptcp lab run two-path",
     )
     parser.add_argument("--version", action="version", version=_version(words))
-    groups = parser.add_subparsers(metavar="COMMAND", required=True)
+    groups = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     called = next((word for word in words if not word.startswith("-")), "")
     if called and called not in COMMANDS:
         hint = did_you_mean(called, COMMANDS)
@@ -69,6 +73,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     if own:
         importlib.import_module(f"emptcp.cli.{own}").register(groups)
     return parser
+
+
+def _check_rights(command: str) -> None:
+    if command not in FOR_ALL and os.geteuid() != 0:
+        raise EmptcpError(
+            f"emptcp {command} reads and changes the kernel, which takes root", fix="Run it with sudo."
+        )
 
 
 def _version(words: Sequence[str]) -> str:
