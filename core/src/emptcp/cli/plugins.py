@@ -92,10 +92,13 @@ def _in_use() -> Mapping[str, Sequence[str]]:
     from emptcp.pybpf.errors import BpfError
 
     try:
-        from emptcp.chain import pins, running
+        from emptcp.chain import pins
 
-        found = pins.find()
-        return running.plugins_in_use(running.everything(found)) if found is not None else {}
+        if (found := pins.find()) is None:
+            return {}
+        from emptcp.chain import running
+
+        return running.plugins_in_use(running.everything(found))
     except (EmptcpError, BpfError, OSError) as error:
         first = str(error).splitlines()[0]
         print(f"emptcp: which plugins are in use can't be told: {first}", file=sys.stderr)
