@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """TCP options: every way a block can be broken, every legal form of every MPTCP option, against a model.
 
-The model is written after ``mptcp_get_options`` and ``mptcp_parse_option`` (net/mptcp/options.c), and RFC 6824
-for version 0.
+The model is written after ``mptcp_get_options`` and ``mptcp_parse_option`` (net/mptcp/options.c), and after
+RFC 6824 for version 0.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def note(model: Model, at: int, raw: bytes, flags: int, payload: bool) -> None:
             forbid(model, "syn_data")
         case 254, _ if flags & Flag.SYN and raw[2:4] == b"\xf9\x89":
             forbid(model, "syn_data")
-    if raw[0] == MPTCP and len(raw) > 2 and raw[2] >> 4 == 0 and raw[2] & 0xF > 1:
+    if raw[0] == MPTCP and len(raw) > 3 and raw[2] >> 4 == 0 and raw[2] & 0xF > 1:
         forbid(model, "bad_version")
     if raw[0] == MPTCP and legal(raw, flags, payload):
         subtype = raw[2] >> 4
@@ -367,6 +367,7 @@ def raw_options() -> st.SearchStrategy[bytes]:
     return st.one_of(forms, any_kind, st.just(b"\x01"), st.just(b"\x01\x01"), st.just(b"\x00"))
 
 
+USUAL = b"\x01\x01" + Timestamps(1, 2).encode()
 BLOCKS = st.one_of(
     st.binary(max_size=40),
     st.lists(raw_options(), max_size=12).map(lambda parts: b"".join(parts)[:40]),

@@ -51,10 +51,10 @@ static __always_inline bool emptcp_legal_capable(struct emptcp_pkt *parsed, __u3
 {
 	__u32 tcp = parsed->tcp_flags;
 
-	if (version > 1) {
+	if (version > 1 && len >= 4)
 		emptcp_forbid(parsed, EMPTCP_BAD_VERSION);
+	if (version > 1)
 		return false;
-	}
 	if ((flags & (EMPTCP_CAPABLE_ALGORITHMS | EMPTCP_CAPABLE_EXTENSIBILITY)) != EMPTCP_CAPABLE_SHA)
 		return false;
 	if ((tcp & (EMPTCP_SYN | EMPTCP_ACK)) == EMPTCP_SYN)
