@@ -110,16 +110,16 @@ def _panel(axes: Axes, path: LabPath, colour: str, rows: Sequence[Row]) -> None:
 def _marks(axes: Axes, run: Run) -> None:
     applied, removed = run.moment(APPLIED), run.moment(REMOVED)
     if applied and removed:
-        axes.axvspan(applied.done, removed.done, color=SHADE, label="the policy is in force", zorder=0)
+        axes.axvspan(applied.begun, removed.begun, color=SHADE, label="the policy is in force", zorder=0)
     for moment in run.moments:
-        axes.axvline(moment.done, color=INK, linewidth=1.2, linestyle="--", zorder=4)
+        axes.axvline(moment.begun, color=INK, linewidth=1.2, linestyle="--", zorder=4)
 
 
 def _captions(axes: Axes, run: Run) -> None:
     for moment in run.moments:
         axes.annotate(
             _caption(run, moment.name),
-            (moment.done, 1.0),
+            (moment.begun, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(0, 4),
             textcoords="offset points",

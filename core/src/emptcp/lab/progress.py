@@ -44,16 +44,19 @@ class Progress:
         backup = "".join(f"   {name} is backup" for name, is_backup in row.backup.items() if is_backup)
         self._say(f"{row.end:4.0f} s  {bars} Mbit/s{backup}")
 
-    def moment(self, moment: Moment) -> None:
-        """One line: the policy came or went."""
-        meaning = self._meaning[0 if moment.name == APPLIED else 1]
-        took = (moment.done - moment.begun) * 1e3
-        self._say(f"{moment.done:6.1f} s  policy {moment.name} in {took:.0f} ms{meaning}")
+    def changing(self, name: str, at: float) -> None:
+        """One line: the policy is coming or going."""
+        verb, meaning = ("applying", self._meaning[0]) if name == APPLIED else ("removing", self._meaning[1])
+        self._say(f"{at:6.1f} s  {verb} the policy{meaning}")
+
+    def changed(self, moment: Moment) -> None:
+        """One line: it came or went."""
+        self._say(f"{moment.done:6.1f} s  policy {moment.name}")
 
     def _announce(self, timeline: Timeline, policy: File) -> None:
         last = self._paths[-1].name
         if policy == POLICY:
-            self._meaning = (f": {last} is to be backup", f": {last} is given back")
+            self._meaning = (f": {last} becomes backup", f": {last} is given back")
         self._say(
             f"At {timeline.apply:g} s a policy is applied at host a, at {timeline.remove:g} s it is removed:"
         )

@@ -17,6 +17,7 @@ SCHEMA = 1
 WARM_UP, DRAIN, RECOVERY = 2.0, 1.0, 2.0
 # A spared path still carries what was queued on it, and probes.
 SPARED = 0.05
+COLUMN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +88,18 @@ def _percent(phase: Phase) -> str:
 
 
 def table(run: Run) -> str:
-    """One line per second: Mbit/s by subflow and in all, who is backup, what happened."""
-    names = [path.name for path in run.paths]
-    width = max(16, *(len(text) + 2 for text in run.subflows.values()))
-    head = "".join(f"{name:>{width}}" for name in names)
-    subflows = "".join(f"{run.subflows.get(name, ''):>{width}}" for name in names)
-    lines = [f"second{head}     total", f"      {subflows}    Mbit/s"]
-    lines += [_line(run, row, width) for row in measure.rows(run.samples, 1.0)]
-    return "\n".join(lines)
+    """Which path is which subflow, then a line per second: Mbit/s by subflow, in all, and what happened."""
+    subflows = [f"{path.name}: subflow {run.subflows.get(path.name, '')}" for path in run.paths]
+    names = "".join(f"{path.name:>{COLUMN}}" for path in run.paths)
+    head = f"second{names}{'total':>{COLUMN}}   Mbit/s delivered"
+    return "\n".join([*subflows, head, *(_line(run, row) for row in measure.rows(run.samples, 1.0))])
 
 
-def _line(run: Run, row: Row, width: int) -> str:
-    cells = "".join(f"{row.mbit[path.name]:{width}.1f}" for path in run.paths)
-    notes = [f"policy {moment.name}" for moment in run.moments if row.begin <= moment.done < row.end]
+def _line(run: Run, row: Row) -> str:
+    cells = "".join(f"{row.mbit[path.name]:{COLUMN}.1f}" for path in run.paths)
+    notes = [f"policy {moment.name}" for moment in run.moments if row.begin <= moment.begun < row.end]
     notes += [f"{name} is backup" for name, backup in row.backup.items() if backup]
-    return f"{row.end:6.0f}{cells}{row.total:10.1f}   {', '.join(notes)}".rstrip()
+    return f"{row.end:6.0f}{cells}{row.total:{COLUMN}.1f}   {', '.join(notes)}".rstrip()
 
 
 def as_json(run: Run) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import Protocol
@@ -61,7 +62,10 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A change of policy: ``applied`` or ``removed``, when it was begun and when it was in force (s)."""
+    """A change of policy: ``applied`` or ``removed``, when it was begun and when the command was done (s).
+
+    It takes effect at some time between the two; marks are set at the first, which never comes too late.
+    """
 
     name: str
     begun: float
@@ -102,7 +106,10 @@ class Audience(Protocol):
     def second(self, row: Row) -> None:
         """Another second is over."""
 
-    def moment(self, moment: Moment) -> None:
+    def changing(self, name: str, at: float) -> None:
+        """The policy is being applied or removed from now on."""
+
+    def changed(self, moment: Moment) -> None:
         """The policy was applied or removed."""
 
 
@@ -164,11 +171,17 @@ class _Clock:
         self._tell()
 
     def timed(self, name: str, change: Callable[[], None]) -> Moment:
-        """Make a change and tell when it was."""
+        """Make a change, meanwhile tell of the seconds that pass, and tell when it was done."""
         begun = self._recorder.now
-        change()
+        self._audience.changing(name, begun)
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            work = worker.submit(change)
+            while not work.done():
+                wait([work], timeout=0.05)
+                self._tell()
+        work.result()
         moment = Moment(name, begun, self._recorder.now)
-        self._audience.moment(moment)
+        self._audience.changed(moment)
         return moment
 
     def _check(self) -> None:
