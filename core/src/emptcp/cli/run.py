@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`emptcp run`: stay resident, for plugins that need a process and for devices that come and go."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+
+def register(groups: Any) -> None:
+    """Add the command to the parser's subcommands."""
+    parser = groups.add_parser(
+        "run",
+        help="stay resident for plugins that need a process",
+        description="Hands the events of running policies to their plugins, and puts policies on devices "
+        "that come back. Policies run without it. Ends on SIGTERM or Ctrl-C; all policies stay in force.",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(_arguments: argparse.Namespace) -> int:
+    from emptcp.chain.pins import make_run_folder
+    from emptcp.control.duty import Duty
+    from emptcp.chain.instance import Instance
+    from emptcp.control.resident import Resident, StopSignals
+    from emptcp.plugins.catalog import Catalog
+    from emptcp.plugins.manager import Manager
+
+    with Instance(make_run_folder()), StopSignals() as stop:
+        duty = Duty(Catalog.of_enabled(), Manager.of_enabled(), _say, _report)
+        duty.begin()
+        _say("ready")
+        Resident(duty).run(stop)
+    _say("stopped; all policies stay in force")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _report(outcome: Any) -> None:
+    from emptcp.cli.outcome import print_outcome
+
+    print_outcome(outcome, as_json=False)
+    sys.stdout.flush()

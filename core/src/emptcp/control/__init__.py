@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The resident process, ``emptcp run``: what has to go on after a command has exited."""

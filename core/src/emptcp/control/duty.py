@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the resident process does with what it hears: hand events to plugins, attach policies again."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from ipaddress import IPv6Address
+from typing import TYPE_CHECKING
+
+from emptcp.errors import EmptcpError
+from emptcp.plugins.occasions import Endpoint, StageEvent
+
+if TYPE_CHECKING:
+    from emptcp.chain.apply import Outcome
+    from emptcp.chain.tables import Entry
+    from emptcp.hooks.namespaces import Namespace
+    from emptcp.plugins.catalog import Catalog
+    from emptcp.plugins.manager import Manager
+    from emptcp.pybpf import Map
+
+# struct emptcp_event of emptcp/event.h: time, type, length, hook, direction, key, source; its bytes follow
+_EVENT = struct.Struct("=QIHBB16s16s2s2s32s4x")
+_HOOKS = ("ingress", "egress", "socket")
+
+Owners = Mapping[str, str]
+"""Fragment -> the plugin that it belongs to."""
+
+
+class Duty:
+    """The work of ``emptcp run``. ``say`` gets what an operator wants to know, ``report`` what was done."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        manager: Manager,
+        say: Callable[[str], None],
+        report: Callable[[Outcome], None],
+    ) -> None:
+        self._manager = manager
+        self._say = say
+        self._report = report
+        self._owners = dict(_fragments(catalog))
+
+    def begin(self) -> None:
+        """Put right what changed while nobody was there, and tell the plugins what runs."""
+        from emptcp.chain import apply
+
+        self._reattach()
+        for warning in apply.tell_running():
+            self._say(f"warning: {warning}")
+
+    def events(self) -> Map | None:
+        """Return the ring buffer of events if a program has one."""
+        from emptcp import pybpf
+        from emptcp.chain import pins
+
+        tree = pins.find()
+        if tree is None or not tree.events().exists():
+            return None
+        return pybpf.Map.from_pin(tree.events())
+
+    def namespaces(self) -> Iterator[Namespace]:
+        """Yield the namespaces that tables name and that exist."""
+        from emptcp.chain import tables
+        from emptcp.hooks import namespaces
+
+        entries = [entry for name in tables.names() if (entry := tables.read(name)) is not None]
+        for netns in sorted({netns for entry in entries for netns in _netns(entry)}):
+            try:
+                yield namespaces.resolve(netns)
+            except EmptcpError:  # it may come back, and is looked for again
+                continue
+
+    def event(self, record: bytes) -> None:
+        """Hand a record of the ring buffer to the plugins."""
+        event = decode(record, self._owners)
+        if event is not None:
+            self._manager.hook.emptcp_event(event=event)
+
+    def appeared(self, namespace: Namespace, device: str) -> None:
+        """Attach what belongs on a device that came, or came back."""
+        self._say(f"device {device} appeared in {namespace}")
+        self._reattach()
+
+    def _reattach(self) -> None:
+        from emptcp.chain import apply
+        from emptcp.pybpf import BpfError
+
+        try:
+            outcomes = apply.reattach()
+        except (EmptcpError, BpfError) as error:
+            self._say(str(error))
+            return
+        for outcome in outcomes:
+            if outcome.changed or outcome.warnings:
+                self._report(outcome)
+
+
+def _netns(entry: Entry) -> Iterator[str]:
+    """Yield the namespaces of a table's policies; empty is the one this process is in."""
+    from emptcp.policy import file
+
+    for policy in file.loads(entry.text, entry.source or entry.table).policies:
+        yield policy.netns if policy.netns is not None else entry.netns
+
+
+def _fragments(catalog: Catalog) -> Iterator[tuple[str, str]]:
+    for stage in catalog:
+        yield stage.declaration.fragment, stage.plugin
+        for companion in stage.declaration.companions:
+            yield companion.fragment, stage.plugin
+
+
+def decode(record: bytes, owners: Owners) -> StageEvent | None:
+    """Return the event of a ring buffer's record; None for one that is too short or of no known fragment."""
+    if len(record) < _EVENT.size:
+        return None
+    time, kind, length, hook, direction, first, second, port0, port1, source = _EVENT.unpack_from(record)
+    name = source.rstrip(b"\0").decode(errors="replace")
+    if name not in owners:
+        return None
+    return StageEvent(
+        plugin=owners[name],
+        source=name,
+        type=kind,
+        time=time,
+        hook=_HOOKS[hook] if hook < len(_HOOKS) else str(hook),
+        data=record[_EVENT.size : _EVENT.size + length],
+        endpoints=(_endpoint(first, port0), _endpoint(second, port1)),
+        direction=direction,
+    )
+
+
+def _endpoint(address: bytes, port: bytes) -> Endpoint:
+    whole = IPv6Address(address)
+    return whole.ipv4_mapped or whole, int.from_bytes(port, "big")
