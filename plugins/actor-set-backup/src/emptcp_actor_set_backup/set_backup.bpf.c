@@ -7,8 +7,12 @@
 #include <emptcp/actor.h>
 #include <emptcp/address.h>
 
+#define SECOND 1000000000ULL
+
 /* Two policies that want different things would otherwise put an option into every packet. */
-#define PACE 100000000ULL
+#define PACE (SECOND / 10)
+/* A merged packet would say it once per segment. How long to wait for a single one. */
+#define PATIENCE (SECOND / 5)
 
 enum steers {
 	US = 1 << 0,
@@ -30,8 +34,9 @@ enum bit {
 /* By the end that sends the packet. told.py has the same layout. */
 struct set_backup_state {
 	__u64 told_at;
-	__u8 told[2]; /* what was said last in its name */
-	__u8 own[2];  /* what it asked for itself */
+	__u64 waits_since; /* for a packet that isn't merged; 0: does not wait */
+	__u8 told[2];	   /* what was said last in its name */
+	__u8 own[2];	   /* what it asked for itself */
 	__u8 reserved[4];
 };
 
@@ -74,36 +79,47 @@ static __always_inline bool said_in_passing(const struct emptcp_handle *pkt, str
 		return say_in(pkt, EMPTCP_MP_PRIO, state, end, wanted);
 	/* The first subflow can't be opened as backup. */
 	if (emptcp_has(pkt, EMPTCP_MP_CAPABLE))
-		state->own[end] = state->told[end] = NO;
+		state->own[end] = NO;
 	else
 		say_in(pkt, EMPTCP_MP_JOIN, state, end, wanted);
 	return true;
+}
+
+static __always_inline bool is_time(const struct emptcp_handle *pkt, struct set_backup_state *state,
+				    __u32 end, __u64 now)
+{
+	if (state->told[end] != UNKNOWN && now - state->told_at < PACE)
+		return false;
+	if (!(pkt->parsed->flags & EMPTCP_PKT_GSO))
+		return true;
+	if (!state->waits_since)
+		state->waits_since = now;
+	return now - state->waits_since >= PATIENCE;
+}
+
+static __always_inline void say(const struct emptcp_handle *pkt, struct set_backup_state *state, __u32 end,
+				__u8 wanted)
+{
+	const __u8 option[] = {EMPTCP_KIND_MPTCP, 3, EMPTCP_MP_PRIO << 4 | (wanted == YES)};
+	__u64 now = emptcp_now();
+
+	if (!is_time(pkt, state, end, now) || !emptcp_insert_option(pkt, option, sizeof(option)))
+		return;
+	state->told[end] = wanted;
+	state->told_at = now;
+	state->waits_since = 0;
 }
 
 EMPTCP_ACTOR_STATE(set_backup, pkt, struct set_backup, param, struct set_backup_state, state)
 {
 	__u32 end = emptcp_source(pkt);
 	__u8 wanted = param->on ? YES : NO, said;
-	__u64 now;
 
-	if (!steers_here(pkt, param))
-		return EMPTCP_NEXT;
-	if (said_in_passing(pkt, state, end, wanted))
+	if (!steers_here(pkt, param) || said_in_passing(pkt, state, end, wanted))
 		return EMPTCP_NEXT;
 	said = state->told[end] == UNKNOWN ? state->own[end] : state->told[end];
-	if (said == wanted)
-		return EMPTCP_NEXT;
 	/* A DSS shows that the connection still is MPTCP, and that its handshake is over. */
-	if (!emptcp_has(pkt, EMPTCP_DSS) || emptcp_has(pkt, EMPTCP_MP_CAPABLE))
-		return EMPTCP_NEXT;
-	now = emptcp_now();
-	if (state->told[end] == UNKNOWN || now - state->told_at >= PACE) {
-		const __u8 option[] = {EMPTCP_KIND_MPTCP, 3, EMPTCP_MP_PRIO << 4 | (wanted == YES)};
-
-		if (emptcp_insert_option(pkt, option, sizeof(option))) {
-			state->told[end] = wanted;
-			state->told_at = now;
-		}
-	}
+	if (said != wanted && emptcp_has(pkt, EMPTCP_DSS) && !emptcp_has(pkt, EMPTCP_MP_CAPABLE))
+		say(pkt, state, end, wanted);
 	return EMPTCP_NEXT;
 }

@@ -13,7 +13,7 @@ End = Literal["us", "peer"]
 """Whose sending an option steers: its receiver's."""
 
 # struct set_backup_state of set_backup.bpf.c
-_SLOT = struct.Struct("=Q2B2B4x")
+_SLOT = struct.Struct("=QQ2B2B4x")
 
 UNKNOWN = 0
 
@@ -32,6 +32,7 @@ class Told:
     """
 
     told_at: int = 0
+    waits_since: int = 0
     told: tuple[int, int] = (UNKNOWN, UNKNOWN)
     own: tuple[int, int] = (UNKNOWN, UNKNOWN)
 
@@ -45,7 +46,7 @@ class Told:
 
     def encode(self) -> bytes:
         """Return the slot's bytes."""
-        return _SLOT.pack(self.told_at, *self.told, *self.own)
+        return _SLOT.pack(self.told_at, self.waits_since, *self.told, *self.own)
 
 
 def _at(pair: tuple[int, int], end: int, number: int | None) -> tuple[int, int]:
@@ -59,8 +60,8 @@ def read(flows: FlowStates, subflow: Subflow) -> Told:
     slot = flows.get(*_endpoints(subflow))
     if slot is None:
         return Told()
-    told_at, told0, told1, own0, own1 = _SLOT.unpack_from(slot)
-    return Told(told_at, (told0, told1), (own0, own1))
+    told_at, waits_since, told0, told1, own0, own1 = _SLOT.unpack_from(slot)
+    return Told(told_at, waits_since, (told0, told1), (own0, own1))
 
 
 def write(flows: FlowStates, subflow: Subflow, told: Told) -> None:
