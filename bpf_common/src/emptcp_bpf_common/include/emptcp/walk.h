@@ -214,6 +214,10 @@ static __always_inline bool emptcp_is_usual_head(const struct emptcp_pkt *parsed
 	return len >= 12 && *(const __be32 *)parsed->block == bpf_htonl(0x0101080a);
 }
 
+/* Two NOPs take one turn, and an option is two bytes or more: the worst are a NOP and an option of two, in
+ * turn. */
+#define EMPTCP_WALK_TURNS 27
+
 /*
  * Walk the first `argument` bytes of the copied options; what was known before is forgotten already. Stops
  * where the kernel does: at EOL, at a length below 2 or past the end.
@@ -232,7 +236,7 @@ __weak __noinline int emptcp_walk_options(void)
 		parsed->cursor = 12;
 	}
 #pragma clang loop unroll(disable)
-	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
+	for (i = 0; i < EMPTCP_WALK_TURNS; i++) {
 		__u32 cursor = READ_ONCE(parsed->cursor), kind, len;
 
 		if (cursor >= end)
@@ -240,11 +244,12 @@ __weak __noinline int emptcp_walk_options(void)
 		kind = emptcp_walk_byte(parsed, cursor, 0);
 		if (kind == EMPTCP_KIND_EOL)
 			break;
+		len = emptcp_walk_byte(parsed, cursor, 1);
 		if (kind == EMPTCP_KIND_NOP) {
+			cursor += emptcp_below(len ^ EMPTCP_KIND_NOP, 1) & emptcp_below(cursor + 1, end);
 			WRITE_ONCE(parsed->cursor, cursor + 1);
 			continue;
 		}
-		len = emptcp_walk_byte(parsed, cursor, 1);
 		/* A kind in the last byte has no length; whatever stands there, it ends past the end. */
 		if (len < 2 || cursor + len > end)
 			break;
