@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from emptcp.chain import flows, placement
 from emptcp.chain.bind import bind, stage_ids
@@ -54,29 +54,37 @@ class Effects:
         self._pins = pins
         self._catalog = catalog
         self._manager = manager
+        self._runners: dict[tuple[model.Expression | None, str, str], Runner] = {}
         self._before = dict(pair for decision in decisions for pair in self._ran(table, decision))
         self._after = dict(pair for decision in decisions for pair in self._will_run(table, decision))
 
     def removed(self) -> None:
-        """Tell of the stages that are gone, so that their plugins take effects back."""
+        """Tell of the stages that are gone, so that their plugins take effects back.
+
+        Of a policy that selects otherwise than before, they are gone for what it selects no more.
+        """
         for key, known in self._before.items():
-            if key not in self._after:
-                self._manager.hook.emptcp_removed(change=self._change(known, None))
+            change, now = self._change(known, None), self._after.get(key)
+            if now is not None and now.policy.when != known.policy.when:
+                change = replace(change, matches=_only_first(change.matches, self._matches(now)))
+            elif now is not None:
+                continue
+            self._manager.hook.emptcp_removed(change=change)
 
     def applying(self) -> None:
-        """Tell of the stages that will be new or have other values."""
+        """Tell of the stages that will be new, have other values, or be for other packets."""
         for change in self._changes():
             self._manager.hook.emptcp_applying(change=change)
 
     def applied(self) -> None:
-        """Tell of the stages that are new or have other values."""
+        """Tell of the stages that are new, have other values, or are for other packets."""
         for change in self._changes():
             self._manager.hook.emptcp_applied(change=change)
 
     def _changes(self) -> Iterator[Change]:
         for key, known in self._after.items():
             before = self._before.get(key)
-            if before is None or before.stage.values != known.stage.values:
+            if before is None or _differs(before, known):
                 yield self._change(known, before)
 
     def everything(self) -> None:
@@ -119,12 +127,22 @@ class Effects:
 
     def _matches(self, known: _Known) -> Callable[[bytes], bool]:
         """Return what runs the policy's expression over a frame, loading it at the first call."""
-        runners: list[Runner] = []
+        same = (known.policy.when, known.hook, known.device.link)
 
         def matches(frame: bytes) -> bool:
-            if not runners:
+            if known.policy.when is None:
+                return True
+            if same not in self._runners:
                 bound = bind(known.table, known.policy, known.hook, self._catalog)
-                runners.append(Runner([bound], known.hook, "tc", known.device.link))
-            return bool(runners[0].run(frame).matched)
+                self._runners[same] = Runner([bound], known.hook, "tc", known.device.link)
+            return bool(self._runners[same].run(frame).matched)
 
         return matches
+
+
+def _differs(before: _Known, after: _Known) -> bool:
+    return before.stage.values != after.stage.values or before.policy.when != after.policy.when
+
+
+def _only_first(first: Callable[[bytes], bool], second: Callable[[bytes], bool]) -> Callable[[bytes], bool]:
+    return lambda frame: first(frame) and not second(frame)
