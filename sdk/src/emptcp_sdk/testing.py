@@ -47,7 +47,10 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def trial(backend: str) -> Iterator[Trial]:
-    """Make policies on one back-end: ``trial(*actors, when="", hook="ingress", link="ethernet")``."""
+    """Make policies on one back-end: ``trial(*actors, when="", hook="ingress", link="ethernet")``.
+
+    Egress is TC, whatever the back-end.
+    """
     with ExitStack() as made:
 
         def make(*do: str, when: str = "", hook: str = "ingress", link: str = "ethernet") -> Runner:
@@ -71,4 +74,4 @@ def _runner(backend: str, do: tuple[str, ...], when: str, hook: str, link: str) 
 
     table = loads(policy_file(*do, when=when, hook=hook))
     bound = bind(table, table.policies[0], hook, Catalog.of_enabled())
-    return Runner([bound], hook, backend, link)
+    return Runner([bound], hook, backend if hook == "ingress" else "tc", link)

@@ -94,7 +94,10 @@ static __always_inline bool is_time(const struct emptcp_handle *pkt, struct set_
 		return true;
 	if (!state->waits_since)
 		state->waits_since = now;
-	return now - state->waits_since >= PATIENCE;
+	if (now - state->waits_since >= PATIENCE)
+		return true;
+	emptcp_skip(pkt, EMPTCP_GSO);
+	return false;
 }
 
 static __always_inline void say(const struct emptcp_handle *pkt, struct set_backup_state *state, __u32 end,

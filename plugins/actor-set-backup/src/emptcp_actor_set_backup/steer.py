@@ -176,4 +176,4 @@ def _is_told(flows: FlowStates, order: Order) -> bool:
 def _note(flows: FlowStates, order: Order, steers: End, told: int) -> None:
     """Let the fragment know what was told on the order's subflow, so that it doesn't tell it again."""
     known = read(flows, order.subflow)
-    write(flows, order.subflow, known.put(sender(order.subflow, steers), told=told))
+    write(flows, order.subflow, replace(known.put(sender(order.subflow, steers), told=told), waits_since=0))

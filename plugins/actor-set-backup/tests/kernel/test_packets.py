@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What set_backup does to single packets, on both back-ends."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from emptcp.packet.build import build
+from emptcp.packet.decode import Decoded, decode
+from emptcp.packet.mptcp import Dss, MpCapable, MpJoinAck, MpJoinSyn, MpJoinSynAck, MpPrio
+from emptcp.packet.tcp import Nop, Option, Timestamps
+
+pytestmark = pytest.mark.kernel
+
+Trial = Callable[..., Any]
+
+TIME = Timestamps(7, 9)
+ACK = Dss(data_ack=1)
+ONE_WAY = [Nop(), Nop(), TIME, Dss(data_ack=1, wide_ack=False, dsn=2, data_length=4), Nop(), Nop()]
+TWO_WAY = [Nop(), Nop(), TIME, Dss(data_ack=1, dsn=2, data_length=4), Nop(), Nop()]
+CHECKED = [Nop(), Nop(), TIME, Dss(data_ack=1, dsn=2, data_length=4, checksum=3)]
+DATA = b"data"
+
+
+def options(packet: Decoded) -> list[object]:
+    assert packet.tcp is not None
+    return [placed.option for placed in packet.tcp.options if not isinstance(placed.option, Nop)]
+
+
+def run(policy: Any, packet: bytes, link: Any = "ethernet") -> Decoded:
+    """Run one packet; what comes out must be a valid one."""
+    result = policy.run(packet)
+    out = decode(result.data, link)
+    assert result.verdict == "pass"
+    assert out.valid
+    return out
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"family": 6},
+        {"vlan": [7]},
+        {"vlan": [7, 8], "family": 6},
+        {"frame_length": 90},
+        {"ip_options": b"\1\1\1\1"},
+    ],
+    ids=["ipv4", "ipv6", "vlan", "two tags", "padded", "ip options"],
+)
+def test_a_pure_ack_says_it_once(trial: Trial, shape: dict[str, Any]) -> None:
+    policy = trial("set_backup(true)")
+    packet = build(options=[TIME, ACK], **shape)
+    assert options(run(policy, packet)) == [TIME, ACK, MpPrio(backup=True)]
+    assert policy.run(packet).data == packet
+
+
+def test_a_packet_without_ethernet_header_says_it_too(trial: Trial) -> None:
+    policy = trial("set_backup(true)", link="none")
+    packet = build(link="none", options=[TIME, ACK])
+    assert options(run(policy, packet, "none"))[-1] == MpPrio(backup=True)
+
+
+@pytest.mark.parametrize("block", [ONE_WAY, TWO_WAY], ids=["one-way", "two-way"])
+def test_data_says_it_in_place_of_nops(trial: Trial, block: list[Option]) -> None:
+    packet = build(options=block, payload=DATA)
+    out = run(trial("set_backup(true)"), packet)
+    wanted = [option for option in block if not isinstance(option, Nop)]
+    assert options(out) == [*wanted, MpPrio(backup=True)]
+    assert (out.payload, len(out.data)) == (DATA, len(packet))
+
+
+def test_without_room_it_is_said_by_the_next_packet_that_has_some(trial: Trial) -> None:
+    policy = trial("set_backup(true)")
+    full = build(options=CHECKED, payload=DATA)
+    result = policy.run(full)
+    assert (result.data, result.reason) == (full, "no_space")
+    assert options(run(policy, build(options=[TIME, ACK])))[-1] == MpPrio(backup=True)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        build(flags="S", options=[MpCapable(flags=1)]),
+        build(options=[TIME, MpCapable(flags=1, sender_key=1, receiver_key=2)]),
+        build(options=[TIME, MpJoinAck(hmac=bytes(20))]),
+        build(flags="FA", options=[TIME, ACK]),
+        build(flags="R", options=[ACK]),
+        build(options=[TIME]),
+        build(options=[TIME, ACK], fragment=(0, True)),
+    ],
+    ids=["capable syn", "third ack", "join ack", "fin", "rst", "no mptcp", "fragment"],
+)
+def test_these_are_never_changed(trial: Trial, packet: bytes) -> None:
+    assert trial("set_backup(true)").run(packet).data == packet
+
+
+@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_join_opens_the_subflow_as_wanted_and_nothing_more_is_said(
+    trial: Trial, on: bool, asked: bool
+) -> None:
+    policy = trial(f"set_backup({on})")
+    syn = MpJoinSyn(token=5, nonce=6, address_id=1, backup=asked)
+    out = run(policy, build(flags="S", options=[syn]))
+    assert options(out) == [MpJoinSyn(token=5, nonce=6, address_id=1, backup=on)]
+    later = build(options=[TIME, ACK])
+    assert policy.run(later).data == later
+
+
+def test_the_answer_to_a_join_steers_who_opened_it(trial: Trial) -> None:
+    answer = MpJoinSynAck(hmac=bytes(8), nonce=6, address_id=1, backup=False)
+    out = run(trial("set_backup(true)"), build(flags="SA", options=[answer]))
+    assert options(out) == [MpJoinSynAck(hmac=bytes(8), nonce=6, address_id=1, backup=True)]
+
+
+def test_what_the_end_itself_says_is_overruled(trial: Trial) -> None:
+    policy = trial("set_backup(true)")
+    theirs = build(options=[TIME, ACK, MpPrio(backup=False)])
+    for _ in range(2):
+        assert options(run(policy, theirs)) == [TIME, ACK, MpPrio(backup=True)]
+    later = build(options=[TIME, ACK])
+    assert policy.run(later).data == later
+
+
+def test_a_merged_packet_is_left_to_a_single_one_for_a_while(trial: Trial) -> None:
+    policy = trial("set_backup(true)", hook="egress")
+    merged = bytearray(192)  # struct __sk_buff
+    struct.pack_into("=I8xI", merged, 164, 2, 100)  # gso_segs, gso_size
+    packet = build(options=TWO_WAY, payload=bytes(200))
+    assert policy.run(packet, ctx=bytes(merged)).reason == "gso"
+    assert options(run(policy, packet))[-1] == MpPrio(backup=True)
+
+
+def test_a_merged_packet_says_it_when_no_single_one_comes(trial: Trial) -> None:
+    policy = trial("set_backup(true)", hook="egress")
+    merged = bytearray(192)
+    struct.pack_into("=I8xI", merged, 164, 2, 100)
+    packet = build(options=TWO_WAY, payload=bytes(200))
+    policy.run(packet, ctx=bytes(merged))
+    time.sleep(0.25)
+    out = decode(policy.run(packet, ctx=bytes(merged)).data)
+    assert options(out)[-1] == MpPrio(backup=True)
+    assert out.payload == bytes(200)
+
+
+def test_each_end_is_told_for_itself(trial: Trial) -> None:
+    policy = trial("set_backup(true)")
+    there = build(src="10.0.0.1", dst="10.0.0.2", sport=1, dport=2, options=[TIME, ACK])
+    back = build(src="10.0.0.2", dst="10.0.0.1", sport=2, dport=1, options=[TIME, ACK])
+    for packet in (there, back):
+        assert options(run(policy, packet))[-1] == MpPrio(backup=True)
+        assert policy.run(packet).data == packet
+
+
+def test_giving_back_a_subflow_that_was_never_backup_says_nothing(trial: Trial) -> None:
+    policy = trial("set_backup(false)")
+    policy.run(build(flags="S", options=[MpCapable(flags=1)]))
+    later = build(options=[TIME, ACK])
+    assert policy.run(later).data == later
+
+
+@pytest.mark.parametrize(("hook", "steers"), [("ingress", "peer"), ("egress", "us")])
+def test_a_hook_that_reaches_the_other_end_only_does_nothing(trial: Trial, hook: str, steers: str) -> None:
+    packet = build(options=[TIME, ACK])
+    assert trial(f"set_backup(steers='{steers}')", hook=hook).run(packet).data == packet
