@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from emptcp.packet.build import build
+from emptcp.packet.mptcp import Dss
+
+pytestmark = pytest.mark.kernel
+
+DSS = [Dss(data_ack=1)]
+THERE = build(src="10.1.2.3", sport=40000, dst="192.168.0.9", dport=443, options=DSS)
+BACK = build(src="192.168.0.9", sport=443, dst="10.1.2.3", dport=40000, options=DSS)
+V6 = build(family=6, src="fd00::1", sport=40000, dst="fd00::2", dport=443, options=DSS)
+HIGH = build(src="10.1.2.3", sport=65535, dst="192.168.0.9", dport=1, options=DSS)
+ALL = (THERE, BACK, V6, HIGH)
+
+
+@pytest.mark.parametrize(
+    ("when", "packets"),
+    [
+        ("subflow()", list(ALL)),
+        ("subflow(10.1.2.3, 40000, 192.168.0.9, 443)", [THERE]),
+        ("subflow(saddr=192.168.0.9, sport=443, daddr=10.1.2.3, dport=40000)", [BACK]),
+        ("subflow(saddr=10.1.2.3, dport=443)", [THERE]),
+        ("subflow(saddr=10.1.2.3, dport=40000)", []),
+        ("subflow(dport=443)", [THERE, V6]),
+        ("subflow(sport=443)", [BACK]),
+        ("subflow(sport=65535, dport=1)", [HIGH]),
+        ("subflow(sport=32768)", []),
+        ("subflow(daddr='fd00::/8')", [V6]),
+        ("subflow(saddr=10.0.0.0/8, daddr=192.168.0.0/24)", [THERE, HIGH]),
+        ("subflow(dport=443) or subflow(sport=443)", [THERE, BACK, V6]),
+    ],
+)
+def test_it_matches_exactly_these(trial: Callable[..., Any], when: str, packets: list[bytes]) -> None:
+    policy = trial("record('packets')", when=when)
+    assert [packet for packet in ALL if policy.run(packet).matched] == packets
+
+
+def test_it_leaves_packets_as_they_are(trial: Callable[..., Any]) -> None:
+    policy = trial("record('packets')", when="subflow(dport=443)")
+    for packet in ALL:
+        result = policy.run(packet)
+        assert (result.verdict, result.data) == ("pass", packet)
