@@ -11,8 +11,8 @@ from typing import Self
 
 from emptcp import pybpf
 from emptcp.chain.code import Code, Function, SourceLine
-from emptcp.chain.fused import PacketLayout
 from emptcp.chain.instructions import decode
+from emptcp.chain.joining import PacketLayout
 from emptcp.chain.plan import FragmentRef
 from emptcp.chain.shared import HEAD_BYTES, SharedMaps
 from emptcp.errors import EmptcpError

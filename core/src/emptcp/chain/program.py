@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from emptcp import pybpf
-from emptcp.chain import counters, fused, layout
+from emptcp.chain import counters, fused, joining, layout
 from emptcp.chain.description import Description, PolicyRecord, StageRecord
 from emptcp.chain.objects import CORE, CORE_FLOW, Objects
 from emptcp.chain.plan import BoundPolicy, Plan, Step
@@ -78,7 +78,7 @@ class Loaded:
     parameters: pybpf.Map
     counters: pybpf.Map
     about: pybpf.Map
-    joined: fused.Joined
+    joined: joining.Joined
 
     def redescribe(self, description: Description) -> None:
         """Let the program tell what was settled after it was loaded: its back-end and the reason."""
@@ -110,7 +110,7 @@ def load(
     description = _describe(plan, policies, place, slots)
     parameters = _parameters(plan, place, places, size)
     about = _about(description)
-    maps = fused.Maps(objects.packet(place.hook, place.code).fd, parameters.fd, counts.fd, about.fd)
+    maps = joining.Maps(objects.packet(place.hook, place.code).fd, parameters.fd, counts.fd, about.fd)
     joined = fused.join(plan, _binding(plan, place, objects, maps, slots))
     return Loaded(_load(joined, place), description, parameters, counts, about, joined)
 
@@ -122,9 +122,9 @@ def read_counters(counts: pybpf.Map, description: Description) -> dict[str, coun
     return {name: counters.block(chunks[slot // counters.CHUNK_STAGES], slot) for name, slot in slots.items()}
 
 
-def _binding(plan: Plan, place: Place, objects: Objects, maps: fused.Maps, slots: Slots) -> fused.Binding:
+def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slots: Slots) -> joining.Binding:
     where = (place.hook, place.code)
-    return fused.Binding(
+    return joining.Binding(
         backend=place.code,
         code={fragment: objects.code(fragment, *where) for fragment in plan.fragments},
         parse=objects.code(CORE, *where),
@@ -137,7 +137,7 @@ def _binding(plan: Plan, place: Place, objects: Objects, maps: fused.Maps, slots
     )
 
 
-def _load(joined: fused.Joined, place: Place) -> pybpf.Program:
+def _load(joined: joining.Joined, place: Place) -> pybpf.Program:
     with pybpf.load_btf(joined.btf) as types:
         try:
             return pybpf.load_program(
@@ -152,7 +152,7 @@ def _load(joined: fused.Joined, place: Place) -> pybpf.Program:
             raise _refusal(error, joined) from error
 
 
-def _refusal(error: pybpf.VerifierError, joined: fused.Joined) -> EmptcpError:
+def _refusal(error: pybpf.VerifierError, joined: joining.Joined) -> EmptcpError:
     """Name the stage whose code the verifier stopped in, or the budget that all of them exceed."""
     if "BPF program is too large" in error.log:
         return EmptcpError(

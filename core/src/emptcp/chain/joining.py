@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Join fragments into a program: what both engines do alike.
+
+A joined program keeps core's values in its own stack frame, *below* the deepest fragment's stack, so that
+no fragment's code has to be moved: the context, the parsed packet, the counters, the flow-table entry, the
+packet's length. Registers r6 to r9 are free for every fragment because nothing lives in them between
+stages. A fragment is copied as it is, except that ``exit`` becomes a jump to the end of its stage and calls
+of subprograms get new distances; subprograms that several fragments share byte for byte are joined once.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from emptcp.chain import instructions as bpf
+from emptcp.chain import reasons
+from emptcp.chain.code import Code
+from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10, Assembler, Instruction
+from emptcp.chain.layout import Slot
+from emptcp.chain.plan import FragmentRef, Plan
+from emptcp.chain.typeinfo import TypeInfo
+from emptcp.errors import EmptcpError
+
+STACK_BUDGET = 256
+"""Bytes of stack a fragment may use, static subprograms included; the kernel's limit for all is 512."""
+
+_LOOKUP, _REDIRECT = 1, 23
+_PASS = {"xdp": 2, "tc": -1}
+_DROP = {"xdp": 1, "tc": 2}
+"""XDP_PASS and TCX_NEXT (TC_ACT_UNSPEC): other programs on the hook go on. XDP_DROP and TC_ACT_SHOT."""
+
+RETURN, ACCEPT, DROP, REDIRECT = 1, 2, 3, 4
+
+
+@dataclass(frozen=True)
+class PacketLayout:
+    """Byte offsets in ``struct emptcp_pkt`` and ``struct emptcp_flow`` (emptcp/abi.h), from core's BTF."""
+
+    flags: int
+    l3: int
+    payload: int
+    payload_len: int
+    reason: int
+    redirect: int
+    flow_known: int
+    flow_slots: int
+    mptcp_flag: int = 1
+
+
+@dataclass(frozen=True)
+class Maps:
+    """File descriptors of the maps a program is bound to."""
+
+    packet: int
+    parameters: int
+    counters: int
+    description: int
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Everything about one program that is not in the plan: places and descriptors.
+
+    ``counter_slots`` and ``parameter_slots`` run parallel to the plan's steps; counter slot 0 is the
+    program's own. ``state_slots`` maps a plugin to its offset in a flow-table entry's slot area.
+    """
+
+    backend: str
+    code: Mapping[FragmentRef, Code]
+    parse: Code
+    flow: Code
+    packet: PacketLayout
+    maps: Maps
+    parameter_slots: list[Slot | None]
+    counter_slots: list[int]
+    state_slots: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A program ready for BPF_PROG_LOAD. ``places`` maps instruction ranges to what the operator wrote."""
+
+    instructions: bytes
+    btf: bytes
+    functions: tuple[tuple[int, int], ...]
+    lines: tuple[tuple[int, int, int, int], ...]
+    places: tuple[tuple[int, int, str], ...]
+
+    @property
+    def func_info(self) -> bytes:
+        """``struct bpf_func_info`` records."""
+        return b"".join(struct.pack("<II", *record) for record in self.functions)
+
+    @property
+    def line_info(self) -> bytes:
+        """``struct bpf_line_info`` records."""
+        return b"".join(struct.pack("<IIII", *record) for record in self.lines)
+
+    def place(self, instruction: int) -> str:
+        """Return what stands at an instruction: ``table/policy: stage``, or a core block's name."""
+        return next((name for start, end, name in self.places if start <= instruction < end), "core")
+
+
+def check_stack(plan: Plan, binding: Binding) -> None:
+    """Raise :class:`EmptcpError` for a fragment that uses more stack than :data:`STACK_BUDGET`."""
+    for fragment in plan.fragments:
+        used = binding.code[fragment].stack
+        if used > STACK_BUDGET:
+            raise EmptcpError(
+                f"fragment '{fragment.name}' of plugin '{fragment.plugin}' uses {used} bytes of stack, "
+                f"more than the {STACK_BUDGET} a fragment may use",
+                fix="Move large variables into a map of the plugin.",
+            )
+
+
+@dataclass
+class Subprogram:
+    """A function that fragments call: number ``index`` of ``code``, joined at ``start``."""
+
+    code: Code
+    index: int
+    start: int = 0
+
+
+class Joiner:
+    """A program under construction; the engines' classes say in which order things are emitted."""
+
+    def __init__(self, plan: Plan, binding: Binding, codes: Sequence[Code]) -> None:
+        self.plan = plan
+        self.binding = binding
+        self.asm = Assembler()
+        frame = max(code.body_stack for code in codes)
+        slots = (-frame - 8 * n for n in range(1, 7))
+        self.ctx, self.pkt, self.counters, self.flow, self.length, self.key = slots
+        self.types = TypeInfo(binding.backend)
+        self.lines: list[tuple[int, int, int, int]] = []
+        self.places: list[tuple[int, int, str]] = []
+        self.calls: list[tuple[int, Subprogram]] = []
+        self.subprograms: dict[tuple[object, ...], Subprogram] = {}
+
+    def finish(self, name: str) -> Joined:
+        """Append the subprograms and return the program. ``name`` is its function's."""
+        functions = [(0, self.types.function(name, 1, True)), *self._append_subprograms()]
+        self._resolve_calls()
+        code = bpf.encode(self.asm.finish())
+        return Joined(code, self.types.encode(), tuple(functions), tuple(self.lines), tuple(self.places))
+
+    def exit(self, name: str) -> str:
+        """Return the label of a way out: ``pass``, ``drop`` or ``redirect``."""
+        return name
+
+    # Blocks of core.
+
+    def look_up(self, fd: int, index: int) -> None:
+        """Look up an element of an array map; its address, or 0, comes in r0."""
+        self.asm.emit(bpf.ST_W, R10, 0, self.key, index)
+        self.asm.emit(bpf.MOV64_REG, R2, R10)
+        self.asm.emit(bpf.ADD64_IMM, R2, imm=self.key)
+        self.asm.load_map(R1, fd)
+        self.asm.emit(bpf.CALL, imm=_LOOKUP)
+
+    def load_counters(self, chunk: int) -> None:
+        """Put the address of a chunk of counters into its stack slot."""
+        self.look_up(self.binding.maps.counters, chunk)
+        self.asm.jump(self.exit("pass"), bpf.JEQ_IMM, R0, 0)
+        self.asm.emit(bpf.STX_DW, R10, R0, self.counters)
+
+    def load_reason(self) -> None:
+        """Load the packet into r3 and its reason into r2."""
+        self.asm.emit(bpf.LDX_DW, R3, R10, self.pkt)
+        self.asm.emit(bpf.LDX_B, R2, R3, self.binding.packet.reason)
+
+    # Stages.
+
+    def arguments(self, fragment: FragmentRef, slot: Slot | None) -> None:
+        """Load r1 to r5 as emptcp/abi.h says; a state was checked to be there, and is in r5."""
+        asm = self.asm
+        if fragment.state_size:
+            offset = self.binding.packet.flow_slots + self.binding.state_slots[fragment.plugin]
+            asm.emit(bpf.MOV64_REG, R4, R5)
+            asm.emit(bpf.ADD64_IMM, R4, imm=offset)
+        else:
+            asm.emit(bpf.MOV64_IMM, R4)
+            asm.emit(bpf.MOV64_IMM, R5)
+        if slot is None:
+            asm.emit(bpf.MOV64_IMM, R3)
+        else:
+            self._parameter_address(slot)
+        asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
+        asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+
+    def _parameter_address(self, slot: Slot) -> None:
+        asm, fd = self.asm, self.binding.maps.parameters
+        if not slot.flips:
+            asm.load_map_value(R3, fd, slot.first_side)
+            return
+        asm.load_map_value(R1, fd, slot.offset)
+        asm.emit(bpf.LDX_W, R1, R1)
+        asm.emit(bpf.AND64_IMM, R1, imm=1)
+        asm.emit(bpf.MUL64_IMM, R1, imm=slot.stride)
+        asm.load_map_value(R3, fd, slot.first_side)
+        asm.emit(bpf.ADD64_REG, R3, R1)
+
+    # Counters: r1 holds the chunk's address.
+
+    def increment(self, offset: int) -> None:
+        """Count one more; r2 is used."""
+        self.asm.emit(bpf.LDX_DW, R2, R1, offset)
+        self.asm.emit(bpf.ADD64_IMM, R2, imm=1)
+        self.asm.emit(bpf.STX_DW, R1, R2, offset)
+
+    def add(self, offset: int) -> None:
+        """Add r2 to a counter; r3 is used."""
+        self.asm.emit(bpf.LDX_DW, R3, R1, offset)
+        self.asm.emit(bpf.ADD64_REG, R3, R2)
+        self.asm.emit(bpf.STX_DW, R1, R3, offset)
+
+    def count_reason(self, base: int) -> None:
+        """Count reason r2 in the block at ``base``; r1 may hold anything before."""
+        asm = self.asm
+        known = f"known{len(asm)}"
+        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
+        asm.jump(known, bpf.JLT_IMM, R2, reasons.SLOTS)
+        asm.emit(bpf.MOV64_IMM, R2, imm=0)
+        asm.label(known)
+        asm.emit(bpf.MOV64_REG, R4, R2)
+        self.increment(base + 56)
+        asm.emit(bpf.LSH64_IMM, R4, imm=3)
+        asm.emit(bpf.ADD64_REG, R1, R4)
+        self.increment(base + 64)
+
+    # Ways out.
+
+    def exits(self) -> None:
+        """Append the ways out. A program without policies has one: pass."""
+        asm, backend = self.asm, self.binding.backend
+        self.line("core: verdict")
+        asm.label(self.exit("pass"))
+        asm.emit(bpf.MOV64_IMM, R0, imm=_PASS[backend])
+        asm.emit(bpf.EXIT)
+        if not self.plan.policies:
+            return
+        asm.label(self.exit("drop"))
+        asm.emit(bpf.MOV64_IMM, R0, imm=_DROP[backend])
+        asm.emit(bpf.EXIT)
+        asm.label(self.exit("redirect"))
+        asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
+        asm.emit(bpf.LDX_W, R1, R1, self.binding.packet.redirect)
+        asm.emit(bpf.MOV64_IMM, R2)
+        asm.emit(bpf.CALL, imm=_REDIRECT)
+        asm.emit(bpf.EXIT)
+
+    # Copying fragments.
+
+    def copy(self, code: Code, after: str, name: str) -> None:
+        """Append a fragment's body; its exits lead to ``after``, which is given to what follows."""
+        start = len(self.asm)
+        body = code.body
+        self._copy_lines(code, 0, len(body), start)
+        for offset, instruction in enumerate(body):
+            if instruction.op == bpf.EXIT:
+                self.asm.jump(after)
+            else:
+                self._append(code, offset, instruction)
+        self.asm.label(after)
+        self.places.append((start, len(self.asm), name))
+
+    def _append(self, code: Code, offset: int, instruction: Instruction) -> None:
+        if bpf.is_subprogram_call(instruction) or bpf.is_function_address(instruction):
+            target = code.function_at(offset + 1 + instruction.imm)
+            self.calls.append((len(self.asm), self._subprogram(code, target)))
+        self.asm.code.append(instruction)
+
+    def _subprogram(self, code: Code, index: int) -> Subprogram:
+        key = _identity(code, index)
+        if key not in self.subprograms:
+            self.subprograms[key] = Subprogram(code, index)
+        return self.subprograms[key]
+
+    def _append_subprograms(self) -> list[tuple[int, int]]:
+        """Append each used subprogram once; appending one may find more."""
+        done: list[tuple[int, int]] = []
+        while len(done) < len(self.subprograms):
+            sub = list(self.subprograms.values())[len(done)]
+            function = sub.code.functions[sub.index]
+            sub.start = len(self.asm)
+            self.line(f"function {function.name}")
+            self._copy_lines(sub.code, function.start, function.end, sub.start)
+            for offset in range(function.start, function.end):
+                self._append(sub.code, offset, sub.code.instructions[offset])
+            self.places.append((sub.start, len(self.asm), f"function {function.name}"))
+            kind = self.types.function(function.name, function.arguments, function.is_global)
+            done.append((sub.start, kind))
+        return done
+
+    def _resolve_calls(self) -> None:
+        for place, sub in self.calls:
+            self.asm.code[place] = self.asm.code[place]._replace(imm=sub.start - place - 1)
+
+    def _copy_lines(self, code: Code, start: int, end: int, to: int) -> None:
+        for line in code.lines_between(start, end):
+            self._record(to + line.offset - start, line.file, line.text, line.line, line.column)
+
+    def line(self, text: str) -> None:
+        """Begin a generated block: a verifier message quotes this text."""
+        self._record(len(self.asm), "emptcp", text, 0, 0)
+
+    def _record(self, offset: int, file: str, text: str, line: int, column: int) -> None:
+        if self.lines and self.lines[-1][0] == offset:
+            self.lines.pop()
+        place = (self.types.string(file), self.types.string(text), line << 10 | min(column, 1023))
+        self.lines.append((offset, *place))
+
+
+def _identity(code: Code, index: int, above: tuple[int, ...] = ()) -> tuple[object, ...]:
+    """What makes two subprograms the same: their code, and that of those they call."""
+    function = code.functions[index]
+    parts: list[object] = [function.name]
+    for offset in range(function.start, function.end):
+        instruction = code.instructions[offset]
+        if bpf.is_subprogram_call(instruction) or bpf.is_function_address(instruction):
+            target = code.function_at(offset + 1 + instruction.imm)
+            inner = target if target in (*above, index) else _identity(code, target, (*above, index))
+            parts.append((instruction._replace(imm=0), inner))
+        else:
+            parts.append(instruction)
+    return tuple(parts)
