@@ -8,8 +8,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
-from emptcp.errors import EmptcpError, did_you_mean
+from emptcp.errors import EmptcpError
 from emptcp.pybpf.errors import BpfError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -40,9 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0 (done), 1 (refused or failed) or 2 (usage)."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parser(words).parse_args(words)
-        _check_rights(arguments.command)
-        return int(arguments.run(arguments) or 0)
+        parser, around = _parser(words)
+        with around:
+            arguments = parser.parse_args(words)
+            _check_rights(arguments.command)
+            return int(arguments.run(arguments) or 0)
     except (EmptcpError, BpfError) as error:
         print(_shortened(f"emptcp: {error}"), file=sys.stderr)
         return REFUSED
@@ -53,8 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """Return a parser that knows the called command in full and the others by name."""
+def _parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, AbstractContextManager[None]]:
+    """Return a parser that knows the called command in full, and what has to be around the run.
+
+    Other commands it knows by name, those of plugins only where they are to be listed.
+    """
     parser = argparse.ArgumentParser(
         prog="emptcp",
         description="Policies for live Multipath TCP traffic, as eBPF programs.",
@@ -63,20 +70,28 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version(words))
     groups = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     called = next((word for word in words if not word.startswith("-")), "")
-    if called and called not in COMMANDS:
-        hint = did_you_mean(called, COMMANDS)
-        parser.error(f"there is no command '{called}'; " + (hint or "see: emptcp --help"))
-    own = COMMANDS[called][0] if called else ""
+    own = COMMANDS[called][0] if called in COMMANDS else ""
     for name, (module, text) in COMMANDS.items():
         if module != own:
             groups.add_parser(name, help=text)
     if own:
         importlib.import_module(f"emptcp.cli.{own}").register(groups)
-    return parser
+        return parser, nullcontext()
+    return parser, _added(parser, groups, called)
+
+
+def _added(parser: argparse.ArgumentParser, groups: Any, called: str) -> AbstractContextManager[None]:
+    from emptcp.cli import added
+
+    if called:
+        return added.register(groups, parser, called, COMMANDS)
+    added.name_all(groups, COMMANDS)
+    return nullcontext()
 
 
 def _check_rights(command: str) -> None:
-    if command not in FOR_ALL and os.geteuid() != 0:
+    """Refuse what takes root before it begins. Commands of plugins see to that themselves."""
+    if command in COMMANDS and command not in FOR_ALL and os.geteuid() != 0:
         raise EmptcpError(
             f"emptcp {command} reads and changes the kernel, which takes root", fix="Run it with sudo."
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins import layout
+from emptcp.plugins.distributions import canonical
 from emptcp.plugins.manifest import Parameter, StageDeclaration, check_range
 from emptcp.policy import model, values
 from emptcp.policy.place import Place
@@ -174,11 +175,6 @@ class Catalog:
         fix = did_you_mean(name, known) or f"Known are: {', '.join(sorted(known)) or 'none'}."
         origin = f" from {quoted(distribution)}" if distribution else ""
         return EmptcpError(f"there is no {kind} {quoted(name)}{origin}", fix=fix, where=str(where or ""))
-
-
-def canonical(distribution: str) -> str:
-    """Return a distribution's name as package indices compare it (PEP 503)."""
-    return "-".join(filter(None, distribution.lower().replace("_", "-").replace(".", "-").split("-")))
 
 
 def _is_from(one: StageType, distribution: str) -> bool:

@@ -16,9 +16,9 @@ from typing import Any
 
 from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins import manifest as manifests
+from emptcp.plugins.distributions import canonical
 from emptcp.plugins.manifest import Manifest
-
-GROUP = "emptcp.plugins"
+from emptcp.plugins.whereabouts import GROUP, MANIFEST
 
 FOUND, INVALID, DISABLED, ENABLED = "found", "invalid", "disabled", "enabled"
 CHANGED, ACTIVE, ORPHANED = "changed", "active", "orphaned"
@@ -128,7 +128,7 @@ def _folder(package: str) -> Path:
 
 
 def _manifest(point: EntryPoint, folder: Path) -> Manifest:
-    found = manifests.load(folder / manifests.FILE)
+    found = manifests.load(folder / MANIFEST)
     if found.name != point.name:
         sentence = f"the manifest is of '{found.name}', the entry point of {quoted(point.name)}"
         raise EmptcpError(sentence, fix="Give both the same name.")
@@ -143,8 +143,6 @@ def _manifest(point: EntryPoint, folder: Path) -> Manifest:
 
 def matching(plugins: list[Plugin], name: str) -> Iterator[Plugin]:
     """Yield the plugins that ``name`` or ``dist:name`` means."""
-    from emptcp.plugins.catalog import canonical
-
     distribution, _, plain = name.rpartition(":")
     for plugin in plugins:
         if plugin.name == plain and canonical(distribution) in ("", canonical(plugin.distribution)):

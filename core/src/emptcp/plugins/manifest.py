@@ -15,12 +15,12 @@ from typing import Any
 
 from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins.versions import CHAIN_ABI, HOOK_API, MANIFEST_SCHEMA
+from emptcp.plugins.whereabouts import MANIFEST
 from emptcp.policy import document, model, values
 from emptcp.policy.document import Section
 from emptcp.policy.place import NOWHERE, Place
 from emptcp.policy.tokens import NAME, RESERVED
 
-FILE = "emptcp.toml"
 VERDICTS = ("NEXT", "RETURN", "ACCEPT", "DROP", "REDIRECT")
 READS = ("options", "key")
 """What a fragment reads of the parsed packet: core parses only what some stage reads."""
@@ -126,7 +126,7 @@ def load(path: Path) -> Manifest:
     return _manifest(document.read(path))
 
 
-def loads(text: str, source: str = FILE) -> Manifest:
+def loads(text: str, source: str = MANIFEST) -> Manifest:
     """Read a manifest's text."""
     return _manifest(document.parse(text, source))
 

@@ -15,24 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
-from emptcp.plugins import discovery, layout
-from emptcp.plugins.catalog import canonical
+from emptcp.plugins import discovery, layout, whereabouts
 from emptcp.plugins.digest import digest
 from emptcp.plugins.discovery import Plugin
+from emptcp.plugins.distributions import FIRST_PARTY, canonical
 from emptcp.policy import document
 from emptcp.policy.document import Section
 from emptcp.policy.text import toml_string
-
-FIRST_PARTY = frozenset(
-    {
-        "emptcp-selector-ip-pair",
-        "emptcp-selector-packet-type",
-        "emptcp-selector-subflow",
-        "emptcp-actor-record",
-        "emptcp-actor-set-backup",
-    }
-)
-"""Distributions of the project itself: enabled from the start, and never ``changed``."""
 
 SCHEMA = 1
 InUse = Mapping[str, Sequence[str]]
@@ -57,12 +46,12 @@ class Record:
 
 def folder() -> Path:
     """Return the folder of emptcp's settings: ``EMPTCP_ETC``, else ``/etc/emptcp``."""
-    return Path(os.environ.get("EMPTCP_ETC") or "/etc/emptcp")
+    return Path(whereabouts.settings())
 
 
 def file() -> Path:
     """Return the path of the state file."""
-    return folder() / "plugins.toml"
+    return Path(whereabouts.state_file())
 
 
 def is_first_party(plugin: Plugin) -> bool:

@@ -50,6 +50,7 @@ def test_first_party_is_an_exact_list() -> None:
         "emptcp-selector-subflow",
         "emptcp-actor-record",
         "emptcp-actor-set-backup",
+        "emptcp-bench",
     } == state.FIRST_PARTY
 
 

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of distributions: how two are compared, and which ones are the project's own."""
+
+from __future__ import annotations
+
+FIRST_PARTY = frozenset(
+    {
+        "emptcp-actor-record",
+        "emptcp-actor-set-backup",
+        "emptcp-bench",
+        "emptcp-selector-ip-pair",
+        "emptcp-selector-packet-type",
+        "emptcp-selector-subflow",
+    }
+)
+"""Distributions of the project itself: enabled from the start, and never ``changed``."""
+
+
+def canonical(distribution: str) -> str:
+    """Return a distribution's name as package indices compare it (PEP 503)."""
+    return "-".join(filter(None, distribution.lower().replace("_", "-").replace(".", "-").split("-")))
