@@ -29,6 +29,9 @@ struct outcome {
 	__u32 parsed;
 	__u32 done;
 	struct emptcp_pkt found;
+	__u64 packets; /* of TCP, since the map was written last */
+	__u64 changed;
+	__u64 merged; /* changed ones that stand for several wire packets */
 };
 
 struct {
@@ -89,6 +92,20 @@ static __always_inline bool act(const struct emptcp_handle *pkt, const struct or
 	return false;
 }
 
+static __always_inline void count(struct outcome *outcome)
+{
+	__u32 flags = outcome->found.flags;
+
+	if (outcome->parsed != EMPTCP_PARSE_TCP)
+		return;
+	__sync_fetch_and_add(&outcome->packets, 1);
+	if (!(flags & EMPTCP_PKT_CHANGED))
+		return;
+	__sync_fetch_and_add(&outcome->changed, 1);
+	if (flags & EMPTCP_PKT_GSO)
+		__sync_fetch_and_add(&outcome->merged, 1);
+}
+
 static __always_inline int change(void *ctx, int backend)
 {
 	__u32 first = 0;
@@ -107,7 +124,8 @@ static __always_inline int change(void *ctx, int backend)
 	if (outcome_->parsed == EMPTCP_PARSE_TCP)
 		outcome_->done = act(&pkt, order_);
 	__builtin_memcpy(&outcome_->found, parsed, sizeof(*parsed));
-	return 0;
+	count(outcome_);
+	return backend == EMPTCP_XDP ? XDP_PASS : TC_ACT_OK;
 }
 
 SEC("xdp")
@@ -132,4 +150,24 @@ int change_tagged_tc(struct __sk_buff *ctx)
 	if (!order_ || bpf_skb_vlan_push(ctx, bpf_htons(ETH_P_8021Q), order_->tag))
 		return -1;
 	return change(ctx, EMPTCP_TC);
+}
+
+/* What a wrong change looks like: one is added to the checksum field, whatever it holds. */
+SEC("tc")
+int spoil_tc(struct __sk_buff *ctx)
+{
+	const struct emptcp_parse_config config = {.l2 = sizeof(struct ethhdr)};
+	struct emptcp_pkt *parsed = emptcp_parsed();
+	const struct emptcp_handle pkt = {.ctx = ctx, .parsed = parsed, .backend = EMPTCP_TC};
+	const __sum16 *check;
+	__sum16 wrong;
+
+	if (!parsed || emptcp_parse(ctx, parsed, &config, EMPTCP_TC) != EMPTCP_PARSE_TCP)
+		return TC_ACT_OK;
+	check = emptcp_bytes(&pkt, parsed->l4 + EMPTCP_TCP_CHECK, sizeof(*check));
+	if (!check)
+		return TC_ACT_OK;
+	wrong = *check + 1;
+	bpf_skb_store_bytes(ctx, parsed->l4 + EMPTCP_TCP_CHECK, &wrong, sizeof(wrong), 0);
+	return TC_ACT_OK;
 }

@@ -63,10 +63,10 @@ static __always_inline __u32 emptcp_parse_skb_tag(void *ctx, struct emptcp_pkt *
 
 /*
  * Step over at most two tags, the one in the skb counted. VLAN ID 0 is a priority tag: the packet is in no
- * VLAN. Answers the EtherType behind them and leaves the offset in parsed->l3.
+ * VLAN. Answers the EtherType behind them, or EMPTCP_PARSE_NONLINEAR, and leaves the offset in parsed->l3.
  */
-static __always_inline __be16 emptcp_parse_tags(const __u8 *data, const __u8 *end, struct emptcp_pkt *parsed,
-						__be16 type, __u32 tags)
+static __always_inline int emptcp_parse_tags(const __u8 *data, const __u8 *end, struct emptcp_pkt *parsed,
+					     __be16 type, __u32 tags)
 {
 	__u32 offset = sizeof(struct ethhdr), i;
 
@@ -74,8 +74,10 @@ static __always_inline __be16 emptcp_parse_tags(const __u8 *data, const __u8 *en
 	for (i = 0; i < 2; i++) {
 		const struct vlan_hdr *tag = (const void *)(data + offset);
 
-		if (!emptcp_is_vlan(type) || i + tags >= 2 || (const __u8 *)(tag + 1) > end)
+		if (!emptcp_is_vlan(type) || i + tags >= 2)
 			break;
+		if ((const __u8 *)(tag + 1) > end)
+			return EMPTCP_PARSE_NONLINEAR;
 		if (tag->h_vlan_TCI & bpf_htons(0xfff))
 			parsed->flags = EMPTCP_PKT_VLAN;
 		type = tag->h_vlan_encapsulated_proto;
@@ -85,15 +87,16 @@ static __always_inline __be16 emptcp_parse_tags(const __u8 *data, const __u8 *en
 	return type;
 }
 
-/* The IP version behind an Ethernet header, 0 if it is something else; parsed->l3. */
+/* The IP version behind an Ethernet header, 0 if it is something else, or EMPTCP_PARSE_NONLINEAR; parsed->l3.
+ */
 static __always_inline int emptcp_parse_ethernet(const __u8 *data, const __u8 *end, struct emptcp_pkt *parsed,
 						 __u32 tags)
 {
 	const struct ethhdr *eth = (const void *)data;
-	__be16 type;
+	int type;
 
 	if (data + sizeof(*eth) > end)
-		return 0;
+		return EMPTCP_PARSE_NONLINEAR;
 	type = eth->h_proto;
 	WRITE_ONCE(parsed->l3, sizeof(*eth));
 	if (emptcp_is_vlan(type))
@@ -102,9 +105,9 @@ static __always_inline int emptcp_parse_ethernet(const __u8 *data, const __u8 *e
 		return 4;
 	if (type == bpf_htons(ETH_P_IPV6))
 		return 6;
-	if (emptcp_is_vlan(type))
-		emptcp_leave(parsed, EMPTCP_TOO_MANY_HEADERS);
-	return 0;
+	if (type < 0)
+		return type;
+	return emptcp_is_vlan(type) ? emptcp_leave(parsed, EMPTCP_TOO_MANY_HEADERS) : 0;
 }
 
 /* Without a link layer the first four bits tell; by the device's type, never by guessing from a frame. */
@@ -112,7 +115,7 @@ static __always_inline int emptcp_parse_raw(const __u8 *data, const __u8 *end, s
 {
 	WRITE_ONCE(parsed->l3, 0);
 	if (data + 1 > end)
-		return 0;
+		return EMPTCP_PARSE_NONLINEAR;
 	return data[0] >> 4;
 }
 
@@ -380,7 +383,7 @@ static __always_inline int emptcp_parse_linear(void *ctx, struct emptcp_pkt *par
 	else if (family == 6)
 		result = emptcp_parse_ip6(ctx, ip, end, parsed, backend, &len);
 	else
-		return EMPTCP_PARSE_LEAVE;
+		result = family < 0 ? EMPTCP_PARSE_NONLINEAR : EMPTCP_PARSE_LEAVE;
 	if (result != EMPTCP_PARSE_TCP)
 		return result;
 	needs = config->needs;
