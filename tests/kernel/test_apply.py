@@ -25,6 +25,7 @@ pytestmark = pytest.mark.kernel
 
 RECORD = """
 table = "{table}"
+engine = "{engine}"
 
 [[policy]]
 name = "counted"
@@ -35,10 +36,21 @@ do = ["record('packets', 'bytes')"]
 """
 
 
-@pytest.fixture(autouse=True)
-def instance(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An instance of emptcp of the test's own, of which nothing may be left."""
+CHOSEN = {"engine": "fused"}
+
+
+def policy(**values: str) -> str:
+    """The text of a table with one policy, for the engine whose turn it is."""
+    return RECORD.format(**CHOSEN, **values)
+
+
+@pytest.fixture(autouse=True, params=["fused", "tail"])
+def instance(
+    tmp_path: File, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """An instance of emptcp of the test's own, of which nothing may be left; once with each engine."""
     monkeypatch.setenv("EMPTCP_RUN", str(tmp_path))
+    monkeypatch.setitem(CHOSEN, "engine", request.param)
     yield
     for name in tables.names():
         apply.remove(name)
@@ -57,7 +69,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 def table(lab: Lab, name: str = "t", path: int = 0, **changes: str) -> model.Table:
     end = lab.paths[path]
-    text = RECORD.format(table=name, device=end.device_a, peer=end.b.address(4))
+    text = policy(table=name, device=end.device_a, peer=end.b.address(4))
     for old, new in changes.items():
         text = text.replace({"when": "not packet_type('syn')", "do": "record('packets', 'bytes')"}[old], new)
     return file.loads(text, f"{name}.toml")
@@ -153,9 +165,7 @@ def test_a_refused_device_changes_nothing_of_what_ran_before(lab: Lab) -> None:
     apply.apply(table(lab), lab.a.netns)
     before = programs()
     both = table(lab, do="record('bytes')")
-    missing = file.loads(
-        RECORD.format(table="t", device="nowhere0", peer="10.0.1.2").replace("counted", "other")
-    )
+    missing = file.loads(policy(table="t", device="nowhere0", peer="10.0.1.2").replace("counted", "other"))
     with pytest.raises(EmptcpError, match="there is no device 'nowhere0'"):
         apply.apply(
             model.Table("t", (*both.policies, *missing.policies)),
@@ -224,7 +234,7 @@ def test_chain_edits_keep_the_counts_of_the_actors_that_stay(lab: Lab) -> None:
 
 def test_a_table_can_be_removed_after_its_device_went_away(lab: Lab) -> None:
     subprocess.run(["ip", "-n", lab.a.netns, "link", "add", "gone0", "type", "veth"], check=True)
-    text = RECORD.format(table="t", device="gone0", peer="10.0.1.2")
+    text = policy(table="t", device="gone0", peer="10.0.1.2")
     apply.apply(file.loads(text), lab.a.netns)
     subprocess.run(["ip", "-n", lab.a.netns, "link", "del", "gone0"], check=True)
     (dead,) = [r for r in running.everything().values() if r.description.hook == "ingress"]
@@ -234,7 +244,7 @@ def test_a_table_can_be_removed_after_its_device_went_away(lab: Lab) -> None:
 
 
 def test_a_glob_may_match_nothing_now_and_is_attached_when_its_device_comes(lab: Lab) -> None:
-    text = RECORD.format(table="t", device="late*", peer="10.0.1.2")
+    text = policy(table="t", device="late*", peer="10.0.1.2")
     assert apply.apply(file.loads(text), lab.a.netns).done == []
     subprocess.run(["ip", "-n", lab.a.netns, "link", "add", "late0", "type", "veth"], check=True)
     try:
@@ -278,7 +288,7 @@ def test_diff_tells_drift_by_its_exit_code(
 ) -> None:
     end = lab.paths[0]
     path = tmp_path / "t.toml"
-    path.write_text(RECORD.format(table="t", device=end.device_a, peer=end.b.address(4)))
+    path.write_text(policy(table="t", device=end.device_a, peer=end.b.address(4)))
     assert main(["apply", str(path), "--netns", lab.a.netns]) == 0
     assert main(["diff", str(path), "--netns", lab.a.netns]) == 0
     assert main(["tune", "counted", "packet_type", "types=[data]"]) == 0

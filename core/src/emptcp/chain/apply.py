@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
+from emptcp import pybpf
 from emptcp.chain import attachment, decide, effects, instance, pins, placement, running, states, tables
 from emptcp.chain import program as programs
 from emptcp.chain.decide import ATTACH, SWITCH, Decision
@@ -71,7 +72,7 @@ def apply(
         with Session.open(writing=False) as session:
             return session.change(entry, dry_run=True)
     with tables.lock(), Session.open() as session:
-        session.carry_through()
+        session.carry_through(but=table.name)
         return session.change(entry, keep_effects=keep_effects)
 
 
@@ -81,7 +82,7 @@ def remove(name: str, policy: str = "", *, dry_run: bool = False, keep_effects: 
     Raises :class:`EmptcpError` when there is no such table or policy.
     """
     with tables.lock(), Session.open() as session:
-        session.carry_through()
+        session.carry_through(but="" if policy else name)
         entry = _known(name)
         rest = _without(entry, policy) if policy else replace(entry, text="")
         return session.change(rest, dry_run=dry_run, keep_effects=keep_effects)
@@ -98,11 +99,20 @@ def edit(name: str, change: Callable[[model.Table], model.Table], *, dry_run: bo
 
 
 def reattach() -> list[Outcome]:
-    """Bring every table to where it is meant to be: for devices that came, or came back."""
+    """Bring every table to where it is meant to be: for devices that came, or came back.
+
+    What stands in the way of one table is a warning of its outcome, and stops no other.
+    """
     with tables.lock(), Session.open() as session:
         session.carry_through()
         entries = [entry for name in tables.names() if (entry := tables.read(name)) is not None]
-        return [session.change(entry) for entry in entries]
+        return [session.bring(entry) for entry in entries]
+
+
+def forget(name: str) -> Outcome:
+    """Take out of force what runs in the name of a table that there is no record of."""
+    with tables.lock(), Session.open() as session:
+        return session.change(tables.Entry(name, ""))
 
 
 def tell_running() -> list[str]:
@@ -114,7 +124,7 @@ def tell_running() -> list[str]:
 
 
 def _known(name: str) -> tables.Entry:
-    entry = tables.read(name)
+    entry = tables.read(name) or next((one for one in tables.unfinished() if one.table == name), None)
     if entry is None:
         known = tables.names()
         fix = did_you_mean(name, known).capitalize() or f"There are: {', '.join(known) or 'none'}."
@@ -151,15 +161,39 @@ class Session:
             if writing:
                 tree.prune()
 
-    def carry_through(self) -> None:
-        """Finish what a crash interrupted."""
-        for entry in tables.unfinished():
-            self.change(entry)
+    def carry_through(self, but: str = "") -> None:
+        """Finish what a crash interrupted, except for a table that is about to be changed anyway.
 
-    def change(self, entry: tables.Entry, *, dry_run: bool = False, keep_effects: bool = False) -> Outcome:
-        """Bring one table to an entry; see the module's text for the steps."""
+        What can't be finished stays in the journal, for `doctor` to tell of, and stops no other table.
+        """
+        for entry in tables.unfinished():
+            if entry.table != but:
+                self.bring(entry)
+
+    def bring(self, entry: tables.Entry) -> Outcome:
+        """Bring a table as far as it can be brought; what is missing, or refused, becomes a warning."""
+        absent: list[EmptcpError] = []
+        try:
+            outcome = self.change(entry, absent=absent)
+        except (EmptcpError, pybpf.BpfError) as error:
+            return Outcome(entry.table, warnings=[str(error)])
+        outcome.warnings += map(str, absent)
+        return outcome
+
+    def change(
+        self,
+        entry: tables.Entry,
+        *,
+        dry_run: bool = False,
+        keep_effects: bool = False,
+        absent: list[EmptcpError] | None = None,
+    ) -> Outcome:
+        """Bring one table to an entry; see the module's text for the steps.
+
+        With a list ``absent``, what names a namespace or device that is not there goes there and is no error.
+        """
         table = file.loads(entry.text, entry.source or entry.table) if entry.text else None
-        sites = self._place(table, entry.netns) if table is not None else {}
+        sites = self._place(table, entry.netns, absent) if table is not None else {}
         before = running.everything(self.pins)
         decisions = decide.decide(entry.table, sites, before, self.catalog)
         outcome = Outcome(entry.table, dry_run=dry_run)
@@ -177,17 +211,19 @@ class Session:
 
     def tell(self, entry: tables.Entry) -> None:
         """Tell the plugins of the stages of one table as they run."""
-        sites = self._place(file.loads(entry.text, entry.source or entry.table), entry.netns)
+        sites = self._place(file.loads(entry.text, entry.source or entry.table), entry.netns, [])
         decisions = decide.decide(entry.table, sites, running.everything(self.pins), self.catalog)
         effects.Effects(self.pins, self.catalog, self.manager, entry.table, decisions).everything()
 
-    def _place(self, table: model.Table, netns: str) -> dict[tuple[int, int], Site]:
+    def _place(
+        self, table: model.Table, netns: str, absent: list[EmptcpError] | None
+    ) -> dict[tuple[int, int], Site]:
         for policy in table.policies:
             for spec in (*model.selectors(policy.when), *model.actors(table, policy.do)):
                 stage = self.catalog.bind(spec)
                 _check_resident(stage, policy)
                 self.manager.validate(stage, policy)
-        return placement.place(table, netns, self.catalog)
+        return placement.place(table, netns, self.catalog, absent)
 
     def _carry_out(self, entry: tables.Entry, decisions: list[Decision], keep_effects: bool) -> None:
         """Switch everything, or nothing."""
@@ -199,6 +235,8 @@ class Session:
             for decision in decisions:
                 undo.callback(attachment.carry_out(self.pins, decision))
             undo.pop_all()
+        for decision in decisions:
+            attachment.settle(self.pins, decision)
         if not keep_effects:
             told.removed()
         tables.finish(entry)

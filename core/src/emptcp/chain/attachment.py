@@ -11,7 +11,7 @@ from emptcp.chain.decide import ATTACH, DETACH, SWITCH, TUNE, Decision
 from emptcp.chain.description import Description, PolicyRecord
 from emptcp.chain.pins import Pins
 from emptcp.chain.program import Loaded
-from emptcp.chain.running import LINK, PROGRAM, Running
+from emptcp.chain.running import LINK, PROGRAM, STAGES, Running
 from emptcp.hooks import attach
 from emptcp.hooks.attach import Attached
 from emptcp.hooks.devices import Device
@@ -31,6 +31,12 @@ def carry_out(pins: Pins, decision: Decision) -> Undo:
     return actions[decision.action](pins, decision) if decision.action in actions else _nothing
 
 
+def settle(pins: Pins, decision: Decision) -> None:
+    """Let go of what only the program of before needed; there is no way back after it."""
+    if decision.action in (ATTACH, SWITCH, DETACH):
+        _forget_stages(pins, decision)
+
+
 def _nothing() -> None:
     """Take nothing back."""
 
@@ -38,12 +44,14 @@ def _nothing() -> None:
 def _attach(pins: Pins, decision: Decision) -> Undo:
     if decision.before is not None:
         _unpin(decision.before)
+    unkeep = _keep_stages(pins, decision)
     made = _put(decision, None)
     _pin(pins, decision, made)
 
     def undo() -> None:
         _remove_pins(pins, decision)
         made.detach()
+        unkeep()
 
     return undo
 
@@ -52,6 +60,7 @@ def _switch(pins: Pins, decision: Decision) -> Undo:
     before = decision.before
     assert before is not None
     old = _attached(decision, before)
+    unkeep = _keep_stages(pins, decision)
     made = _put(decision, old)
     moved = made.mechanism != old.mechanism or made.backend != old.backend
     if moved or made.link is None:
@@ -63,6 +72,7 @@ def _switch(pins: Pins, decision: Decision) -> Undo:
         if moved or back.link is None:
             _remove_pins(pins, decision)
             _pin_as(pins, decision, back, before.program)
+        unkeep()
 
     return undo
 
@@ -85,10 +95,12 @@ def _tune(_pins: Pins, decision: Decision) -> Undo:
 def _detach(pins: Pins, decision: Decision) -> Undo:
     before = decision.before
     assert before is not None
+    if before.device_gone or decision.site.gone:
+        _unpin(before)
+        return _nothing
     old = _attached(decision, before)
     _unpin(before)
-    if not before.device_gone:
-        old.detach()
+    old.detach()
 
     def undo() -> None:
         back = attach.attach(*_where(decision), before.description.backend, before.program)
@@ -154,6 +166,25 @@ def _unpin(before: Running) -> None:
 def _remove_pins(pins: Pins, decision: Decision) -> None:
     for name in (LINK, PROGRAM):
         (pins.folder(decision.location) / name).unlink(missing_ok=True)
+
+
+def _keep_stages(pins: Pins, decision: Decision) -> Undo:
+    """Pin the new program's array before anything can call it: the kernel empties one that has no pin."""
+    stages = decision.loaded.made.stages if decision.loaded is not None else None
+    if stages is None:
+        return _nothing
+    path = pins.make(pins.folder(decision.location)) / f"{STAGES}{stages.id}"
+    stages.pin(path)
+    return lambda: path.unlink(missing_ok=True)
+
+
+def _forget_stages(pins: Pins, decision: Decision) -> None:
+    """Remove the pins of arrays that the program of now does not use."""
+    stages = decision.loaded.made.stages if decision.loaded is not None else None
+    kept = f"{STAGES}{stages.id}" if stages is not None else ""
+    for path in pins.folder(decision.location).glob(f"{STAGES}*"):
+        if path.name != kept:
+            path.unlink()
 
 
 def _described(earlier: Description, decision: Decision) -> Description:

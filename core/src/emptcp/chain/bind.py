@@ -38,6 +38,7 @@ def bind(
         selectors=tuple(stage for stage in found if stage.kind == "selector"),
         actors=tuple(stage for stage in found if stage.kind == "actor"),
         source=source(table, policy),
+        engine=table.engine,
     )
 
 

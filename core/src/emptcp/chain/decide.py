@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emptcp.chain import placement
+from emptcp.chain import engines, placement
 from emptcp.chain.bind import bind
 from emptcp.chain.objects import core_object
 from emptcp.chain.pins import Location
@@ -73,21 +73,40 @@ def _device(
 ) -> Iterator[Decision]:
     wanted = {hook: _merged(table, site, hook, before.get(site.location(hook)), catalog) for hook in HOOKS}
     everything = [policy for policies in wanted.values() for policy in policies]
+    engine = _engine(site, everything)
     for hook in HOOKS:
         made = plan(hook, wanted[hook], companions_for(hook, everything))
-        decision = _hook(site, hook, before.get(site.location(hook)), tuple(wanted[hook]), made)
+        decision = _hook(site, hook, before.get(site.location(hook)), tuple(wanted[hook]), made, engine)
         if decision is not None:
             yield decision
 
 
+def _engine(site: Site, policies: Sequence[BoundPolicy]) -> str:
+    """Return the engine of a device's programs, which all tables there must agree on."""
+    by_engine = {policy.engine: policy.table for policy in policies}
+    if len(by_engine) > 1:
+        (one, first), (other, second) = sorted(by_engine.items())
+        raise EmptcpError(
+            f"tables {quoted(first)} and {quoted(second)} want the engines '{one}' and '{other}' on device "
+            f"{site.device.name}, which can have one",
+            fix="Write the same engine in both files.",
+        )
+    return next(iter(by_engine), engines.FUSED)
+
+
 def _hook(
-    site: Site, hook: str, running: Running | None, policies: tuple[BoundPolicy, ...], made: Plan
+    site: Site,
+    hook: str,
+    running: Running | None,
+    policies: tuple[BoundPolicy, ...],
+    made: Plan,
+    engine: str,
 ) -> Decision | None:
     location = site.location(hook)
     if not made.policies and not made.companions:
         return Decision(DETACH, location, site, hook, running) if running is not None else None
     asked, choice = _backend(site, hook, running)
-    place = _place(site, hook, made, choice)
+    place = _place(site, hook, made, choice, engine)
     action = _action(running, place, made)
     return Decision(action, location, site, hook, running, policies, made, place, asked)
 
@@ -110,7 +129,7 @@ def _backend(site: Site, hook: str, running: Running | None) -> tuple[str, Choic
     return asked, choose(site.device, hook, asked)[0]
 
 
-def _place(site: Site, hook: str, made: Plan, choice: Choice) -> Place:
+def _place(site: Site, hook: str, made: Plan, choice: Choice, engine: str) -> Place:
     return Place(
         hook=hook,
         backend=choice.backend,
@@ -120,13 +139,17 @@ def _place(site: Site, hook: str, made: Plan, choice: Choice) -> Place:
         ifindex=site.device.ifindex,
         netns=site.namespace.name,
         cookie=site.namespace.cookie,
-        fingerprint=fingerprint(made, choice.backend),
+        fingerprint=fingerprint(made, f"{choice.backend} {engine}"),
+        engine=engine,
     )
 
 
-def fingerprint(made: Plan, backend: str) -> str:
-    """Return a hash over all that makes a program, but for its parameters' values."""
-    digest = hashlib.sha256(f"{backend} {made.hook} {made.needs}".encode())
+def fingerprint(made: Plan, how: str) -> str:
+    """Return a hash over all that makes a program, but for its parameters' values.
+
+    ``how`` names back-end and engine.
+    """
+    digest = hashlib.sha256(f"{how} {made.hook} {made.needs}".encode())
     for path in sorted({str(core_object()), *(f.object for f in made.fragments)}):
         digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
     for policy in made.policies:
@@ -170,9 +193,13 @@ def _key(running: Running) -> tuple[int, int]:
 def _site(running: Running) -> Site:
     """Return the site of a program whose table no longer wants it there; its device may be gone."""
     about = running.description
-    namespace = namespaces.by_cookie(about.cookie, about.netns)
-    here = (device for device in devices.list_devices(namespace) if device.ifindex == about.ifindex)
     gone = devices.Device(about.device, about.ifindex, "ethernet", "", 0, "")
+    try:
+        namespace = namespaces.by_cookie(about.cookie, about.netns)
+    except EmptcpError:
+        nowhere = namespaces.Namespace(about.cookie, namespaces.NAMED / about.netns, about.netns)
+        return Site(nowhere, gone, gone=True)
+    here = (device for device in devices.list_devices(namespace) if device.ifindex == about.ifindex)
     return Site(namespace, next(here, gone))
 
 

@@ -20,7 +20,11 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One running stage. ``text`` is how a file would say it; ``plugin`` is ``distribution:name``."""
+    """One running stage. ``text`` is how a file would say it.
+
+    ``counter`` is its slot in the counters, ``offset`` and ``size`` are of its struct in the parameter value,
+    ``entry`` is the offset there of its entry of the chain context (0: it has none, or no parameters).
+    """
 
     id: str
     kind: str
@@ -30,6 +34,7 @@ class StageRecord:
     counter: int
     offset: int = 0
     size: int = 0
+    entry: int = 0
 
     @property
     def slot(self) -> Slot | None:
@@ -66,6 +71,7 @@ class Description:
     state_slots: dict[str, int] = dataclasses.field(default_factory=dict)
     following: int = 1
     fingerprint: str = ""
+    engine: str = "fused"
 
     def encode(self) -> bytes:
         """Return the bytes kept in the description map."""

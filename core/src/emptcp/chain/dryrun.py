@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+from emptcp import pybpf
 from emptcp.chain import counters, program
 from emptcp.chain.description import PolicyRecord
 from emptcp.chain.objects import Objects
@@ -55,12 +56,13 @@ class Runner:
         hook: str = "ingress",
         backend: str = "xdp",
         link: str = "ethernet",
+        engine: str = "fused",
     ) -> None:
         self.backend = backend
         self.shared = PrivateMaps()
         self._objects = Objects(self.shared)
         made = plan(hook, policies, companions_for(hook, policies))
-        place = program.Place(hook, backend, _L2[link], device="(trial)")
+        place = program.Place(hook, backend, _L2[link], device="(trial)", engine=engine)
         self.states = offsets(allocate(made.fragments, {}))
         self.loaded = program.load(made, policies, place, self._objects, self.states)
         self._before = self._counts()
@@ -89,6 +91,10 @@ class Runner:
         matched = _matched(self.loaded.description.policies, counts)
         verdict = VERDICTS[self.backend].get(outcome.retval & 0xFFFFFFFF, f"answer {outcome.retval}")
         return Result(verdict, outcome.data, matched, _reason(counts), outcome.duration_ns, counts)
+
+    def map(self, name: str) -> pybpf.Map:
+        """Return a plugin's own map, by the name it has in the C file."""
+        return self._objects.map(name)
 
     def _counts(self) -> dict[str, counters.Counters]:
         return program.read_counters(self.loaded.counters, self.loaded.description)

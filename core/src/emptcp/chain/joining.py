@@ -27,8 +27,7 @@ STACK_BUDGET = 256
 """Bytes of stack a fragment may use, static subprograms included; the kernel's limit for all is 512."""
 
 _LOOKUP, _REDIRECT = 1, 23
-_PASS = {"xdp": 2, "tc": -1}
-_DROP = {"xdp": 1, "tc": 2}
+ANSWERS = {"pass": {"xdp": 2, "tc": -1}, "drop": {"xdp": 1, "tc": 2}}
 """XDP_PASS and TCX_NEXT (TC_ACT_UNSPEC): other programs on the hook go on. XDP_DROP and TC_ACT_SHOT."""
 
 RETURN, ACCEPT, DROP, REDIRECT = 1, 2, 3, 4
@@ -44,6 +43,9 @@ class PacketLayout:
     payload_len: int
     reason: int
     redirect: int
+    key: int
+    entry: int
+    length: int
     flow_known: int
     flow_slots: int
     mptcp_flag: int = 1
@@ -132,8 +134,9 @@ class Joiner:
         self.binding = binding
         self.asm = Assembler()
         frame = max(code.body_stack for code in codes)
-        slots = (-frame - 8 * n for n in range(1, 7))
-        self.ctx, self.pkt, self.counters, self.flow, self.length, self.key = slots
+        slots = (-frame - 8 * n for n in range(1, 11))
+        self.ctx, self.pkt, self.counters, self.flow, self.length, self.key, *rest = slots
+        self.place, self.entry, self.about, self.immediate = rest
         self.types = TypeInfo(binding.backend)
         self.lines: list[tuple[int, int, int, int]] = []
         self.places: list[tuple[int, int, str]] = []
@@ -156,6 +159,10 @@ class Joiner:
     def look_up(self, fd: int, index: int) -> None:
         """Look up an element of an array map; its address, or 0, comes in r0."""
         self.asm.emit(bpf.ST_W, R10, 0, self.key, index)
+        self.look_up_kept(fd)
+
+    def look_up_kept(self, fd: int) -> None:
+        """Look up the element whose number is in the key's stack slot."""
         self.asm.emit(bpf.MOV64_REG, R2, R10)
         self.asm.emit(bpf.ADD64_IMM, R2, imm=self.key)
         self.asm.load_map(R1, fd)
@@ -235,21 +242,21 @@ class Joiner:
 
     def exits(self) -> None:
         """Append the ways out. A program without policies has one: pass."""
-        asm, backend = self.asm, self.binding.backend
         self.line("core: verdict")
-        asm.label(self.exit("pass"))
-        asm.emit(bpf.MOV64_IMM, R0, imm=_PASS[backend])
-        asm.emit(bpf.EXIT)
-        if not self.plan.policies:
-            return
-        asm.label(self.exit("drop"))
-        asm.emit(bpf.MOV64_IMM, R0, imm=_DROP[backend])
-        asm.emit(bpf.EXIT)
-        asm.label(self.exit("redirect"))
-        asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
-        asm.emit(bpf.LDX_W, R1, R1, self.binding.packet.redirect)
-        asm.emit(bpf.MOV64_IMM, R2)
-        asm.emit(bpf.CALL, imm=_REDIRECT)
+        for name in ("pass", "drop", "redirect") if self.plan.policies else ("pass",):
+            self.way_out(name)
+
+    def way_out(self, name: str) -> None:
+        """Append a way out: ``pass``, ``drop`` or ``redirect``."""
+        asm = self.asm
+        asm.label(self.exit(name))
+        if name == "redirect":
+            asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
+            asm.emit(bpf.LDX_W, R1, R1, self.binding.packet.redirect)
+            asm.emit(bpf.MOV64_IMM, R2)
+            asm.emit(bpf.CALL, imm=_REDIRECT)
+        else:
+            asm.emit(bpf.MOV64_IMM, R0, imm=ANSWERS[name][self.binding.backend])
         asm.emit(bpf.EXIT)
 
     # Copying fragments.

@@ -16,7 +16,8 @@ CONFIG_SIZE = 16
 ATOMIC = 8
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """Return a size rounded up to eight bytes."""
     return (size + 7) & ~7
 
 
@@ -35,7 +36,7 @@ class Slot:
     @property
     def stride(self) -> int:
         """Bytes between the two sides."""
-        return _aligned(self.size)
+        return aligned(self.size)
 
     @property
     def first_side(self) -> int:
@@ -76,10 +77,20 @@ def change(words: memoryview, slot: Slot, packed: bytes) -> None:
 
     ``words`` is the mapped value as a memoryview of format ``Q``: each item is stored at once.
     """
+    prepare(words, slot, packed)
+    flip(words, slot)
+
+
+def prepare(words: memoryview, slot: Slot, packed: bytes) -> None:
+    """Write a new struct to the side that is not in force; where there is one side only, to that."""
     padded = packed.ljust(slot.stride, b"\0")
     side = 1 - (words[slot.offset // 8] & 1) if slot.flips else 0
     start = (slot.first_side + side * slot.stride) // 8
     for n in range(slot.stride // 8):
         words[start + n] = int.from_bytes(padded[8 * n : 8 * n + 8], "little")
+
+
+def flip(words: memoryview, slot: Slot) -> None:
+    """Put the side that was prepared in force; nothing to do where there is one side only."""
     if slot.flips:
-        words[slot.offset // 8] = side
+        words[slot.offset // 8] = 1 - (words[slot.offset // 8] & 1)

@@ -55,7 +55,7 @@ class Objects:
     def layout(self) -> PacketLayout:
         """Offsets in ``struct emptcp_pkt`` and ``struct emptcp_flow`` as core was compiled."""
         packet, flow = self._members("emptcp_pkt"), self._members("emptcp_flow")
-        names = ("flags", "l3", "payload", "payload_len", "reason", "redirect")
+        names = ("flags", "l3", "payload", "payload_len", "reason", "redirect", "key", "entry", "length")
         offsets = {name: packet[name] for name in names}
         return PacketLayout(**offsets, flow_known=flow["known"], flow_slots=HEAD_BYTES)
 
@@ -81,6 +81,11 @@ class Objects:
                 fix="Choose another back-end for this policy.",
             )
         return _code(captured, captured.fragments[section])
+
+    def map(self, name: str) -> pybpf.Map:
+        """Return a map of the objects opened so far, by name. Raises :class:`LookupError`."""
+        found = [one.maps[name] for one in self._captured.values() if name in one.maps]
+        return found[0]
 
     @cached_property
     def _types(self) -> pybpf.Btf:

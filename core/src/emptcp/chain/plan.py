@@ -55,7 +55,7 @@ class Stage:
 class BoundPolicy:
     """A policy whose stages are bound: what it selects (``None``: everything) and its chain.
 
-    ``source`` is the policy as a file would say it.
+    ``source`` is the policy as a file would say it, ``engine`` the one its table asks for.
     """
 
     table: str
@@ -64,6 +64,7 @@ class BoundPolicy:
     selectors: tuple[Stage, ...]
     actors: tuple[Stage, ...]
     source: str = ""
+    engine: str = "fused"
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from emptcp import pybpf
-from emptcp.chain import counters, fused, joining, layout
+from emptcp.chain import counters, engines, joining, layout
 from emptcp.chain.description import Description, PolicyRecord, StageRecord
 from emptcp.chain.objects import CORE, CORE_FLOW, Objects
 from emptcp.chain.plan import BoundPolicy, Plan, Step
-from emptcp.errors import EmptcpError
+from emptcp.pybpf import features
 
 PARAMETERS, COUNTERS, DESCRIPTION = "emptcp_params", "emptcp_counts", "emptcp_about"
 """Names of the maps that a program owns; they are found again by its map ids."""
@@ -21,7 +20,6 @@ PARAMETERS, COUNTERS, DESCRIPTION = "emptcp_params", "emptcp_counts", "emptcp_ab
 ROOM = 512
 """Bytes a description may grow by before the program has to be made anew."""
 
-KINDS = {"xdp": "xdp", "tc": "sched_cls"}
 _HOOKS = {"ingress": 0, "egress": 1}
 _KEY = bytes(4)
 
@@ -43,6 +41,7 @@ class Place:
     netns: str = ""
     cookie: int = 0
     fingerprint: str = ""
+    engine: str = engines.FUSED
 
     @property
     def code(self) -> str:
@@ -61,24 +60,32 @@ class Previous:
 
 @dataclass(frozen=True)
 class Slots:
-    """Where the steps' parameters and counters are, and the plugins' states in a flow-table entry."""
+    """Where the steps' parameters and counters are, and the plugins' states in a flow-table entry.
+
+    ``context`` is the offset of the chain context among the parameters, 0 without one.
+    """
 
     parameters: list[layout.Slot | None]
     counters: list[int]
     states: Mapping[str, int]
     following: int
+    context: int
 
 
 @dataclass
 class Loaded:
     """A program in the kernel, not attached, with the maps it owns."""
 
-    program: pybpf.Program
+    made: engines.Made
     description: Description
     parameters: pybpf.Map
     counters: pybpf.Map
     about: pybpf.Map
-    joined: joining.Joined
+
+    @property
+    def program(self) -> pybpf.Program:
+        """The program that is to be attached."""
+        return self.made.program
 
     def redescribe(self, description: Description) -> None:
         """Let the program tell what was settled after it was loaded: its back-end and the reason."""
@@ -88,8 +95,9 @@ class Loaded:
 
     def close(self) -> None:
         """Give up the descriptors; an attached program keeps its maps."""
-        for owned in (self.program, self.parameters, self.counters, self.about):
-            owned.close()
+        for owned in (self.program, self.made.stages, self.parameters, self.counters, self.about):
+            if owned is not None:
+                owned.close()
 
 
 def load(
@@ -106,13 +114,15 @@ def load(
     """
     places, size = layout.slots(len(step.stage.parameters) for step in plan.steps)
     counts, given, following = _counters(policies, previous)
-    slots = Slots(places, given, state_slots, following)
+    offset, tables = engines.tables(place.engine, plan, places, given, size)
+    slots = Slots(places, given, state_slots, following, offset if tables else 0)
     description = _describe(plan, policies, place, slots)
-    parameters = _parameters(plan, place, places, size)
+    parameters = _parameters(plan, place, places, offset, tables)
     about = _about(description)
     maps = joining.Maps(objects.packet(place.hook, place.code).fd, parameters.fd, counts.fd, about.fd)
-    joined = fused.join(plan, _binding(plan, place, objects, maps, slots))
-    return Loaded(_load(joined, place), description, parameters, counts, about, joined)
+    binding = _binding(plan, place, objects, maps, slots)
+    made = engines.make(place.engine, plan, binding, offset, len(tables), objects.shared.flows)
+    return Loaded(made, description, parameters, counts, about)
 
 
 def read_counters(counts: pybpf.Map, description: Description) -> dict[str, counters.Counters]:
@@ -137,41 +147,16 @@ def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slo
     )
 
 
-def _load(joined: joining.Joined, place: Place) -> pybpf.Program:
-    with pybpf.load_btf(joined.btf) as types:
-        try:
-            return pybpf.load_program(
-                KINDS[place.code],
-                joined.instructions,
-                name=f"emptcp_{place.hook}",
-                btf=types.fd,
-                func_info=joined.func_info,
-                line_info=joined.line_info,
-            )
-        except pybpf.VerifierError as error:
-            raise _refusal(error, joined) from error
-
-
-def _refusal(error: pybpf.VerifierError, joined: joining.Joined) -> EmptcpError:
-    """Name the stage whose code the verifier stopped in, or the budget that all of them exceed."""
-    if "BPF program is too large" in error.log:
-        return EmptcpError(
-            f"the policies of one hook ({len(joined.instructions) // 8} instructions) take the kernel's "
-            "verifier more steps than it allows",
-            fix="Use fewer or simpler policies on this device.",
-        )
-    reached = re.findall(r"^(\d+): \(", error.log, re.MULTILINE)
-    where = joined.place(int(reached[-1])) if reached else "the joined program"
-    return EmptcpError(f"{where}: {error.sentence}", fix=error.fix)
-
-
-def _parameters(plan: Plan, place: Place, slots: list[layout.Slot | None], size: int) -> pybpf.Map:
-    value = bytearray(size)
+def _parameters(
+    plan: Plan, place: Place, slots: list[layout.Slot | None], size: int, tables: bytes
+) -> pybpf.Map:
+    value = bytearray(size) + tables
     struct.pack_into("<IHB", value, 0, plan.needs, place.l2, _HOOKS[place.hook])
     for step, slot in zip(plan.steps, slots, strict=True):
         if slot is not None:
             layout.fill(value, slot, step.stage.parameters)
-    made = pybpf.Map.create("array", 4, size, 1, flags=pybpf.BPF_F_MMAPABLE, name=PARAMETERS)
+    flags = pybpf.BPF_F_MMAPABLE if features.has("mmapable_array") else 0
+    made = pybpf.Map.create("array", 4, len(value), 1, flags=flags, name=PARAMETERS)
     made.update(_KEY, bytes(value))
     return made
 
@@ -243,6 +228,7 @@ def _describe(plan: Plan, policies: Sequence[BoundPolicy], place: Place, slots: 
         state_slots={plugin: slots.states[plugin] for plugin in sorted(used)},
         following=slots.following,
         fingerprint=place.fingerprint,
+        engine=place.engine,
     )
 
 
@@ -250,4 +236,6 @@ def _stage(step: Step, slots: Slots) -> StageRecord:
     stage, slot = step.stage, slots.parameters[step.index]
     place = (slot.offset, slot.size) if slot is not None else (0, 0)
     counter = slots.counters[step.index]
-    return StageRecord(stage.id, stage.kind, stage.fragment.plugin, stage.name, stage.text, counter, *place)
+    entry = slots.context + 4 * (step.index + 1) if slots.context and slot is not None else 0
+    names = (stage.id, stage.kind, stage.fragment.plugin, stage.name, stage.text)
+    return StageRecord(*names, counter, *place, entry)

@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from emptcp import pybpf
-from emptcp.chain import layout
+from emptcp.chain import context, layout
 from emptcp.chain import program as programs
 from emptcp.chain.counters import Counters
-from emptcp.chain.description import Description
+from emptcp.chain.description import Description, StageRecord
 from emptcp.chain.pins import Location, Pins, find
 
-LINK, PROGRAM = "link", "program"
-"""Names of the pins: a link where the hook has links, else the program itself."""
+LINK, PROGRAM, STAGES = "link", "program", "stages_"
+"""Names of the pins: a link where the hook has links, else the program itself; and, by its id, the program
+array of the engine ``tail``, which the kernel empties when its last pin goes."""
 
 
 @dataclass
@@ -55,19 +56,45 @@ class Running:
         text = description.encode()
         if len(text) > size:
             raise pybpf.BpfError(f"the description of {description.device} {description.hook} has no room")
-        words = self.parameters.mmap().cast("Q")
         records = self.description.stages()
-        for name, packed in stages.items():
-            slot = records[name].slot
-            if slot is not None:
-                layout.change(words, slot, packed)
+        self._put([(records[name], packed) for name, packed in stages.items() if records[name].size])
         self.about.update(bytes(4), text.ljust(size, b"\0"))
         self.description = description
+
+    def _put(self, changes: Sequence[tuple[StageRecord, bytes]]) -> None:
+        if self.parameters.info.flags & pybpf.BPF_F_MMAPABLE:
+            words = self.parameters.mmap().cast("Q")
+            for record, packed in changes:
+                layout.prepare(words, _slot(record), packed)
+                _put_in_force(words, record, packed)
+            return
+        # One write for what is not in force yet, another for what puts it there: the order between is sure.
+        value = bytearray(self.parameters.lookup(bytes(4)) or b"")
+        words = memoryview(value).cast("Q")
+        for record, packed in changes:
+            layout.prepare(words, _slot(record), packed)
+        self.parameters.update(bytes(4), bytes(value))
+        for record, packed in changes:
+            _put_in_force(words, record, packed)
+        self.parameters.update(bytes(4), bytes(value))
 
     def previous(self) -> programs.Previous:
         """Return what the next program at this location takes over."""
         slots = {name: stage.counter for name, stage in self.description.stages().items()}
         return programs.Previous(self.counters, slots, self.description.following)
+
+
+def _slot(record: StageRecord) -> layout.Slot:
+    return layout.Slot(record.offset, record.size)
+
+
+def _put_in_force(words: memoryview, record: StageRecord, packed: bytes) -> None:
+    """Flip the stage's sides, and let its entry of the chain context carry or point to the new value."""
+    layout.flip(words, _slot(record))
+    if record.entry:
+        word, shift = record.entry // 8, record.entry % 8 * 8
+        entry = context.with_parameters(words[word] >> shift & 0xFFFFFFFF, packed, _slot(record))
+        words[word] = words[word] & ~(0xFFFFFFFF << shift) | entry << shift
 
 
 def everything(pins: Pins | None = None) -> dict[Location, Running]:

@@ -69,7 +69,6 @@ def policy_runner(path: str, hook: str | None, engine: str | None) -> Iterator[R
     from emptcp.trace.run import TRUNCATED, RunResult, Verdict
 
     table = file.load(path)
-    _refuse_engine(engine or table.engine)
     hook = hook or _only_hook(table, path)
     policies, backend = _bound(table, hook, path), _backend(table, hook)
     with ExitStack() as opened:
@@ -77,7 +76,9 @@ def policy_runner(path: str, hook: str | None, engine: str | None) -> Iterator[R
 
         def run_packet(packet: bytes, link: Link) -> RunResult:
             if link not in runners:
-                runners[link] = opened.enter_context(DryRunner(policies, hook, backend, link))
+                runners[link] = opened.enter_context(
+                    DryRunner(policies, hook, backend, link, engine or table.engine)
+                )
             try:
                 result = runners[link].run(packet)
             except BpfError:
@@ -89,13 +90,6 @@ def policy_runner(path: str, hook: str | None, engine: str | None) -> Iterator[R
             return RunResult(verdict, result.data, result.matched, result.reason, result.duration_ns)
 
         yield run_packet
-
-
-def _refuse_engine(engine: str) -> None:
-    from emptcp.errors import EmptcpError
-
-    if engine != "fused":
-        raise EmptcpError(f"engine '{engine}' is not there yet", fix="use the other one: --engine fused")
 
 
 def _only_hook(table: Table, path: str) -> str:

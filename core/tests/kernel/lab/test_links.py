@@ -14,7 +14,7 @@ from pathlib import Path as File
 
 import pytest
 
-from emptcp.lab import links
+from emptcp.lab import links, process
 from emptcp.lab.host import Host
 from emptcp.lab.path import LabPath, Path
 from emptcp.lab.topology import Lab, two_hosts
@@ -107,6 +107,7 @@ def udp(host: Host) -> socket.socket:
 
 
 def send(out: socket.socket, bits: float, stop: threading.Event) -> None:
+    process.go_first()
     begin, sent = time.monotonic(), 0
     while not stop.is_set():
         due = int((time.monotonic() - begin) * bits / 8 / FRAME)

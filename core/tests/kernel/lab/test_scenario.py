@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path as File
@@ -11,10 +12,11 @@ from pathlib import Path as File
 import pytest
 
 from emptcp.errors import EmptcpError
-from emptcp.lab import namespace, report, scenario
+from emptcp.lab import namespace, report, scenario, traffic
 from emptcp.lab.measure import Row
 from emptcp.lab.meter import Meter
 from emptcp.lab.path import Path
+from emptcp.lab.recorder import Recorder
 from emptcp.lab.scenario import Moment, Run, Timeline
 from emptcp.lab.topology import Lab, two_hosts
 
@@ -73,11 +75,12 @@ def run(lab: Lab, steering: Steering) -> tuple[Run, Listener]:
 
 def test_a_path_that_the_peer_makes_backup_is_seen_to_be_spared_and_given_back() -> None:
     with two_hosts(PATHS, name=f"t{os.getpid()}") as lab:
-        endpoint = f"mptcp endpoint change {lab.paths[1].b.address4}"
-        steering = Steering(
-            on=lambda: namespace.ip([*endpoint.split(), "backup"], netns=lab.b.netns) and None,
-            off=lambda: namespace.ip([*endpoint.split(), "nobackup"], netns=lab.b.netns) and None,
-        )
+
+        def tell(word: str) -> None:
+            command = ["mptcp", "endpoint", "change", lab.paths[1].b.address4, word]
+            namespace.ip(command, netns=lab.b.netns)
+
+        steering = Steering(on=lambda: tell("backup"), off=lambda: tell("nobackup"))
         done, listener = run(lab, steering)
     judged = report.verdict(done)
     assert judged.held, judged.statement
@@ -88,6 +91,17 @@ def test_a_path_that_the_peer_makes_backup_is_seen_to_be_spared_and_given_back()
     assert [moment.begun for moment in listener.moments] == pytest.approx([3, 6], abs=0.3)
     both = listener.rows[2].mbit
     assert all(15 < both[path] < 20 for path in ("path1", "path2")), both
+
+
+def test_a_policy_that_takes_long_to_load_still_gets_its_time() -> None:
+    with two_hosts(PATHS, name=f"t{os.getpid()}") as lab:
+        slow = Steering(on=lambda: time.sleep(1.5), off=lambda: None)
+        done = scenario.run_two_path(lab, Timeline(apply=1, remove=2, end=3), Listener(), slow)
+    applied, removed = done.moments
+    assert applied.done - applied.begun == pytest.approx(1.5, abs=0.3)
+    assert removed.begun - applied.done == pytest.approx(0.5, abs=0.3)
+    assert done.end - removed.done == pytest.approx(0.5, abs=0.3)
+    assert [phase.end - phase.begin > 0.2 for phase in report.phases(done)] == [True] * 3
 
 
 def test_a_policy_that_does_nothing_is_seen_to_do_nothing() -> None:
@@ -102,9 +116,12 @@ def test_a_policy_that_is_refused_ends_the_run_and_leaves_nothing() -> None:
     def refuse() -> None:
         raise EmptcpError("no such thing")
 
-    with pytest.raises(EmptcpError, match="no such thing"), two_hosts(PATHS, name=f"t{os.getpid()}") as lab:
-        run(lab, Steering(on=refuse, off=lambda: None))
-    assert not namespace.exists(lab.a.netns)
+    with two_hosts(PATHS, name=f"t{os.getpid()}") as lab:
+        with pytest.raises(EmptcpError, match="no such thing"):
+            run(lab, Steering(on=refuse, off=lambda: None))
+        assert lab.a.children
+    assert not lab.a.children
+    assert [namespace.exists(host.netns) for host in (lab.a, lab.b)] == [False, False]
 
 
 def test_a_path_without_a_subflow_is_named() -> None:
@@ -118,8 +135,8 @@ def test_a_path_without_a_subflow_is_named() -> None:
 def test_the_meter_reads_the_hosts_subflows(family: int) -> None:
     with two_hosts(PATHS, link="veth", family=family, name=f"t{os.getpid()}") as lab, Meter(lab.a) as meter:
         assert meter.read() == []
-        scenario.traffic.start(lab.a, lab.b, lab.paths[0].b.address(family))
-        with scenario.Recorder(lab.a, lab.paths, family) as recorder:
+        traffic.start(lab.a, lab.b, lab.paths[0].b.address(family))
+        with Recorder(lab.a, lab.paths, family) as recorder:
             recorder.begin()
         readings = {reading.local: reading for reading in meter.read()}
     assert set(readings) == {path.a.address(family) for path in lab.paths}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def test_the_queue_holds_one_bandwidth_delay_product_unless_told() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"rate": 0}, {"rate": -1.0}, {"rtt": -0.1}, {"rtt": 11.0}])
-def test_a_path_out_of_range_is_refused_with_the_range(wrong: dict[str, float]) -> None:
+def test_a_path_out_of_range_is_refused_with_the_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(EmptcpError, match=r"a path's .* is from .* to "):
         Path(**wrong)
 

@@ -124,6 +124,8 @@ struct emptcp_pkt {
 	__u8 places[32];  /* where options begin, in order */
 	__u32 places_len; /* how many */
 	__u32 built_len;  /* bytes of `built`: a multiple of 4 */
+	__u32 entry;	  /* engine tail: where in the chain context the packet is */
+	__u32 length;	  /* engine tail: bytes of the IP packet, for the counters */
 };
 
 /* Head of an entry of the flow table; the plugins' slots follow. A SYN without ACK zeroes the entry. */

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two engines, from one plan: how stages become programs, and what the parameter map holds besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from emptcp import pybpf
+from emptcp.chain import context, fused, tail
+from emptcp.chain.joining import Binding, Joined
+from emptcp.chain.layout import Slot, aligned
+from emptcp.chain.plan import Plan
+from emptcp.chain.submit import submit
+
+FUSED, TAIL = "fused", "tail"
+
+PROGRAMS = "emptcp_stages"
+"""Name of the program array of the engine ``tail``."""
+
+
+@dataclass
+class Made:
+    """A program that can be attached. ``stages`` is the engine ``tail``'s program array."""
+
+    program: pybpf.Program
+    joined: Joined
+    stages: pybpf.Map | None = None
+
+
+def tables(
+    engine: str, plan: Plan, slots: Sequence[Slot | None], counters: Sequence[int], size: int
+) -> tuple[int, bytes]:
+    """Return where the chain context stands in a parameter value of ``size`` bytes so far, and its bytes.
+
+    Empty for the engine ``fused``. Raises :class:`EmptcpError` when the chain is too long for ``tail``.
+    """
+    if engine == FUSED:
+        return size, b""
+    numbers = {made: number for number, made in enumerate(tail.variants(plan))}
+    built = context.build(plan, lambda step: numbers[tail.variant(plan, step)], slots, counters)
+    return aligned(size), built.encode()
+
+
+def make(
+    engine: str,
+    plan: Plan,
+    binding: Binding,
+    offset: int,
+    size: int,
+    flows: Callable[[], pybpf.Map],
+) -> Made:
+    """Load the programs of a plan. ``offset`` and ``size`` are of the context in the parameter value."""
+    name = f"emptcp_{plan.hook}"
+    if engine == FUSED:
+        joined = fused.join(plan, binding)
+        return Made(submit(joined, binding.backend, name), joined)
+    found = tail.variants(plan)
+    stages = pybpf.Map.create("prog_array", 4, 4, max(len(found), 1), name=PROGRAMS)
+    placed = tail.Tables(offset, size // 8, offset, stages.fd, flows().fd if plan.flow else -1)
+    for number, made in enumerate(found):
+        with submit(tail.stage(plan, binding, placed, made), binding.backend, "emptcp_stage") as program:
+            stages.update(number.to_bytes(4, "little"), program.fd.to_bytes(4, "little"))
+    joined = tail.root(plan, binding, placed)
+    return Made(submit(joined, binding.backend, name), joined, stages)

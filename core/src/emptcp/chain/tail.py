@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine of the paper (section IV-A): each fragment is a program, chained by tail calls.
+
+A root program, the one that is attached, does what every dispatcher does, then calls the first stage. A
+stage's program reads its entry of the chain context (:mod:`emptcp.chain.context`), runs the fragment, counts,
+and calls the next one. Fragments that several stages use are one program: what differs between stages is in
+their entries. The place in the context travels with the packet in ``emptcp_pkt.entry``, in the per-CPU value
+of the parsed packet. Programs that share a program array are of one kind; an entry that is missing ends the
+chain, and the packet passes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emptcp.chain import context, reasons
+from emptcp.chain import instructions as bpf
+from emptcp.chain.code import Code
+from emptcp.chain.counters import CHUNK_BYTES, COUNTER_BYTES
+from emptcp.chain.dispatcher import Dispatcher
+from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10
+from emptcp.chain.joining import ACCEPT, DROP, REDIRECT, RETURN, Binding, Joined, Joiner, check_stack
+from emptcp.chain.layout import ATOMIC, aligned
+from emptcp.chain.plan import FragmentRef, Plan, Step
+from emptcp.errors import EmptcpError
+
+MOST_PROGRAMS = 255
+"""Programs that a one-byte *next policy* can name; the last number means the end."""
+
+_LOOKUP, _TAIL_CALL = 1, 12
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one program of the array is made of.
+
+    ``gated``: the first stage of a policy that sees MPTCP only, on a hook where another policy sees all TCP.
+    """
+
+    fragment: FragmentRef
+    kind: str
+    gated: bool
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Where the chain context stands in the parameter map, and the maps that only this engine has."""
+
+    offset: int
+    count: int
+    parameters_size: int
+    programs: int
+    flows: int
+
+    @property
+    def about(self) -> int:
+        """Offset of the second table."""
+        return self.offset + 4 * self.count
+
+
+def variant(plan: Plan, step: Step) -> Variant:
+    """Return which program runs a step."""
+    policy = plan.policies[step.policy]
+    mixed = any(other.plain_tcp for other in plan.policies)
+    gated = mixed and not policy.plain_tcp and step.index == policy.first
+    return Variant(step.stage.fragment, step.stage.kind, gated, len(step.stage.parameters))
+
+
+def variants(plan: Plan) -> list[Variant]:
+    """Return the programs of a plan in the order of the program array.
+
+    Raises :class:`EmptcpError` when there are too many.
+    """
+    found = list(dict.fromkeys(variant(plan, step) for step in plan.steps))
+    if len(found) > MOST_PROGRAMS:
+        raise EmptcpError(
+            f"the policies of one hook use {len(found)} different stages, more than the "
+            "engine 'tail' can name",
+            fix="Use the engine 'fused'.",
+        )
+    return found
+
+
+def root(plan: Plan, binding: Binding, tables: Tables) -> Joined:
+    """Join the program that is attached."""
+    check_stack(plan, binding)
+    return _Root(plan, binding, tables).run()
+
+
+def stage(plan: Plan, binding: Binding, tables: Tables, made: Variant) -> Joined:
+    """Join the program of one fragment."""
+    return _Stage(plan, binding, tables, made).run()
+
+
+class _Calls(Joiner):
+    """What root and stages share: to go to an entry of the chain context."""
+
+    tables: Tables
+
+    def go(self) -> None:
+        """Call the stage after entry r1 of the context, which the verifier knows to be one; else pass."""
+        asm = self.asm
+        asm.emit(bpf.MOV64_REG, R2, R1)
+        asm.emit(bpf.LSH64_IMM, R2, imm=2)
+        asm.load_map_value(R3, self.binding.maps.parameters, self.tables.offset)
+        asm.emit(bpf.ADD64_REG, R3, R2)
+        asm.emit(bpf.LDX_B, R3, R3)
+        asm.jump("pass", bpf.JEQ_IMM, R3, context.LAST)
+        asm.emit(bpf.ADD64_IMM, R1, imm=1)
+        asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+        asm.emit(bpf.STX_W, R2, R1, self.binding.packet.entry)
+        asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
+        asm.load_map(R2, self.tables.programs)
+        asm.emit(bpf.CALL, imm=_TAIL_CALL)
+        asm.jump("pass")
+
+
+class _Root(Dispatcher, _Calls):
+    def __init__(self, plan: Plan, binding: Binding, tables: Tables) -> None:
+        companions = [binding.code[fragment] for fragment in plan.companions]
+        super().__init__(plan, binding, [binding.parse, binding.flow, *companions])
+        self.tables = tables
+
+    def run(self) -> Joined:
+        self.prologue()
+        self.line("tail: call the first stage")
+        self.asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
+        self.asm.emit(bpf.LDX_DW, R2, R10, self.length)
+        self.asm.emit(bpf.STX_W, R1, R2, self.binding.packet.length)
+        self.asm.emit(bpf.MOV64_IMM, R1, imm=0)
+        self.go()
+        self.way_out("pass")
+        return self.finish(f"emptcp_{self.plan.hook}")
+
+
+class _Stage(_Calls):
+    def __init__(self, plan: Plan, binding: Binding, tables: Tables, made: Variant) -> None:
+        self.code: Code = binding.code[made.fragment]
+        super().__init__(plan, binding, [self.code])
+        self.tables = tables
+        self.made = made
+        self.name = f"stage {made.fragment.plugin}:{made.fragment.name}"
+
+    def run(self) -> Joined:
+        self.line(self.name)
+        self._find_packet()
+        self._find_entry()
+        if self.made.gated:
+            self._gate()
+        self._find_counters()
+        if self.made.fragment.state_size:
+            self._find_flow("noflow")
+        self._parameters()
+        self._fragment()
+        self.line(f"{self.name}: counters")
+        if self.made.kind == "selector":
+            self._after_selector()
+        else:
+            self._after_actor()
+        self._no_flow()
+        self._go_on()
+        for name in ("pass", "drop", "redirect") if self.made.kind == "actor" else ("pass",):
+            self.way_out(name)
+        return self.finish("emptcp_stage")
+
+    # Before the fragment.
+
+    def _find_packet(self) -> None:
+        asm = self.asm
+        asm.emit(bpf.STX_DW, R10, R1, self.ctx)
+        self.look_up(self.binding.maps.packet, 0)
+        asm.jump("pass", bpf.JEQ_IMM, R0, 0)
+        asm.emit(bpf.STX_DW, R10, R0, self.pkt)
+        asm.emit(bpf.LDX_W, R2, R0, self.binding.packet.length)
+        asm.emit(bpf.STX_DW, R10, R2, self.length)
+
+    def _find_entry(self) -> None:
+        """Keep this stage's entry, and what the second table says of it."""
+        asm = self.asm
+        asm.emit(bpf.LDX_W, R1, R0, self.binding.packet.entry)
+        asm.jump("pass", bpf.JGT_IMM, R1, self.tables.count - 1)
+        asm.emit(bpf.STX_DW, R10, R1, self.place)
+        asm.emit(bpf.LSH64_IMM, R1, imm=2)
+        for offset, slot in ((self.tables.offset, self.entry), (self.tables.about, self.about)):
+            asm.load_map_value(R2, self.binding.maps.parameters, offset)
+            asm.emit(bpf.ADD64_REG, R2, R1)
+            asm.emit(bpf.LDX_W, R2, R2)
+            asm.emit(bpf.STX_DW, R10, R2, slot)
+
+    def _gate(self) -> None:
+        """Skip the policy for a packet of plain TCP."""
+        asm, packet = self.asm, self.binding.packet
+        asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
+        asm.emit(bpf.LDX_B, R2, R1, packet.flags)
+        asm.jump("mptcp", bpf.JSET_IMM, R2, packet.mptcp_flag)
+        if self.plan.flow:
+            self._find_flow("return")
+            asm.emit(bpf.LDX_DW, R1, R10, self.flow)
+            asm.emit(bpf.LDX_B, R2, R1, packet.flow_known)
+            asm.jump("mptcp", bpf.JNE_IMM, R2, 0)
+        asm.jump("return")
+        asm.label("mptcp")
+
+    def _find_counters(self) -> None:
+        """Keep the address of this stage's own counters."""
+        asm = self.asm
+        asm.emit(bpf.LDX_DW, R1, R10, self.about)
+        asm.emit(bpf.RSH64_IMM, R1, imm=16)
+        asm.emit(bpf.AND64_IMM, R1, imm=0xFF)
+        asm.emit(bpf.STX_W, R10, R1, self.key)
+        self.look_up_kept(self.binding.maps.counters)
+        asm.jump("pass", bpf.JEQ_IMM, R0, 0)
+        asm.emit(bpf.LDX_DW, R1, R10, self.about)
+        asm.emit(bpf.AND64_IMM, R1, imm=0xFFFF)
+        asm.emit(bpf.LSH64_IMM, R1, imm=3)
+        asm.jump("pass", bpf.JGT_IMM, R1, CHUNK_BYTES - COUNTER_BYTES)
+        asm.emit(bpf.ADD64_REG, R0, R1)
+        asm.emit(bpf.STX_DW, R10, R0, self.counters)
+
+    def _find_flow(self, missing: str) -> None:
+        asm = self.asm
+        asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+        asm.emit(bpf.ADD64_IMM, R2, imm=self.binding.packet.key)
+        asm.load_map(R1, self.tables.flows)
+        asm.emit(bpf.CALL, imm=_LOOKUP)
+        asm.jump(missing, bpf.JEQ_IMM, R0, 0)
+        asm.emit(bpf.STX_DW, R10, R0, self.flow)
+
+    def _parameters(self) -> None:
+        """Put the address of the parameters into r3: on the stack, or in the parameter map."""
+        size, asm = self.made.parameters, self.asm
+        if not size:
+            asm.emit(bpf.MOV64_IMM, R3)
+            return
+        asm.emit(bpf.LDX_DW, R1, R10, self.entry)
+        if size <= ATOMIC:
+            asm.jump("address", bpf.JSET_IMM, R1, context.ADDRESS << 8)
+            asm.emit(bpf.RSH64_IMM, R1, imm=16)
+            asm.emit(bpf.STX_DW, R10, R1, self.immediate)
+            asm.emit(bpf.MOV64_REG, R3, R10)
+            asm.emit(bpf.ADD64_IMM, R3, imm=self.immediate)
+            asm.jump("arguments")
+            asm.label("address")
+        self._parameter_place(size)
+        asm.label("arguments")
+
+    def _parameter_place(self, size: int) -> None:
+        """Put the address that entry r1 tells into r3; a struct with two sides has an index before them."""
+        asm, stride = self.asm, aligned(size)
+        sides = 8 + 2 * stride if size > ATOMIC else stride
+        asm.emit(bpf.RSH64_IMM, R1, imm=16)
+        asm.emit(bpf.LSH64_IMM, R1, imm=3)
+        asm.jump("pass", bpf.JGT_IMM, R1, self.tables.parameters_size - sides)
+        asm.load_map_value(R3, self.binding.maps.parameters, 0)
+        asm.emit(bpf.ADD64_REG, R3, R1)
+        if size > ATOMIC:
+            asm.emit(bpf.LDX_W, R1, R3)
+            asm.emit(bpf.AND64_IMM, R1, imm=1)
+            asm.emit(bpf.MUL64_IMM, R1, imm=stride)
+            asm.emit(bpf.ADD64_IMM, R3, imm=8)
+            asm.emit(bpf.ADD64_REG, R3, R1)
+
+    def _fragment(self) -> None:
+        asm, fragment = self.asm, self.made.fragment
+        if fragment.state_size:
+            asm.emit(bpf.LDX_DW, R5, R10, self.flow)
+            asm.emit(bpf.MOV64_REG, R4, R5)
+            place = self.binding.packet.flow_slots + self.binding.state_slots[fragment.plugin]
+            asm.emit(bpf.ADD64_IMM, R4, imm=place)
+        else:
+            asm.emit(bpf.MOV64_IMM, R4)
+            asm.emit(bpf.MOV64_IMM, R5)
+        asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
+        asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+        self.copy(self.code, "after", self.name)
+
+    # After the fragment. The counters' address is that of the stage's own block.
+
+    def _after_selector(self) -> None:
+        asm = self.asm
+        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
+        self.increment(0)
+        asm.emit(bpf.LDX_DW, R4, R10, self.entry)
+        asm.jump("not", bpf.JEQ32_IMM, R0, 0)
+        self.increment(16)
+        asm.emit(bpf.LDX_DW, R2, R10, self.length)
+        self.add(8)
+        asm.jump("skip", bpf.JSET_IMM, R4, 1 << 10)
+        asm.emit(bpf.MOV64_IMM, R4, imm=0)
+        asm.jump("go on")
+        asm.label("not")
+        asm.jump("stay", bpf.JSET_IMM, R4, 1 << 10)
+        asm.label("skip")
+        asm.emit(bpf.RSH64_IMM, R4, imm=11)
+        asm.emit(bpf.AND64_IMM, R4, imm=context.MOST_SKIPPED)
+        asm.jump("go on")
+        asm.label("stay")
+        asm.emit(bpf.MOV64_IMM, R4, imm=0)
+        asm.jump("go on")
+        if self.made.gated:
+            self._return()
+
+    def _after_actor(self) -> None:
+        asm = self.asm
+        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
+        self.increment(0)
+        asm.emit(bpf.LDX_DW, R2, R10, self.length)
+        self.add(8)
+        self.load_reason()
+        asm.emit(bpf.ST_B, R3, 0, self.binding.packet.reason, 0)
+        self._verdicts()
+        asm.emit(bpf.MOV64_IMM, R4, imm=0)
+        asm.jump("go on", bpf.JEQ_IMM, R2, 0)
+        self.count_reason(0)
+        asm.emit(bpf.MOV64_IMM, R4, imm=0)
+        asm.jump("go on")
+        self._return()
+
+    def _verdicts(self) -> None:
+        """Leave by a verdict other than NEXT; the reason in r2 is kept where there is none."""
+        asm = self.asm
+        asm.jump("next", bpf.JEQ32_IMM, R0, 0)
+        for verdict, target in ((RETURN, "return"), (ACCEPT, "pass"), (DROP, "drop"), (REDIRECT, "redirect")):
+            other = f"verdict {verdict}"
+            asm.jump(other, bpf.JNE32_IMM, R0, verdict)
+            self.increment(8 * (2 + verdict))
+            asm.jump(target)
+            asm.label(other)
+        asm.emit(bpf.MOV64_IMM, R2, imm=0)
+        asm.label("next")
+
+    def _return(self) -> None:
+        """Go on behind the policy's end."""
+        self.asm.label("return")
+        self.asm.emit(bpf.LDX_DW, R4, R10, self.about)
+        self.asm.emit(bpf.RSH64_IMM, R4, imm=24)
+        self.asm.jump("go on")
+
+    def _no_flow(self) -> None:
+        """A stage that needs state, and a packet without a flow: counted, and on as by NEXT or no match."""
+        if not self.made.fragment.state_size:
+            return
+        asm = self.asm
+        asm.label("noflow")
+        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
+        self.increment(0)
+        asm.emit(bpf.MOV64_IMM, R2, imm=reasons.REASONS.index("no_flow"))
+        self.count_reason(0)
+        asm.emit(bpf.MOV64_IMM, R4, imm=0)
+        if self.made.kind == "selector":
+            asm.emit(bpf.LDX_DW, R4, R10, self.entry)
+            asm.jump("not")
+
+    def _go_on(self) -> None:
+        """Skip r4 entries and call what follows."""
+        asm = self.asm
+        asm.label("go on")
+        asm.emit(bpf.LDX_DW, R1, R10, self.place)
+        asm.emit(bpf.ADD64_REG, R1, R4)
+        asm.jump("pass", bpf.JGT_IMM, R1, self.tables.count - 1)
+        self.go()
