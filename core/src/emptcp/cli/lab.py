@@ -81,7 +81,8 @@ def _register_exec(commands: Any) -> None:
     parser = commands.add_parser("exec", help="run a command in a host of a lab")
     parser.add_argument("--lab", metavar="NAME", help="which lab (the only one)")
     parser.add_argument("host", metavar="HOST", help="a or b")
-    parser.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="with its arguments")
+    # Not named `command`: that is the one of emptcp itself.
+    parser.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="with its arguments")
     parser.set_defaults(run=_exec)
 
 
@@ -118,7 +119,6 @@ def _run(arguments: argparse.Namespace) -> int:
     if policy is not None:
         steering.LabTable("lab").table(policy)
     picture = _picture(arguments)
-    _need_root()
     progress = Progress(sys.stderr if arguments.json else sys.stdout)
     with _ended_by_signals(), topology.two_hosts(paths, name="two-path", link=arguments.link) as lab:
         table = steering.LabTable(lab.name) if policy else None
@@ -160,7 +160,6 @@ def _up(arguments: argparse.Namespace) -> int:
     from emptcp.lab import options, topology
 
     paths = options.paths(arguments.rate, arguments.rtt)
-    _need_root()
     with _ended_by_signals():
         lab = topology.keep(arguments.name, paths, link=arguments.link, family=arguments.family)
     print(f"Lab {lab.name} stands, linked by {lab.link}. Namespaces: {lab.a.netns}, {lab.b.netns}")
@@ -183,7 +182,6 @@ Let host b receive and host a send over MPTCP, look, steer, end:
 def _down(arguments: argparse.Namespace) -> int:
     from emptcp.lab import cleanup
 
-    _need_root()
     gone = [cleanup.down(name) for name in arguments.names] if arguments.names else cleanup.down_all()
     for record in gone:
         print(f"removed lab {record.name}{' (left over)' if record.stale else ''}")
@@ -195,11 +193,10 @@ def _down(arguments: argparse.Namespace) -> int:
 def _exec(arguments: argparse.Namespace) -> int:
     from emptcp.lab.host import Host
 
-    _need_root()
     record = _chosen(arguments.lab)
     hosts = dict(zip("ab", record.namespaces, strict=True))
     _known(arguments.host, hosts, "host")
-    words = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    words = arguments.words[1:] if arguments.words[:1] == ["--"] else arguments.words
     if not words:
         raise EmptcpError("there is no command to run", fix="Give one, such as: emptcp lab exec a ip address")
     command = Host(arguments.host, hosts[arguments.host]).command(words)
@@ -227,6 +224,8 @@ def _list(arguments: argparse.Namespace) -> int:
     records = state.records()
     if arguments.json:
         print(json.dumps({"schema": SCHEMA, "labs": [_row(record) for record in records]}, indent=1))
+    elif not records:
+        print("there is no lab; build one: emptcp lab up")
     for record in records if not arguments.json else ():
         shape = ", ".join(f"{path['rate'] / 1e6:g} Mbit/s {path['rtt'] * 1e3:g} ms" for path in record.paths)
         print(f"{record.name}  {_state(record)}  {record.link}  {' '.join(record.namespaces)}  {shape}")
@@ -256,11 +255,6 @@ def _known(word: str, known: Iterable[str], what: str) -> None:
     if word not in known:
         fix = did_you_mean(word, known).capitalize() or f"There are: {', '.join(known)}."
         raise EmptcpError(f"there is no {what} '{word}'", fix=fix)
-
-
-def _need_root() -> None:
-    if os.geteuid() != 0:
-        raise EmptcpError("a lab is made of network namespaces, which takes root", fix="Run it with sudo.")
 
 
 @contextlib.contextmanager

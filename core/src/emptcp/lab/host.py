@@ -99,9 +99,12 @@ class Host:
         return self.call(lambda: read_devices(RECEIVED))
 
     def set(self, setting: str, value: str | int) -> None:
-        """Change a sysctl of the host, such as ``net.ipv4.tcp_congestion_control``. Raises OSError."""
+        """Change a sysctl of the host, such as ``net.ipv4.tcp_rmem``. Raises EmptcpError when refused."""
         file = Path("/proc/sys") / setting.replace(".", "/")
-        self.call(lambda: _write(file, f"{value}\n"))
+        try:
+            self.call(lambda: _write(file, f"{value}\n"))
+        except OSError as error:
+            raise EmptcpError(f"{setting} can't be set to '{value}': {error.strerror}") from None
 
     def _told(self, arguments: Sequence[str]) -> str:
         return f"'{' '.join(arguments)}' in host {self.name}"

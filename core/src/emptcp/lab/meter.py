@@ -8,11 +8,14 @@ come from the MPTCP part of the same answer (MPTCP_SUBFLOW_ATTR_FLAGS, Linux 5.9
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from emptcp.errors import EmptcpError
 from emptcp.lab.host import Host
 
 NETLINK_SOCK_DIAG = 4
@@ -66,7 +69,7 @@ class Meter:
         self._socket.settimeout(5)
 
     def read(self) -> list[Reading]:
-        """The host's MPTCP subflows, of both address families. Raises OSError when the kernel refuses."""
+        """The host's MPTCP subflows, of both address families. Raises EmptcpError when the kernel refuses."""
         return [reading for family in (socket.AF_INET, socket.AF_INET6) for reading in self._dump(family)]
 
     def close(self) -> None:
@@ -95,8 +98,15 @@ class Meter:
                 if kind == NLMSG_DONE:
                     return
                 if kind == NLMSG_ERROR:
-                    raise OSError(-struct.unpack_from("=i", message)[0], "sock_diag refused")
+                    raise _refused(-struct.unpack_from("=i", message)[0])
                 yield message
+
+
+def _refused(code: int) -> EmptcpError:
+    return EmptcpError(
+        f"the kernel does not list its TCP sockets (sock_diag): {os.strerror(code)}",
+        fix="Load the kernel module that does: modprobe tcp_diag",
+    )
 
 
 def split(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -148,8 +158,8 @@ def _mptcp_flags(protocol: bytes) -> int | None:
     subflow = _attributes(protocol).get(INET_ULP_INFO_MPTCP)
     if subflow is None:
         return None
-    flags = _attributes(subflow).get(MPTCP_SUBFLOW_ATTR_FLAGS, b"\0\0\0\0")
-    return int(struct.unpack("=I", flags)[0])
+    flags = _attributes(subflow).get(MPTCP_SUBFLOW_ATTR_FLAGS, b"")
+    return int.from_bytes(flags[:4], sys.byteorder)
 
 
 def _address(family: int, raw: bytes) -> str:

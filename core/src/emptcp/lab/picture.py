@@ -69,30 +69,30 @@ def draw(run: Run, file: File) -> None:
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        figure = _figure(run)
-        figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
+        drawn = figure(run)
+        drawn.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
     _give_to_caller(file)
 
 
-def _figure(run: Run) -> Figure:
+def figure(run: Run) -> Figure:
     """One panel per path, one under the other on one time axis, so that equal rates hide nothing."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.6, 1.6 + 1.9 * len(run.paths)), layout="constrained")
-    panels = list(figure.subplots(len(run.paths), sharex=True, squeeze=False)[:, 0])
+    drawn = Figure(figsize=(9.6, 1.6 + 1.9 * len(run.paths)), layout="constrained")
+    panels = list(drawn.subplots(len(run.paths), sharex=True, squeeze=False)[:, 0])
     rows = measure.rows(run.samples, STEP)
     for axes, path, colour in zip(panels, run.paths, COLOURS, strict=False):
         _panel(axes, path, colour, rows)
         _marks(axes, run)
     _captions(panels[0], run)
-    panels[-1].set_xlim(0, run.timeline.end)
+    panels[-1].set_xlim(0, run.end)
     panels[-1].xaxis.set_major_locator(_whole_seconds())
     panels[-1].set_xlabel("seconds")
-    figure.supylabel("Mbit/s delivered", fontsize=10.5)
-    figure.suptitle(_title(run), fontsize=13.5, weight="bold")
+    drawn.supylabel("Mbit/s delivered", fontsize=10.5)
+    drawn.suptitle(_title(run), fontsize=13.5, weight="bold")
     entries = _legend(panels)
-    figure.legend(entries.values(), entries, loc="outside lower center", ncols=4, frameon=False)
-    return figure
+    drawn.legend(entries.values(), entries, loc="outside lower center", ncols=4, frameon=False)
+    return drawn
 
 
 def _panel(axes: Axes, path: LabPath, colour: str, rows: Sequence[Row]) -> None:

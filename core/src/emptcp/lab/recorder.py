@@ -28,7 +28,7 @@ class Recorder:
         self._thread = threading.Thread(target=self._record, name="recorder", daemon=True)
         self._stop = threading.Event()
         self._zero: dict[str, int] = {}
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
 
     def __enter__(self) -> Recorder:
         return self
@@ -76,7 +76,7 @@ class Recorder:
             while not stopped:
                 stopped = self._stop.wait(EVERY)
                 self.samples.append(self._sample(self._by_path()))
-        except OSError as error:
+        except (EmptcpError, OSError) as error:
             self._failure = error
 
     def _by_path(self) -> dict[str, Reading]:

@@ -27,7 +27,7 @@ from typing import Any
 
 from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
-from emptcp.lab import tap
+from emptcp.lab import process, tap
 
 LARGEST_FRAME = 2048
 # As many frames from one device before the others get their turn.
@@ -155,8 +155,7 @@ def be_punctual() -> None:
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     except OSError:
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, -20)
+        process.go_first()
     gc.collect()
     gc.freeze()
     gc.disable()

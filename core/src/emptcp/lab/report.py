@@ -42,18 +42,19 @@ class Verdict:
 
 def phases(run: Run) -> list[Phase]:
     """Before, during and after the policy; the whole run when there was none."""
-    line = run.timeline
     applied, removed = run.moment(APPLIED), run.moment(REMOVED)
     if applied is None or removed is None:
-        return [_phase(run, "all along", min(WARM_UP, line.end / 4), line.end)]
+        return [_phase(run, "all along", 0, WARM_UP, run.end)]
     return [
-        _phase(run, "before", min(WARM_UP, applied.begun / 2), applied.begun),
-        _phase(run, "during", applied.done + DRAIN, removed.begun),
-        _phase(run, "after", min(removed.done + RECOVERY, line.end - 0.5), line.end),
+        _phase(run, "before", 0, WARM_UP, applied.begun),
+        _phase(run, "during", applied.done, DRAIN, removed.begun),
+        _phase(run, "after", removed.done, RECOVERY, run.end),
     ]
 
 
-def _phase(run: Run, name: str, begin: float, end: float) -> Phase:
+def _phase(run: Run, name: str, begin: float, left_out: float, end: float) -> Phase:
+    # Of a short stretch at most half is left out.
+    begin = min(begin + left_out, (begin + end) / 2)
     total = measure.row(run.samples, begin, end).total
     return Phase(name, begin, end, total, measure.share(run.samples, run.watched, begin, end))
 

@@ -9,13 +9,24 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from emptcp.errors import EmptcpError
 from emptcp.lab import state
 from emptcp.lab.host import Host
 
+MPTCP = Path("/proc/sys/net/mptcp")
 CONTROL = "net.ipv4.tcp_congestion_control"
 ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 # Room for the slowest path's share to wait while the faster one runs ahead (RFC 8684 section 3.3.4).
 BUFFERS = {"net.ipv4.tcp_rmem": "4096 131072 33554432", "net.ipv4.tcp_wmem": "4096 131072 33554432"}
+
+
+def need_mptcp() -> None:
+    """Raise EmptcpError on a kernel without MPTCP."""
+    if not MPTCP.is_dir():
+        raise EmptcpError(
+            "this kernel has no MPTCP",
+            fix="Run a kernel of 5.10 or later with CONFIG_MPTCP, such as the one of Debian 12.",
+        )
 
 
 def make_steady(host: Host) -> str:
@@ -41,7 +52,7 @@ def _use(host: Host, name: str) -> bool:
 def _try(host: Host, name: str) -> bool:
     try:
         host.set(CONTROL, name)
-    except OSError:
+    except EmptcpError:
         return False
     return True
 

@@ -77,6 +77,7 @@ def keep(name: str, paths: Sequence[Path] = TWO_PATHS, *, link: str = "auto", fa
 
 
 def _begin(name: str, prefix: str) -> state.Record:
+    settings.need_mptcp()
     cleanup.sweep()
     ours = Identity.of(os.getpid())
     record = state.Record(name=name, owner=ours, namespaces=(f"{prefix}-a", f"{prefix}-b"))

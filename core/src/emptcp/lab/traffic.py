@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 from emptcp.errors import EmptcpError
+from emptcp.lab import process
 from emptcp.lab.host import Host
 from emptcp.lab.sockets import listen, mptcp_socket, wildcard
 
@@ -55,6 +56,7 @@ def start(a: Host, b: Host, address: str) -> subprocess.Popen[str]:
 
 def main(arguments: list[str]) -> None:
     """``receive WILDCARD [PORT]`` or ``send ADDRESS PORT``."""
+    process.go_first()
     with contextlib.suppress(KeyboardInterrupt):
         match arguments:
             case ["receive", at, *port]:
