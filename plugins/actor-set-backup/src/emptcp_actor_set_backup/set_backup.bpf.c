@@ -11,8 +11,8 @@
 
 /* Two policies that want different things would otherwise put an option into every packet. */
 #define PACE (SECOND / 10)
-/* A merged packet would say it once per segment. How long to wait for a single one. */
-#define PATIENCE (SECOND / 5)
+/* A merged packet would say it once per segment. How long to wait for a single one, or the hooks. */
+#define PATIENCE (2 * SECOND)
 
 enum steers {
 	US = 1 << 0,

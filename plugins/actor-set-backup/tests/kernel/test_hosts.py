@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -182,6 +184,58 @@ def test_a_wish_of_the_peer_does_not_undo_the_policy(lab: Lab, ends: Ends) -> No
         assert ends.here == [False, True]
     finally:
         lab.b.run([*endpoint, "nobackup"])
+
+
+@pytest.fixture
+def shaped(lab: Lab) -> Iterator[None]:
+    """Paths of 50 Mbit/s, so that sending as fast as it goes leaves the processors something."""
+    everywhere = [(host, path.a.device) for host in (lab.a, lab.b) for path in lab.paths]
+    for host, device in everywhere:
+        host.run(f"tc qdisc add dev {device} root tbf rate 50mbit burst 32k latency 50ms".split())
+    yield
+    for host, device in everywhere:
+        host.run(f"tc qdisc delete dev {device} root".split())
+
+
+@contextmanager
+def busy(*directions: tuple[socket.socket, socket.socket]) -> Iterator[None]:
+    """Send as fast as it goes from the first socket of each direction to the second."""
+    stop = threading.Event()
+
+    def repeat(step: Callable[[], object]) -> None:
+        with suppress(OSError):
+            while not stop.is_set() and step() != b"":
+                pass
+
+    steps = [
+        step for a, b in directions for step in (partial(a.send, bytes(1 << 16)), partial(b.recv, 1 << 20))
+    ]
+    threads = [threading.Thread(target=repeat, args=(step,)) for step in steps]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for end in {end for direction in directions for end in direction}:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(10)
+
+
+@pytest.mark.usefixtures("shaped")
+@pytest.mark.parametrize("ways", ["up", "down", "both"])
+def test_busy_subflows_are_told_once_too(lab: Lab, ends: Ends, ways: str) -> None:
+    up, down = (ends.client, ends.server), (ends.server, ends.client)
+    with busy(*{"up": [up], "down": [down], "both": [up, down]}[ways]):
+        time.sleep(0.2)
+        first = ends.counts()
+        for changes, on in enumerate((True, False), 1):
+            apply.apply(table(on), lab.a.netns)
+            wait_until(lambda on=on: ends.here == [False, on] and ends.there == [False, on])
+            time.sleep(0.2)
+            assert ends.counts() == (first[0] + changes, first[1] + changes)
 
 
 def test_new_subflows_are_backup_before_they_carry_anything(lab: Lab) -> None:

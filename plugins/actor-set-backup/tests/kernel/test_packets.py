@@ -143,7 +143,7 @@ def test_a_merged_packet_says_it_when_no_single_one_comes(trial: Trial) -> None:
     struct.pack_into("=I8xI", merged, 164, 2, 100)
     packet = build(options=TWO_WAY, payload=bytes(200))
     policy.run(packet, ctx=bytes(merged))
-    time.sleep(0.25)
+    time.sleep(2.05)
     out = decode(policy.run(packet, ctx=bytes(merged)).data)
     assert options(out)[-1] == MpPrio(backup=True)
     assert out.payload == bytes(200)
