@@ -7,15 +7,16 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 DISTRIBUTIONS := $(sort $(wildcard */pyproject.toml plugins/*/pyproject.toml))
-WITH_BPF      := core $(sort $(wildcard plugins/*))
+WITH_BPF      := bench core $(sort $(wildcard plugins/*))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup system objects demo test clean
+.PHONY: help setup system objects demo test bench clean
 
 help:
 	@echo "make setup   Debian packages (as root), .venv, all packages editable, BPF objects"
 	@echo "make demo    setup, then the lab: a policy steers a live MPTCP transfer (as root)"
 	@echo "make test    setup, then tox: lint, unit, kernel, packaging (as root)"
+	@echo "make bench   setup, then what chains cost per packet on this machine (as root)"
 	@echo "make clean   remove environments, caches and objects"
 
 setup: objects
@@ -25,6 +26,9 @@ demo: setup
 
 test: setup
 	$(BIN)/tox
+
+bench: setup
+	$(BIN)/emptcp bench chain
 
 system:
 	@tools/debian-packages
@@ -54,4 +58,4 @@ clean:
 	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	rm -rf dist */dist plugins/*/dist
 	find core bpf_common sdk bench plugins tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
-	find core plugins \( -name '*.bpf.o' -o -name '*.bpf.json' \) -delete
+	find bench core plugins \( -name '*.bpf.o' -o -name '*.bpf.json' \) -delete

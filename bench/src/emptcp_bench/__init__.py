@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measurements of emptcp. Nothing is measured yet: the distribution holds the place for them."""
+"""Measurements of emptcp on the machine at hand: the command ``emptcp bench``."""
