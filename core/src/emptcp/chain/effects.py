@@ -94,6 +94,8 @@ class Effects:
 
     def _ran(self, table: str, decision: Decision) -> Iterator[tuple[_Key, _Known]]:
         about = decision.before.description if decision.before is not None else None
+        if decision.site.gone:
+            return  # and the sockets with it: nothing is left to take effects back from
         for record in about.policies if about is not None else ():
             if record.table == table:
                 yield from self._stages(record.source, decision)

@@ -28,10 +28,14 @@ Validate = Callable[["BoundStage", model.Policy], None]
 
 @dataclass
 class Site:
-    """One device of one namespace, and what a table wants there on each hook."""
+    """One device of one namespace, and what a table wants there on each hook.
+
+    ``gone``: the namespace was deleted, and the device with it.
+    """
 
     namespace: Namespace
     device: Device
+    gone: bool = False
     policies: dict[str, list[BoundPolicy]] = field(default_factory=lambda: {hook: [] for hook in HOOKS})
     backends: dict[str, str] = field(default_factory=dict)
 
@@ -62,15 +66,18 @@ class Site:
         self.backends.update(backend=asked, policy=by)
 
 
-def place(table: model.Table, netns: str, catalog: Catalog) -> dict[tuple[int, int], Site]:
+def place(
+    table: model.Table, netns: str, catalog: Catalog, absent: list[EmptcpError] | None = None
+) -> dict[tuple[int, int], Site]:
     """Find the devices of every policy and bind it for each of them.
 
     ``netns`` is the namespace of policies that name none (empty: the command's own). Raises
-    :class:`EmptcpError` for a device that is not there, unless it is a glob or ``optional``.
+    :class:`EmptcpError` for a namespace or device that is not there, unless it is a glob or ``optional``;
+    with a list ``absent`` the error goes there, and the rest is placed.
     """
     sites: dict[tuple[int, int], Site] = {}
     for policy in table.policies:
-        for namespace, device in _devices(policy, netns):
+        for namespace, device in _devices(policy, netns, absent):
             site = sites.setdefault((namespace.cookie, device.ifindex), Site(namespace, device))
             site.wants(policy)
             for hook in policy.hooks:
@@ -79,15 +86,27 @@ def place(table: model.Table, netns: str, catalog: Catalog) -> dict[tuple[int, i
     return sites
 
 
-def _devices(policy: model.Policy, netns: str) -> Iterator[tuple[Namespace, Device]]:
-    namespace = namespaces.resolve(policy.netns if policy.netns is not None else netns)
+def _devices(
+    policy: model.Policy, netns: str, absent: list[EmptcpError] | None
+) -> Iterator[tuple[Namespace, Device]]:
+    def missing(error: EmptcpError) -> None:
+        located = EmptcpError(error.sentence, fix=error.fix, where=str(policy.where))
+        if absent is None:
+            raise located from None
+        absent.append(located)
+
+    try:
+        namespace = namespaces.resolve(policy.netns if policy.netns is not None else netns)
+    except EmptcpError as error:
+        missing(error)
+        return
     found: dict[int, Device] = {}
     for pattern in policy.devices:
         try:
             found |= {device.ifindex: device for device in devices.match(namespace, [pattern])}
         except EmptcpError as error:
             if not policy.optional:
-                raise EmptcpError(error.sentence, fix=error.fix, where=str(policy.where)) from None
+                missing(error)
     for device in found.values():
         _check_link(policy, device)
         yield namespace, device
