@@ -31,8 +31,29 @@ Command = Callable[..., Said]
 
 
 @pytest.fixture
-def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An instance of emptcp of the test's own, of which nothing may be left in the kernel."""
+def netns() -> Iterator[Callable[[], str]]:
+    """Return what makes a namespace with the cable ``left0``-``right0`` and returns its name."""
+    made: list[str] = []
+
+    def make() -> str:
+        name = f"emt{os.getpid()}-end{next(_numbers)}"
+        made.append(name)
+        _ip("netns", "add", name)
+        _ip("-n", name, "link", "add", "left0", "type", "veth", "peer", "name", "right0")
+        return name
+
+    yield make
+    for name in made:
+        if Path("/run/netns", name).exists():
+            _ip("netns", "delete", name)
+
+
+@pytest.fixture
+def instance(netns: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An instance of emptcp of the test's own, of which nothing may be left in the kernel.
+
+    It ends before the namespaces do.
+    """
     monkeypatch.setenv("EMPTCP_RUN", str(tmp_path))
     yield
     for name in tables.names():
@@ -65,24 +86,6 @@ def write(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return policy_file
-
-
-@pytest.fixture
-def netns() -> Iterator[Callable[[], str]]:
-    """Return what makes a namespace with the cable ``left0``-``right0`` and returns its name."""
-    made: list[str] = []
-
-    def make() -> str:
-        name = f"emt{os.getpid()}-end{next(_numbers)}"
-        made.append(name)
-        _ip("netns", "add", name)
-        _ip("-n", name, "link", "add", "left0", "type", "veth", "peer", "name", "right0")
-        return name
-
-    yield make
-    for name in made:
-        if Path("/run/netns", name).exists():
-            _ip("netns", "delete", name)
 
 
 def _ip(*words: str) -> None:
