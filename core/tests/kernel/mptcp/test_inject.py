@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -19,10 +22,12 @@ from emptcp.hooks.namespaces import Namespace
 from emptcp.mptcp import duplicate_ack, events
 from emptcp.mptcp.inject import Injector
 from emptcp.mptcp.sockets import SubflowReader
+from emptcp.packet.build import build
+from emptcp.packet.checksum import checksum, pseudo_header
 from emptcp.packet.mptcp import MpPrio
 from emptcp.pybpf import features
 
-from .conftest import Connection, Hosts, run
+from .conftest import Connection, Hosts, ip, run
 
 pytestmark = [
     pytest.mark.kernel,
@@ -97,6 +102,39 @@ def test_a_saturated_subflow_takes_it_and_its_load_goes_away_and_comes_back(
         wait_until(lambda: share(load(hosts.us, 0.3)) < 0.03)
         set_backup(hosts, connection, reader, False)
         wait_until(lambda: share(load(hosts.us, 0.3)) > 0.2)
+
+
+def udp(family: Literal[4, 6], source: str, target: str, payload: bytes) -> bytes:
+    """An IP packet with a datagram from port 4241 to 4242."""
+    head = struct.pack("!HHH", 4241, 4242, 8 + len(payload))
+    ends = [ip_address(address).packed for address in (source, target)]
+    check = checksum(pseudo_header(*ends, 8 + len(payload), protocol=17) + head + b"\0\0" + payload)
+    segment = head + check.to_bytes(2, "big") + payload
+    return build(link="none", family=family, src=source, dst=target, protocol=17, transport=segment)
+
+
+@pytest.mark.parametrize("mode", ["tun", "tap"])
+@pytest.mark.parametrize("family", [4, 6])
+def test_devices_with_and_without_ethernet_header_take_packets(
+    hosts: Hosts, mode: str, family: Literal[4, 6]
+) -> None:
+    local, remote = ("10.7.0.1", "10.7.0.2") if family == 4 else ("fd07::1", "fd07::2")
+    name = hosts.us.name
+    ip("-n", name, "tuntap", "add", "other0", "mode", mode)
+    try:
+        ip("-n", name, "address", "add", local, "peer", remote, "dev", "other0", "nodad")
+        ip("-n", name, "link", "set", "other0", "up")
+        (device,) = (device for device in devices.list_devices(hosts.us) if device.name == "other0")
+        kind = socket.AF_INET if family == 4 else socket.AF_INET6
+        with namespaces.call(hosts.us, lambda: socket.socket(kind, socket.SOCK_DGRAM)) as receiver:
+            receiver.settimeout(2)
+            receiver.bind(("0.0.0.0" if family == 4 else "::", 4242))
+            packet = udp(family, remote, local, b"hello")
+            with Injector(hosts.us) as injector:
+                injector.deliver(device, packet)
+            assert receiver.recv(100) == b"hello"
+    finally:
+        ip("-n", name, "link", "delete", "other0")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
