@@ -105,7 +105,7 @@ def _add_path_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from emptcp.lab import options, report, scenario, steering, topology
+    from emptcp.lab import options, process, report, scenario, steering, topology
     from emptcp.lab.progress import Progress
 
     _known(arguments.scenario, SCENARIOS, "scenario")
@@ -119,6 +119,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if policy is not None:
         steering.LabTable("lab").table(policy)
     picture = _picture(arguments)
+    process.go_first()
     progress = Progress(sys.stderr if arguments.json else sys.stdout)
     with _ended_by_signals(), topology.two_hosts(paths, name="two-path", link=arguments.link) as lab:
         table = steering.LabTable(lab.name) if policy else None
