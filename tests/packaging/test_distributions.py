@@ -33,12 +33,11 @@ def test_the_texts_of_the_licences_travel_as_files(workshop: Workshop, folder: s
         assert sorted(Path(name).name for name in wheel.namelist() if "/licenses/" in name) == LICENCES
 
 
-@pytest.mark.parametrize("folder", [name for name in FOLDERS if name == "core" or "/" in name])
+@pytest.mark.parametrize("folder", [name for name in FOLDERS if list((ROOT / name / "src").rglob("*.bpf.c"))])
 def test_a_wheel_carries_an_object_for_each_bpf_source(workshop: Workshop, folder: str) -> None:
     sources = {path.relative_to(ROOT / folder / "src") for path in (ROOT / folder / "src").rglob("*.bpf.c")}
     with zipfile.ZipFile(workshop.built[folder].wheel) as wheel:
         objects = {Path(name) for name in wheel.namelist() if name.endswith(".bpf.o")}
-    assert objects
     assert objects == {path.with_suffix(".o") for path in sources}
 
 
