@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -66,13 +65,12 @@ def test_a_run_that_is_killed_with_its_policy_in_force_is_cleaned_up_by_lab_down
     for line in run.stdout:
         if "policy applied" in line:
             break
+    run.send_signal(signal.SIGKILL)
+    run.communicate(timeout=10)
     (table,) = tables.names()
     assert table.startswith("two-path-")
     hosts = hosts_of_labs()
-    assert hosts < set(namespaces.named())
-    run.send_signal(signal.SIGKILL)
-    run.communicate(timeout=10)
-    time.sleep(0.2)
+    assert hosts <= set(namespaces.named())
     assert len(left(hosts)) >= 5
     down = [sys.executable, "-m", "emptcp.cli.main", "lab", "down"]
     subprocess.run(down, check=True, capture_output=True, timeout=30)
