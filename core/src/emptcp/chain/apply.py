@@ -15,7 +15,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from emptcp import pybpf
-from emptcp.chain import attachment, decide, effects, instance, pins, placement, running, states, tables
+from emptcp.chain import (
+    attachment,
+    decide,
+    effects,
+    history,
+    instance,
+    pins,
+    placement,
+    running,
+    states,
+    tables,
+)
 from emptcp.chain import program as programs
 from emptcp.chain.decide import ATTACH, SWITCH, Decision
 from emptcp.chain.objects import Objects
@@ -73,7 +84,53 @@ def apply(
             return session.change(entry, dry_run=True)
     with tables.lock(), Session.open() as session:
         session.carry_through(but=table.name)
-        return session.change(entry, keep_effects=keep_effects)
+        return session.noted(entry, keep_effects=keep_effects)
+
+
+def apply_on_probation(
+    table: model.Table, netns: str, seconds: float
+) -> tuple[Outcome, history.Probation | None]:
+    """Apply a table, to be rolled back after ``seconds`` unless :func:`confirm` is called.
+
+    The caller starts what waits for that (:mod:`emptcp.control.probation`); there is no probation when the
+    table was as the file says. Raises :class:`EmptcpError` when another change is on probation.
+    """
+    support.refuse_unsupported(table)
+    entry = tables.Entry(table.name, text.table_text(table), netns, table.source)
+    with tables.lock(), Session.open() as session:
+        session.carry_through(but=table.name)
+        pending = history.probation()
+        if pending is not None:
+            raise EmptcpError(
+                f"a change of table {quoted(pending.table)} waits to be confirmed", fix="Run: emptcp confirm"
+            )
+        if tables.read(table.name) == entry:
+            return session.change(entry), None
+        outcome = session.noted(entry)
+        return outcome, history.begin_probation(history.last(1)[0], seconds)
+
+
+def confirm() -> history.Probation:
+    """Keep the change on probation. Raises :class:`EmptcpError` when there is none, or its time is over."""
+    with tables.lock():
+        found = history.probation()
+        if found is None or found.over:
+            raise EmptcpError("no change waits to be confirmed", fix="See: emptcp list")
+        history.end_probation()
+        return found
+
+
+def rollback(count: int = 1) -> list[Outcome]:
+    """Take the last ``count`` changes back. Raises :class:`EmptcpError` when so many are not kept."""
+    with tables.lock(), Session.open() as session:
+        session.carry_through()
+        return session.rollback(count)
+
+
+def end_overdue() -> None:
+    """Roll back a change whose probation is over."""
+    with tables.lock(), Session.open() as session:
+        session.carry_through()
 
 
 def remove(name: str, policy: str = "", *, dry_run: bool = False, keep_effects: bool = False) -> Outcome:
@@ -85,7 +142,7 @@ def remove(name: str, policy: str = "", *, dry_run: bool = False, keep_effects: 
         session.carry_through(but="" if policy else name)
         entry = _known(name)
         rest = _without(entry, policy) if policy else replace(entry, text="")
-        return session.change(rest, dry_run=dry_run, keep_effects=keep_effects)
+        return session.noted(rest, dry_run=dry_run, keep_effects=keep_effects)
 
 
 def edit(name: str, change: Callable[[model.Table], model.Table], *, dry_run: bool = False) -> Outcome:
@@ -95,7 +152,7 @@ def edit(name: str, change: Callable[[model.Table], model.Table], *, dry_run: bo
         entry = _known(name)
         changed = change(file.loads(entry.text, entry.source or name))
         support.refuse_unsupported(changed)
-        return session.change(replace(entry, text=text.table_text(changed)), dry_run=dry_run)
+        return session.noted(replace(entry, text=text.table_text(changed)), dry_run=dry_run)
 
 
 def reattach() -> list[Outcome]:
@@ -112,7 +169,7 @@ def reattach() -> list[Outcome]:
 def forget(name: str) -> Outcome:
     """Take out of force what runs in the name of a table that there is no record of."""
     with tables.lock(), Session.open() as session:
-        return session.change(tables.Entry(name, ""))
+        return session.bring(tables.Entry(name, ""))
 
 
 def tell_running() -> list[str]:
@@ -169,6 +226,26 @@ class Session:
         for entry in tables.unfinished():
             if entry.table != but:
                 self.bring(entry)
+        pending = history.probation()
+        if pending is not None and pending.over:
+            history.end_probation()
+            self.rollback(sum(change.number >= pending.number for change in history.everything()))
+
+    def noted(self, entry: tables.Entry, *, dry_run: bool = False, keep_effects: bool = False) -> Outcome:
+        """Change a table and keep what it was, for a rollback."""
+        before = tables.read(entry.table)
+        outcome = self.change(entry, dry_run=dry_run, keep_effects=keep_effects)
+        if not dry_run and before != entry:
+            history.note(before, entry)
+        return outcome
+
+    def rollback(self, count: int) -> list[Outcome]:
+        """Take the last changes back: each table to what it was before the first of them."""
+        changes = history.last(count)
+        first = {change.after.table: change for change in reversed(changes)}
+        outcomes = [self.change(change.undone) for change in first.values()]
+        history.forget(changes)
+        return outcomes
 
     def bring(self, entry: tables.Entry) -> Outcome:
         """Bring a table as far as it can be brought; what is missing, or refused, becomes a warning."""

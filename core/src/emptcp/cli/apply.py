@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emptcp.policy.model import Table
 
 
 def register(groups: Any) -> None:
@@ -18,6 +21,12 @@ def register(groups: Any) -> None:
     parser.add_argument("file", metavar="FILE", help="the policy file (TOML)")
     parser.add_argument("--netns", default="", metavar="NAME", help="namespace of policies that name none")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    parser.add_argument(
+        "--confirm",
+        type=float,
+        metavar="SECONDS",
+        help="roll back after so many seconds, unless `emptcp confirm` comes before",
+    )
     parser.add_argument("--keep-effects", action="store_true", help="leave what removed actors did as it is")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
@@ -29,8 +38,24 @@ def _run(arguments: argparse.Namespace) -> int:
     from emptcp.policy import file
 
     table = file.load(arguments.file)
+    if arguments.confirm is not None and not arguments.dry_run:
+        return _on_probation(table, arguments)
     outcome = apply.apply(
         table, arguments.netns, dry_run=arguments.dry_run, keep_effects=arguments.keep_effects
     )
     print_outcome(outcome, as_json=arguments.json)
+    return 0
+
+
+def _on_probation(table: Table, arguments: argparse.Namespace) -> int:
+    from emptcp.chain import apply
+    from emptcp.cli.outcome import print_outcome
+    from emptcp.control import probation
+
+    outcome, pending = apply.apply_on_probation(table, arguments.netns, arguments.confirm)
+    if pending is not None:
+        probation.start(pending.number)
+    print_outcome(outcome, as_json=arguments.json)
+    if pending is not None and not arguments.json:
+        print(f"rolled back in {arguments.confirm:g} s, unless: emptcp confirm")
     return 0

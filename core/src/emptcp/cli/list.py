@@ -27,7 +27,11 @@ def register(groups: Any) -> None:
         description="Prints every table with its policies, stages and what each counted.",
     )
     parser.add_argument("table", metavar="TABLE", nargs="?", default="", help="only this table")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument(
+        "--file", action="store_true", help="print a policy file that applies to the same state"
+    )
     parser.set_defaults(run=_run)
 
 
@@ -41,6 +45,9 @@ def _run(arguments: argparse.Namespace) -> int:
         near = did_you_mean(arguments.table, known).capitalize()
         raise EmptcpError(f"there is no table {quoted(arguments.table)}", fix=near or "See: emptcp list")
     chosen = [name for name in known if arguments.table in ("", name)]
+    if arguments.file:
+        print("\n".join(_file(chosen)), end="")
+        return 0
     if arguments.json:
         shown = [
             {"name": name, "programs": [_json(r, name) for r in by_table.get(name, [])]} for name in chosen
@@ -52,6 +59,20 @@ def _run(arguments: argparse.Namespace) -> int:
     if not known:
         print("nothing runs; start with: emptcp apply FILE", file=sys.stderr)
     return 0
+
+
+def _file(chosen: list[str]) -> Iterator[str]:
+    """Yield the text of the only table in question: a file owns one table."""
+    from emptcp.chain import tables
+    from emptcp.errors import EmptcpError
+
+    if len(chosen) != 1:
+        raise EmptcpError(
+            f"a file holds one table, and there are {len(chosen) or 'none'}",
+            fix=f"Name one: {', '.join(chosen)}." if chosen else "Apply a file first.",
+        )
+    entry = tables.read(chosen[0])
+    yield entry.text if entry is not None else ""
 
 
 def _table(name: str, programs: list[Running]) -> Iterator[str]:

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tables said before their last changes, so that changes can be rolled back; and a change on probation.
+
+Each change of a table is a numbered file in the run folder with the table's entry before and after; the
+last :data:`KEPT` are kept.
+
+A change applied with ``--confirm`` is on probation until it is confirmed: when its time is over, it is rolled
+back, by a process that waits for that or, if it died, by the next command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from emptcp.chain.pins import make_run_folder, run_folder
+from emptcp.chain.tables import Entry
+from emptcp.errors import EmptcpError
+
+KEPT = 32
+
+
+@dataclass(frozen=True)
+class Change:
+    """A table's change: its entry before (``None``: there was none) and after (``text`` empty: removed)."""
+
+    number: int
+    time: float
+    before: Entry | None
+    after: Entry
+
+    @property
+    def undone(self) -> Entry:
+        """The entry that takes the change back."""
+        return self.before or Entry(self.after.table, "", self.after.netns, self.after.source)
+
+
+@dataclass(frozen=True)
+class Probation:
+    """A change that is rolled back at ``deadline`` (seconds since the epoch) unless it is confirmed."""
+
+    number: int
+    table: str
+    deadline: float
+
+    @property
+    def over(self) -> bool:
+        """Whether its time is over."""
+        return time.time() >= self.deadline
+
+
+def note(before: Entry | None, after: Entry) -> Change:
+    """Keep a change; the oldest ones are forgotten."""
+    changes = everything()
+    number = changes[-1].number + 1 if changes else 1
+    change = Change(number, time.time(), before, after)
+    _write(_path(number), asdict(change))
+    for old in changes[: max(0, len(changes) + 1 - KEPT)]:
+        _path(old.number).unlink(missing_ok=True)
+    return change
+
+
+def everything() -> list[Change]:
+    """Return the changes that are kept, oldest first."""
+    found = sorted(_folder().glob("[0-9]*.json"), key=lambda path: int(path.stem))
+    return [_change(path) for path in found]
+
+
+def last(count: int) -> list[Change]:
+    """Return the last changes, oldest first. Raises :class:`EmptcpError` when so many are not kept."""
+    changes = everything()
+    if not 1 <= count <= len(changes):
+        raise EmptcpError(
+            f"{count} changes can't be rolled back: {len(changes) or 'no'} changes are kept",
+            fix=f"Give a number from 1 to {len(changes)}." if changes else "Apply a file first.",
+        )
+    return changes[-count:]
+
+
+def forget(changes: Sequence[Change]) -> None:
+    """Forget changes that were taken back."""
+    for change in changes:
+        _path(change.number).unlink(missing_ok=True)
+
+
+def begin_probation(change: Change, seconds: float) -> Probation:
+    """Put a change on probation."""
+    found = Probation(change.number, change.after.table, time.time() + seconds)
+    _write(_probation(), asdict(found))
+    return found
+
+
+def probation() -> Probation | None:
+    """Return the change on probation, if there is one."""
+    try:
+        return Probation(**json.loads(_probation().read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def end_probation() -> None:
+    """End a probation, whichever way it went."""
+    _probation().unlink(missing_ok=True)
+
+
+def _folder() -> Path:
+    return run_folder() / "history"
+
+
+def _path(number: int) -> Path:
+    return _folder() / f"{number}.json"
+
+
+def _probation() -> Path:
+    return _folder() / "probation"
+
+
+def _change(path: Path) -> Change:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        before = Entry(**data["before"]) if data["before"] is not None else None
+        return Change(data["number"], data["time"], before, Entry(**data["after"]))
+    except (ValueError, KeyError, TypeError):
+        raise EmptcpError(
+            f"the file {path} is damaged", fix="Delete it; that change can't be rolled back."
+        ) from None
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    make_run_folder()
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(data), encoding="utf-8")
+    os.replace(fresh, path)

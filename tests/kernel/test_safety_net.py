@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changes can be taken back: by hand, by a deadline, after a crash; and a file can be had of what runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path as File
+
+import pytest
+
+from emptcp.chain import apply, history, running, tables
+from emptcp.cli.main import main
+from emptcp.control import probation
+from emptcp.lab.path import Path
+from emptcp.lab.topology import Lab, two_hosts
+
+pytestmark = pytest.mark.kernel
+
+POLICY = """
+table = "t"
+
+[[policy]]
+name = "counted"
+hook = ["ingress"]
+dev = ["{device}"]
+when = "packet_type('{what}')"
+do = ["record('packets')"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def instance(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("EMPTCP_RUN", str(tmp_path / "run"))
+    yield
+    history.end_probation()
+    for name in tables.names():
+        apply.remove(name)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMPTCP_RUN", str(tmp_path_factory.mktemp("lab")))
+        with two_hosts([Path()], link="veth", name="safety") as made:
+            yield made
+
+
+def applied(lab: Lab, folder: File, what: str, *words: str) -> int:
+    path = folder / "t.toml"
+    path.write_text(POLICY.format(device=lab.paths[0].device_a, what=what))
+    return main(["apply", str(path), "--netns", lab.a.netns, *words])
+
+
+def selects() -> str:
+    """What the running policy selects; empty when nothing runs."""
+    for found in running.everything().values():
+        for policy in found.description.policies:
+            return policy.stages[0].text
+    return ""
+
+
+def until(wanted: str, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while selects() != wanted:
+        assert time.monotonic() < deadline, selects()
+        time.sleep(0.1)
+
+
+def test_rollback_takes_the_last_changes_back_one_by_one_or_several_at_once(lab: Lab, tmp_path: File) -> None:
+    for what in ("data", "ack", "syn", "fin"):
+        assert applied(lab, tmp_path, what) == 0
+    assert main(["rollback"]) == 0
+    assert selects() == "packet_type(types=[syn])"
+    assert main(["rollback", "2"]) == 0
+    assert selects() == "packet_type(types=[data])"
+    assert main(["rollback"]) == 0
+    assert selects() == ""
+    assert tables.names() == []
+
+
+def test_a_removed_table_and_a_tuned_value_come_back(lab: Lab, tmp_path: File) -> None:
+    applied(lab, tmp_path, "data")
+    assert main(["tune", "counted", "packet_type", "types=[ack]"]) == 0
+    assert main(["remove", "t"]) == 0
+    assert main(["rollback"]) == 0
+    assert selects() == "packet_type(types=[ack])"
+    assert main(["rollback"]) == 0
+    assert selects() == "packet_type(types=[data])"
+
+
+def test_more_changes_than_there_were_are_refused(
+    lab: Lab, tmp_path: File, capsys: pytest.CaptureFixture[str]
+) -> None:
+    applied(lab, tmp_path, "data")
+    assert main(["rollback", "2"]) == 1
+    assert "2 changes can't be rolled back: 1 changes are kept" in capsys.readouterr().err
+    assert selects() == "packet_type(types=[data])"
+
+
+def test_a_change_that_is_not_confirmed_is_rolled_back_by_itself(lab: Lab, tmp_path: File) -> None:
+    applied(lab, tmp_path, "data")
+    assert applied(lab, tmp_path, "ack", "--confirm", "2") == 0
+    assert selects() == "packet_type(types=[ack])"
+    until("packet_type(types=[data])")
+    assert history.probation() is None
+
+
+def test_a_confirmed_change_stays(lab: Lab, tmp_path: File) -> None:
+    applied(lab, tmp_path, "data")
+    assert applied(lab, tmp_path, "ack", "--confirm", "2") == 0
+    assert main(["confirm"]) == 0
+    time.sleep(2.5)
+    assert selects() == "packet_type(types=[ack])"
+    assert main(["confirm"]) == 1
+
+
+def test_the_next_command_rolls_back_when_the_waiting_process_died(
+    lab: Lab, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probation, "start", lambda number: None)
+    applied(lab, tmp_path, "data")
+    assert applied(lab, tmp_path, "ack", "--confirm", "0.1") == 0
+    time.sleep(0.2)
+    apply.reattach()
+    assert selects() == "packet_type(types=[data])"
+
+
+def test_no_other_change_is_put_on_probation_meanwhile(
+    lab: Lab, tmp_path: File, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert applied(lab, tmp_path, "ack", "--confirm", "30") == 0
+    assert applied(lab, tmp_path, "data", "--confirm", "30") == 1
+    assert "a change of table 't' waits to be confirmed" in capsys.readouterr().err
+    assert main(["confirm"]) == 0
+
+
+def test_the_file_that_list_prints_applies_to_the_same_state(
+    lab: Lab, tmp_path: File, capsys: pytest.CaptureFixture[str]
+) -> None:
+    applied(lab, tmp_path, "data")
+    main(["tune", "counted", "packet_type", "types=[ack,fin]"])
+    capsys.readouterr()
+    assert main(["list", "--file"]) == 0
+    (tmp_path / "again.toml").write_text(capsys.readouterr().out)
+    assert main(["diff", str(tmp_path / "again.toml"), "--netns", lab.a.netns]) == 0
