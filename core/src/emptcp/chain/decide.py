@@ -17,7 +17,7 @@ from emptcp.chain.plan import BoundPolicy, Plan, companions_for, plan
 from emptcp.chain.program import Loaded, Place
 from emptcp.chain.running import Running
 from emptcp.errors import EmptcpError, quoted
-from emptcp.hooks import devices, namespaces
+from emptcp.hooks import attach, devices, namespaces
 from emptcp.hooks.choice import Choice, choose
 from emptcp.plugins.catalog import Catalog
 from emptcp.policy import file, model
@@ -60,7 +60,7 @@ def decide(
     everywhere = dict(sites)
     for running in before.values():
         if table in {policy.table for policy in running.description.policies}:
-            everywhere.setdefault(_key(running), _site(running))
+            everywhere.setdefault(_key(running), site_of(running))
     return [
         decision
         for key in sorted(everywhere)
@@ -107,12 +107,12 @@ def _hook(
         return Decision(DETACH, location, site, hook, running) if running is not None else None
     asked, choice = _backend(site, hook, running)
     place = _place(site, hook, made, choice, engine)
-    action = _action(running, place, made)
+    action = _action(running, site, place, made)
     return Decision(action, location, site, hook, running, policies, made, place, asked)
 
 
-def _action(running: Running | None, place: Place, made: Plan) -> str:
-    if running is None or running.device_gone:
+def _action(running: Running | None, site: Site, place: Place, made: Plan) -> str:
+    if running is None or is_lost(running, site):
         return ATTACH
     if running.description.fingerprint != place.fingerprint:
         return SWITCH
@@ -190,8 +190,8 @@ def _key(running: Running) -> tuple[int, int]:
     return running.location.cookie, running.location.ifindex
 
 
-def _site(running: Running) -> Site:
-    """Return the site of a program whose table no longer wants it there; its device may be gone."""
+def site_of(running: Running) -> Site:
+    """Return where a program runs; its device, or the whole namespace, may be gone."""
     about = running.description
     gone = devices.Device(about.device, about.ifindex, "ethernet", "", 0, "")
     try:
@@ -201,6 +201,14 @@ def _site(running: Running) -> Site:
         return Site(nowhere, gone, gone=True)
     here = (device for device in devices.list_devices(namespace) if device.ifindex == about.ifindex)
     return Site(namespace, next(here, gone))
+
+
+def is_lost(running: Running, site: Site) -> bool:
+    """Return whether a program is not attached any more: its device went, or someone took it away."""
+    if running.link is not None:
+        return running.device_gone
+    about = running.description
+    return site.gone or attach.restore(site.namespace, site.device, about.hook, None) is None
 
 
 def unreachable(table: model.Table, catalog: Catalog) -> list[str]:

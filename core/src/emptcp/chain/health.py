@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from emptcp.chain import apply, pins, running, tables
-from emptcp.chain.pins import Pins
-from emptcp.chain.running import LINK, PROGRAM
+from emptcp.chain import apply, decide, pins, placement, running, tables
+from emptcp.chain.pins import Location, Pins
+from emptcp.chain.running import Running
+from emptcp.errors import EmptcpError
+from emptcp.plugins.catalog import Catalog
+from emptcp.policy import file
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ REPAIR = "Run: emptcp doctor --repair"
 def findings() -> list[Finding]:
     """Return what is wrong with the pins, the tables and the journal."""
     tree = pins.find()
-    return [*_journal(), *(_programs(tree) if tree is not None else ()), *_missing(tree)]
+    found = running.everything(tree) if tree is not None else {}
+    return [*_journal(), *_programs(found), *_tables(found), *_useless(tree, found)]
 
 
 def repair() -> list[str]:
@@ -33,14 +37,26 @@ def repair() -> list[str]:
 
     Returns what was done, a line each.
     """
-    done = [f"carried through the change of table {entry.table}" for entry in tables.unfinished()]
+    interrupted = {entry.table for entry in tables.unfinished()}
+    known = interrupted | set(tables.names())
     tree = pins.find()
-    if tree is not None:
+    found = running.everything(tree) if tree is not None else {}
+    outcomes = [apply.forget(name) for name in running.tables(found) if name not in known]
+    outcomes += apply.reattach() if known else []
+    if tree is not None and tree.root.exists():
         with tables.lock():
-            done += list(_remove_leftovers(tree))
-    for outcome in apply.reattach() if done or tables.names() else ():
-        done += [f"{one.action} {one.hook} of {one.device}" for one in outcome.done if one.action != "keep"]
-    return done
+            tree.prune()
+    carried = interrupted - {entry.table for entry in tables.unfinished()}
+    return [
+        *(f"carried through the change of table {name}" for name in sorted(carried)),
+        *(line for outcome in outcomes for line in _lines(outcome)),
+    ]
+
+
+def _lines(outcome: apply.Outcome) -> Iterator[str]:
+    for one in outcome.done:
+        if one.action != "keep":
+            yield f"table {outcome.table}: {one.action} {one.hook} of {one.device}"
 
 
 def _journal() -> Iterator[Finding]:
@@ -48,30 +64,45 @@ def _journal() -> Iterator[Finding]:
         yield Finding(f"a change of table {entry.table} was interrupted", REPAIR)
 
 
-def _programs(tree: Pins) -> Iterator[Finding]:
-    known = set(tables.names())
-    for found in running.everything(tree).values():
-        about = found.description
-        if found.device_gone:
-            yield Finding(f"the device {about.device} of a program at {about.hook} is gone", REPAIR)
+def _programs(found: Mapping[Location, Running]) -> Iterator[Finding]:
+    known = {*tables.names(), *(entry.table for entry in tables.unfinished())}
+    for one in found.values():
+        about = one.description
+        site = decide.site_of(one)
+        if site.gone:
+            where = f"{about.hook} of {about.device} in {about.netns or 'a network namespace'}"
+            yield Finding(f"the network namespace of a program is gone ({where})", REPAIR)
+        elif decide.is_lost(one, site):
+            yield Finding(f"the program at {about.hook} of {about.device} is not attached any more", REPAIR)
         for table in sorted({policy.table for policy in about.policies} - known):
             yield Finding(f"table {table} runs on {about.device}, and no record of it is left", REPAIR)
 
 
-def _missing(tree: Pins | None) -> Iterator[Finding]:
-    present = running.tables(running.everything(tree)) if tree is not None else {}
+def _tables(found: Mapping[Location, Running]) -> Iterator[Finding]:
     for name in tables.names():
-        if name not in present:
-            yield Finding(f"table {name} should run and does not", REPAIR)
+        try:
+            yield from _table(name, found)
+        except EmptcpError as error:
+            yield Finding(f"table {name} can't be read any more: {error.sentence}", error.fix)
 
 
-def _remove_leftovers(tree: Pins) -> Iterator[str]:
-    known = set(tables.names())
-    for found in running.everything(tree).values():
-        about = found.description
-        unknown = {policy.table for policy in about.policies} - known
-        if found.device_gone or (unknown and not {policy.table for policy in about.policies} & known):
-            for name in (LINK, PROGRAM):
-                (found.folder / name).unlink(missing_ok=True)
-            yield f"removed the program at {about.hook} of {about.device}"
-    tree.prune()
+def _table(name: str, found: Mapping[Location, Running]) -> Iterator[Finding]:
+    """Yield where a table should run and does not, and what it names that is not there."""
+    entry = tables.read(name)
+    if entry is None:
+        return
+    absent: list[EmptcpError] = []
+    table = file.loads(entry.text, entry.source or name)
+    sites = placement.place(table, entry.netns, Catalog.of_enabled(), absent)
+    for site in sites.values():
+        for hook, policies in site.policies.items():
+            if policies and site.location(hook) not in found:
+                yield Finding(f"table {name} should run at {hook} of {site.device} and does not", REPAIR)
+    for error in absent:
+        fix = f"Apply the table again when it is there, or without it; or run: emptcp remove {name}"
+        yield Finding(f"table {name}: {error.sentence}", fix)
+
+
+def _useless(tree: Pins | None, found: Mapping[Location, Running]) -> Iterator[Finding]:
+    if tree is not None and not found and any(not path.is_dir() for path in tree.root.rglob("*")):
+        yield Finding(f"maps that no program uses are left in {tree.root}", REPAIR)

@@ -14,8 +14,8 @@ Everything about a program is reached from its pin: its maps by their ids, among
 what it runs. So there is no second record that could disagree with the kernel after a crash.
 
 The tree lies in emptcp's own mount ``/run/emptcp/bpf`` if there is one, else in ``/sys/fs/bpf``, else the own
-mount is made. All of it as the first process sees it: a shell in ``ip netns exec`` has another /sys, and a
-mount made there would end with it.
+mount is made. All of it as the first process sees it, or the eldest ancestor that may be asked: a shell in
+``ip netns exec`` has another /sys, and a mount made there would end with it, and every policy with the mount.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from emptcp.pybpf.descriptor import is_bpffs
 
 VERSION = "v1"
 DEFAULT = Path("/run/emptcp")
+_ANCESTORS = 256
 
 
 def run_folder() -> Path:
@@ -154,8 +155,9 @@ def open_or_make() -> Pins:
 def _mount() -> Pins:
     folder = make_run_folder() / "bpf"
     command = ["mount", "-t", "bpf", "-o", "mode=0700", "bpf", str(folder)]
-    if not _same_mounts():
-        command = ["nsenter", "--target", "1", "--mount", *command]
+    elder = _elder()
+    if not _same_mounts(elder):
+        command = ["nsenter", "--target", str(elder), "--mount", *command]
     folder.mkdir(mode=0o700, exist_ok=True)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -171,12 +173,43 @@ def _own_mount() -> Path:
 
 
 def _in_first_process(path: Path) -> Path:
-    return path if _same_mounts() else Path("/proc/1/root") / path.relative_to("/")
+    elder = _elder()
+    return path if _same_mounts(elder) else Path(f"/proc/{elder}/root") / path.relative_to("/")
 
 
-def _same_mounts() -> bool:
-    """Whether this process sees the first process's mounts; without rights to tell, assume so."""
+def _same_mounts(process: int) -> bool:
+    """Whether this process sees the mounts of another."""
+    return _mounts(os.getpid()) == _mounts(process)
+
+
+def _elder() -> int:
+    """Return the first process, or the eldest ancestor that this one has the rights to look at.
+
+    In some containers no one may look at the first process.
+    """
+    if _mounts(1):
+        return 1
+    elder = os.getpid()
+    for _ in range(_ANCESTORS):
+        parent = _parent(elder)
+        if parent < 1 or not _mounts(parent):
+            break
+        elder = parent
+    return elder
+
+
+def _mounts(process: int) -> str:
+    """Return a process's mount namespace as a name, empty without rights to tell."""
     try:
-        return Path("/proc/self/ns/mnt").readlink() == Path("/proc/1/ns/mnt").readlink()
+        return os.readlink(f"/proc/{process}/ns/mnt")
     except OSError:
-        return True
+        return ""
+
+
+def _parent(process: int) -> int:
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    # The command's name, in parentheses, may hold spaces and parentheses of its own.
+    return int(stat.rpartition(")")[2].split()[1])

@@ -135,9 +135,15 @@ def _plugins() -> Iterator[Check]:
 
 def _leftovers() -> Iterator[Check]:
     from emptcp.chain import health
+    from emptcp.errors import EmptcpError
     from emptcp.lab import state as lab
+    from emptcp.pybpf.errors import BpfError
 
-    for finding in health.findings():
+    try:
+        findings = health.findings()
+    except (EmptcpError, BpfError) as error:
+        findings = [health.Finding(error.sentence, error.fix)]
+    for finding in findings:
         yield Check("leftover", PROBLEM, finding.what, finding.fix)
     for record in lab.records():
         if record.stale:
