@@ -10,7 +10,7 @@ import io
 import os
 import struct
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -87,16 +87,16 @@ class ObjectSpec:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> ObjectSpec:
-        """Read an object file.
+        """Read an object file; the answer is kept as long as the file is the same.
 
         :raises BpfError: there is none, or it is no BPF object.
         """
         path = Path(path)
         try:
-            data = path.read_bytes()
+            found = path.stat()
+            return _opened(path, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
         except OSError as problem:
             raise BpfError(f"cannot read the object file {path}: {problem.strerror}") from None
-        return cls(path, *_read(path, data))
 
     def section(self, name: str) -> bytes | None:
         """Return the content of a section, or None."""
@@ -137,6 +137,11 @@ class ObjectSpec:
         return {name: _map(self.btf, name, entry[2]) for name, entry in variables.items()}
 
 
+@lru_cache(maxsize=64)
+def _spec(path: Path, _identity: tuple[int, ...]) -> ObjectSpec:
+    return ObjectSpec(path, *_read(path, path.read_bytes()))
+
+
 def _read(path: Path, data: bytes) -> tuple[list[_Section], list[_Function]]:
     from elftools.elf.elffile import ELFFile
 
@@ -166,7 +171,9 @@ def _sections(elf: Any) -> list[_Section]:
 
 def _functions(elf: Any) -> list[_Function]:
     table = elf.get_section_by_name(".symtab")
-    symbols = table.iter_symbols() if table is not None else ()
+    # Global symbols stand behind the local ones, which are many and cost (ELF: sh_info of a symbol table).
+    numbers = range(table["sh_info"], table.num_symbols()) if table is not None else ()
+    symbols = (table.get_symbol(number) for number in numbers)
     found = [
         _Function(symbol.name, symbol["st_shndx"], symbol["st_value"], symbol["st_size"])
         for symbol in symbols
