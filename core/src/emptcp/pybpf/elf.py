@@ -138,7 +138,7 @@ class ObjectSpec:
 
 
 @lru_cache(maxsize=64)
-def _spec(path: Path, _identity: tuple[int, ...]) -> ObjectSpec:
+def _opened(path: Path, _identity: tuple[int, ...]) -> ObjectSpec:
     return ObjectSpec(path, *_read(path, path.read_bytes()))
 
 
