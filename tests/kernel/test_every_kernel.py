@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What emptcp does on every kernel, whatever it lacks. `tox -e vm-6.1` and its like run this on others."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emptcp.chain import running
+from emptcp.chain.bind import bind
+from emptcp.chain.dryrun import Runner
+from emptcp.hooks import namespaces
+from emptcp.lab.namespace import ip_batch
+from emptcp.packet.build import build
+from emptcp.packet.mptcp import AddAddress, Dss, MpCapable, MpJoinSyn, MpPrio, RemoveAddress
+from emptcp.plugins.catalog import Catalog
+from emptcp.policy import file
+from emptcp.pybpf import features
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
+
+SELECTORS = ("ip_pair(saddr=10.0.0.0/8)", "subflow(dport=5001)", "packet_type('data', 'ack')")
+ACTORS = ("record('packets', 'bytes', 'rtt')", "set_backup(on=true)")
+PLACES = (("ingress", "xdp"), ("ingress", "tc"), ("egress", "tc"))
+EIGHT_WHEN = (
+    "ip_pair(saddr=10.0.0.0/8) and (subflow(dport=9) or packet_type('data')) and not packet_type('syn')"
+)
+EIGHT_DO = ("record('packets')", "record('bytes')", "set_backup(on=true)", "record('rtt')")
+POLICY = """
+table = "everywhere"
+
+[[policy]]
+name = "one"
+hook = {hooks}
+dev = "left0"
+backend = "{backend}"
+when = "{when}"
+do = [{do}]
+"""
+TWO = """
+[[policy]]
+name = "two"
+hook = ["ingress", "egress"]
+dev = "left0"
+when = "not packet_type('no_mptcp', 'fin') or subflow(sport=1)"
+do = ["set_backup(on=true)"]
+"""
+GOLDEN = Path(__file__).parent / "every_kernel"
+
+# Steps of the kernel's verifier, which counts the same program differently from version to version.
+VERIFIED = 60_000
+DSS = Dss(data_ack=7, dsn=7, subflow_seq=1, data_length=3)
+DATA = build(options=[DSS], payload=b"abc")
+ACK = Dss(data_ack=9)
+CAPTURED = (
+    build(flags="S", options=[MpCapable()]),
+    build(options=[MpCapable(sender_key=1, receiver_key=2)]),
+    DATA,
+    DATA,
+    build(options=[ACK]),
+    build(options=[ACK, MpPrio(True)]),
+    build(options=[ACK], sport=5001, dport=40000, src="10.0.0.2", dst="10.0.0.1"),
+    build(flags="S", options=[MpJoinSyn(token=3, nonce=4, address_id=1)], src="10.0.1.1", sport=40001),
+    build(options=[AddAddress(2, IPv4Address("10.0.2.1"), hmac=bytes(8))]),
+    build(options=[RemoveAddress((2,)), DSS], payload=b"abc", flags="AP"),
+    build(family=6, vlan=(7,), options=[DSS], payload=bytes(1200)),
+    build(options=[DSS], payload=b"abc", fragment=(0, True)),
+    build(payload=b"plain TCP"),
+    build(options=[b"\x1e\x00"], payload=b"abc"),
+    build(protocol=17, transport=bytes(40)),
+    DATA[:70],
+)
+
+
+def policy(
+    *do: str, when: str = "", hooks: tuple[str, ...] = ("ingress", "egress"), backend: str = "auto"
+) -> str:
+    actors = ", ".join(f'"{actor}"' for actor in do)
+    return POLICY.format(hooks=list(hooks), backend=backend, when=when or "packet_type('data')", do=actors)
+
+
+@pytest.fixture
+def load(record_property: Callable[[str, object], None]) -> Iterator[Callable[..., Runner]]:
+    """Return what joins and loads a policy for a place, and notes what the verifier counted."""
+    made: list[Runner] = []
+
+    def load_one(text: str, hook: str, backend: str) -> Runner:
+        table = file.loads(text)
+        runner = Runner([bind(table, table.policies[0], hook, Catalog.of_enabled())], hook, backend)
+        made.append(runner)
+        record_property("verified", runner.loaded.program.info.verified_instructions)
+        return runner
+
+    yield load_one
+    for runner in made:
+        runner.close()
+
+
+@pytest.mark.parametrize(("hook", "backend"), PLACES)
+@pytest.mark.parametrize("stage", [*SELECTORS, *ACTORS])
+def test_every_stage_of_ours_is_taken_by_the_verifier_in_every_place(
+    load: Callable[..., Runner], stage: str, hook: str, backend: str
+) -> None:
+    text = policy(stage) if stage in ACTORS else policy(ACTORS[0], when=stage)
+    runner = load(text, hook, backend)
+    assert runner.loaded.program.info.verified_instructions < VERIFIED
+    assert runner.run(DATA).matched == ("one",)
+
+
+@pytest.mark.parametrize(("hook", "backend"), PLACES)
+def test_a_chain_of_eight_stages_is_one_program_and_changes_the_packet(
+    load: Callable[..., Runner], hook: str, backend: str
+) -> None:
+    runner = load(policy(*EIGHT_DO, when=EIGHT_WHEN), hook, backend)
+    assert len(runner.loaded.description.stages()) == 8
+    assert runner.loaded.program.info.verified_instructions < VERIFIED
+    syn = build(flags="S", src="10.0.0.1", dst="10.0.0.2", dport=5001, options=[MpCapable()])
+    assert runner.run(syn).matched == ()
+    result = runner.run(DATA)
+    assert result.matched == ("one",)
+    assert result.counts["everywhere/one/set_backup"].packets == 1
+
+
+@pytest.fixture
+def capture(tmp_path: Path) -> str:
+    path = tmp_path / "in.pcap"
+    records = (struct.pack("<4I", n, 0, len(one), len(one)) + one for n, one in enumerate(CAPTURED))
+    path.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1) + b"".join(records))
+    return str(path)
+
+
+@pytest.mark.parametrize("hook", ["ingress", "egress"])
+def test_a_trace_tells_the_same_on_every_kernel(
+    emptcp: Callable[..., Any], write: Callable[..., str], capture: str, hook: str
+) -> None:
+    """The golden file is what it told where it was written; `EMPTCP_WRITE_GOLDEN=1` writes it anew."""
+    path = write(policy(ACTORS[0], when=EIGHT_WHEN) + TWO)
+    said = emptcp("trace", capture, "--policy", path, "--hook", hook, "--json")
+    assert said.code == 0, said.err
+    told = "".join(_without_duration(line) for line in said.out.splitlines())
+    golden = GOLDEN / f"{hook}.jsonl"
+    if os.environ.get("EMPTCP_WRITE_GOLDEN"):
+        golden.write_text(told, encoding="utf-8")
+    assert told == golden.read_text(encoding="utf-8")
+
+
+def _without_duration(line: str) -> str:
+    told = json.loads(line)
+    assert told.pop("duration_ns") > 0
+    return f"{json.dumps(told)}\n"
+
+
+@pytest.mark.parametrize("backend", ["xdp", "tc", "xdp-generic"])
+def test_a_table_is_applied_listed_tuned_and_removed(
+    emptcp: Callable[..., Any], write: Callable[..., str], netns: Callable[[], str], backend: str
+) -> None:
+    where = netns()
+    path = write(policy("record('packets')", when="subflow(dport=5001)", backend=backend))
+    ip_batch(["link set left0 up", "link set right0 up"], netns=where)
+    applied = emptcp("apply", path, "--netns", where)
+    assert applied.code == 0, applied.err
+    assert _links() == {"ingress": _link("tc" if backend == "tc" else "xdp"), "egress": _link("tc")}
+    for device in ("right0", "left0"):
+        _send(where, device, DATA)
+    assert _packets(emptcp) == {"ingress": 1, "egress": 1}
+    assert emptcp("tune", "one", "subflow", "dport=5002").code == 0
+    _send(where, "right0", DATA)
+    assert _packets(emptcp) == {"ingress": 1, "egress": 1}
+    assert emptcp("remove", "everywhere").code == 0
+    assert running.everything() == {}
+
+
+def _links() -> dict[str, str]:
+    """Return the kind of link that holds each hook's program; empty without one."""
+    found = running.everything().values()
+    return {one.description.hook: one.link.info.kind if one.link is not None else "" for one in found}
+
+
+def _link(kind: str) -> str:
+    """Return the link that this kernel has for XDP or TC; before TCX, a clsact filter needs none."""
+    link = {"xdp": "xdp", "tc": "tcx"}[kind]
+    return link if features.has("xdp_link" if kind == "xdp" else "tcx") else ""
+
+
+def _send(netns: str, device: str, frame: bytes) -> None:
+    def send() -> None:
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+            sender.bind((device, 0))
+            sender.send(frame)
+
+    namespaces.call(namespaces.resolve(netns), send)
+
+
+def _packets(emptcp: Callable[..., Any]) -> dict[str, int]:
+    """Return what `record` was given, by hook."""
+    (table,) = json.loads(emptcp("list", "--json").out)["tables"]
+    return {
+        program["hook"]: stage["packets"]
+        for program in table["programs"]
+        for stage in program["policies"][0]["stages"]
+        if stage["id"] == "record"
+    }
+
+
+def test_the_doctor_tells_a_reason_for_all_that_is_missing(emptcp: Callable[..., Any]) -> None:
+    said = emptcp("doctor", "--json")
+    assert said.code == 0, said.out
+    checks = json.loads(said.out)["checks"]
+    assert {check["name"] for check in checks} >= set(features.FEATURES)
+    assert all(check["text"] for check in checks)
