@@ -15,7 +15,8 @@ WITH_BPF      := bench core $(sort $(wildcard plugins/*))
 help:
 	@echo "make setup   Debian packages (as root), .venv, all packages editable, BPF objects"
 	@echo "make demo    setup, then the lab: a policy steers a live MPTCP transfer (as root)"
-	@echo "make test    setup, then tox: lint, unit, kernel, packaging (as root)"
+	@echo "make test    setup, then tox: lint, unit, kernel, packaging, vm-6.1 (as root)"
+	@echo "make vm      setup, then tox on other kernels: 5.10, 6.1, 6.12, 7, in QEMU without KVM"
 	@echo "make bench   setup, then what chains cost per packet on this machine (as root)"
 	@echo "make bench   setup, then nanoseconds per packet: joined chains against hand-written programs (as root)"
 	@echo "make clean   remove environments, caches and objects"
@@ -26,7 +27,12 @@ demo: setup
 	$(BIN)/emptcp lab run two-path
 
 test: setup
+	@tools/debian-packages qemu-system-x86
 	$(BIN)/tox
+
+vm: setup
+	@tools/debian-packages qemu-system-x86
+	$(BIN)/tox -e vm-5.10,vm-6.1,vm-6.12,vm-7
 
 bench: setup
 	$(BIN)/emptcp bench chain

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the guest of the VM lanes is put together: archive, module order, its output, refusals."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+VM = Path(__file__).parents[1] / "vm"
+sys.path.insert(0, str(VM))
+try:
+    from lane import cpio, debian, machine, modules, releases
+    from lane.refusal import Refusal
+finally:
+    sys.path.remove(str(VM))
+
+
+def entries(raw: bytes) -> dict[str, tuple[int, bytes]]:
+    """Read an archive back: name -> mode and content."""
+    found, at = {}, 0
+    while True:
+        assert raw[at : at + 6] == b"070701"
+        fields = [int(raw[at + 6 + 8 * n : at + 14 + 8 * n], 16) for n in range(13)]
+        mode, size, length = fields[1], fields[6], fields[11]
+        name = raw[at + 110 : at + 110 + length - 1].decode()
+        content = at + (110 + length + 3) // 4 * 4
+        if name == cpio.END:
+            return found
+        assert name not in found
+        found[name] = (mode, raw[content : content + size])
+        at = content + (size + 3) // 4 * 4
+
+
+def test_a_copied_file_brings_its_folders_and_the_links_that_lead_to_it(tmp_path: Path) -> None:
+    (tmp_path / "real/deep").mkdir(parents=True)
+    (tmp_path / "real/deep/file").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real/alias").symlink_to("deep/file")
+    out = io.BytesIO()
+    archive = cpio.Archive(out)
+    for name in ("link/deep/file", "link/alias", "real/deep/file"):
+        archive.copy(tmp_path / name)
+    archive.close()
+    found, base = entries(out.getvalue()), str(tmp_path).lstrip("/")
+    assert found[f"{base}/link"] == (0o120777, b"real")
+    assert found[f"{base}/real/alias"] == (0o120777, b"deep/file")
+    assert found[f"{base}/real/deep/file"][1] == b"abc"
+    assert found[f"{base}/real/deep"][0] == 0o40755
+    assert list(found).index(f"{base}/real") < list(found).index(f"{base}/real/deep/file")
+
+
+def test_modules_come_behind_what_they_need_and_each_once() -> None:
+    needs = {"a": ["c", "b"], "b": ["c"], "c": [], "d": ["a"]}
+    order = modules.in_order(["d", "a", "c"], needs.__getitem__)
+    assert order == ["c", "b", "a", "d"]
+
+
+def test_the_guests_exit_code_is_read_from_its_last_line_however_it_is_cut() -> None:
+    shown: list[str] = []
+    guest = machine.Guest(shown.append)
+    assert (guest.booted, guest.code) == (False, None)
+    for part in (b"guest: Li", b"nux 6.1\r\none li", b"ne\nguest: ex", b"it 3\n"):
+        guest.take(part)
+    assert (guest.booted, guest.code) == (True, 3)
+    assert shown == ["guest: Linux 6.1", "one line"]
+
+
+def test_a_guest_that_says_nothing_or_goes_on_forever_is_ended() -> None:
+    for script, said in (("sleep 60", []), ("echo 'guest: Linux'; sleep 60", ["guest: Linux"])):
+        shown: list[str] = []
+        guest = machine.follow(["sh", "-c", script], shown.append, boot=0.3, limit=0.6)
+        assert guest.code is None
+        assert shown[:-1] == said
+        assert shown[-1].startswith("the guest was ended")
+
+
+def test_an_unknown_kernel_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(Refusal, match=r"'2\.4'.* 5\.10, 6\.1"):
+        releases.release("2.4")
+
+
+def test_without_qemu_the_lane_is_refused_by_name_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    kernel = debian.Kernel("6.1", Path("image"), Path("modules"))
+    with pytest.raises(Refusal, match="qemu-system-x86"):
+        machine.boot(releases.release("6.1"), kernel, Path("files"), Path("console"), print)
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="there is no apt to ask")
+def test_a_mirror_that_can_not_be_reached_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debian, "_mirror", lambda: "http://127.0.0.1:9/debian")
+    with pytest.raises(Refusal, match="apt can't get the kernel from Debian's bookworm") as refused:
+        debian.kernel(releases.release("6.1"), tmp_path)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "kernel").exists()
+
+
+def test_the_command_refuses_with_one_sentence_and_code_2() -> None:
+    done = subprocess.run(
+        [sys.executable, str(VM), "2.4"], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
