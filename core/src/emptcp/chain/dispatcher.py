@@ -3,6 +3,7 @@
 
 ::
 
+    core_glance                              can't matter to any policy: pass
     look up the parsed packet; core_parse;   leaves: pass
     [core_flow]; is it MPTCP?                no: pass
     companions
@@ -21,8 +22,8 @@ class Dispatcher(Joiner):
     def prologue(self) -> None:
         """Append all that comes before the first policy."""
         asm, maps = self.asm, self.binding.maps
+        self._glance()
         self.line("core: look up the parsed packet")
-        asm.emit(bpf.STX_DW, R10, R1, self.ctx)
         self.look_up(maps.packet, 0)
         asm.jump("found", bpf.JNE_IMM, R0, 0)
         # An array's look-up never fails, so this is never run: it ties the description to the program.
@@ -46,6 +47,15 @@ class Dispatcher(Joiner):
         self._left()
         asm.label("begin")
         self._companions()
+
+    def _glance(self) -> None:
+        """Let go of most packets at once: nothing is looked up or written. It takes but r1 and r3."""
+        asm = self.asm
+        self.line("core: glance")
+        asm.emit(bpf.STX_DW, R10, R1, self.ctx)
+        asm.load_map_value(R3, self.binding.maps.parameters, 0)
+        self.copy(self.binding.glance, "glanced", "core: glance")
+        asm.jump(self.exit("pass"), bpf.JEQ32_IMM, R0, 0)
 
     def _gate(self) -> None:
         """Let only MPTCP subflows on, unless a policy asks for plain TCP; note the flow-table entry."""

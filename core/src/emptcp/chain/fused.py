@@ -54,7 +54,7 @@ def join(plan: Plan, binding: Binding) -> Joined:
 
 class _Fused(Dispatcher):
     def __init__(self, plan: Plan, binding: Binding) -> None:
-        super().__init__(plan, binding, [binding.parse, binding.flow, *binding.code.values()])
+        super().__init__(plan, binding, [binding.glance, binding.parse, binding.flow, *binding.code.values()])
         self.zone = 0
         self.island_at = 0
         self.chunk = 0

@@ -71,6 +71,7 @@ class Binding:
 
     backend: str
     code: Mapping[FragmentRef, Code]
+    glance: Code
     parse: Code
     flow: Code
     packet: PacketLayout

@@ -17,6 +17,7 @@ from emptcp.chain.plan import FragmentRef
 from emptcp.chain.shared import HEAD_BYTES, SharedMaps
 from emptcp.errors import EmptcpError
 
+CORE_GLANCE = FragmentRef("core", "", "core_glance")
 CORE = FragmentRef("core", "", "core_parse")
 CORE_FLOW = FragmentRef("core", "", "core_flow")
 _OWNED_BY_CORE = frozenset({"emptcp_packet", "emptcp_flows", "emptcp_events"})

@@ -19,7 +19,7 @@ from emptcp.policy import model
 END = -1
 """Edge of a step that leads out of its policy."""
 
-PARSE_OPTIONS, PARSE_KEY = 1, 2
+PARSE_OPTIONS, PARSE_KEY, PARSE_PLAIN = 1, 2, 4
 """``emptcp_parse_config.needs``."""
 
 
@@ -128,6 +128,8 @@ def plan(hook: str, policies: Sequence[BoundPolicy], companions: Iterable[Fragme
     flow = any(f.state_size for f in extra) or any(s.fragment.state_size for s in stages)
     reads = {word for stage in stages for word in stage.reads}
     needs = PARSE_OPTIONS | (PARSE_KEY if flow or "key" in reads else 0)
+    # A known subflow's packets go on without an option too, and only the flow table knows it.
+    needs |= PARSE_PLAIN if flow or any(span.plain_tcp for span in spans) else 0
     return Plan(hook, tuple(spans), tuple(steps), extra, needs, flow)
 
 

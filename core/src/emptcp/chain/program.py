@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from emptcp import pybpf
 from emptcp.chain import counters, engines, joining, layout
 from emptcp.chain.description import Description, PolicyRecord, StageRecord
-from emptcp.chain.objects import CORE, CORE_FLOW, Objects
+from emptcp.chain.objects import CORE, CORE_FLOW, CORE_GLANCE, Objects
 from emptcp.chain.plan import BoundPolicy, Plan, Step
 from emptcp.pybpf import features
 
@@ -137,6 +137,7 @@ def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slo
     return joining.Binding(
         backend=place.code,
         code={fragment: objects.code(fragment, *where) for fragment in plan.fragments},
+        glance=objects.code(CORE_GLANCE, *where),
         parse=objects.code(CORE, *where),
         flow=objects.code(CORE_FLOW, *where),
         packet=objects.layout,

@@ -119,7 +119,7 @@ class _Calls(Joiner):
 class _Root(Dispatcher, _Calls):
     def __init__(self, plan: Plan, binding: Binding, tables: Tables) -> None:
         companions = [binding.code[fragment] for fragment in plan.companions]
-        super().__init__(plan, binding, [binding.parse, binding.flow, *companions])
+        super().__init__(plan, binding, [binding.glance, binding.parse, binding.flow, *companions])
         self.tables = tables
 
     def run(self) -> Joined:

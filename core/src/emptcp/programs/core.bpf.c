@@ -1,10 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Core's own fragments, which the dispatcher runs before any stage: the parser, and the look-up in the flow
- * table. They take the five arguments of every fragment.
+ * Core's own fragments, which the dispatcher runs before any stage: the first glance, the parser, and the
+ * look-up in the flow table. They take the five arguments of every fragment.
  */
 #include <emptcp/flow.h>
+#include <emptcp/glance.h>
 #include <emptcp/parse.h>
+
+/* Runs before anything is looked up: of the arguments only `ctx` and `param` are there. */
+SEC("emptcp.xdp/core_glance")
+int core_glance__xdp(struct xdp_md *ctx, struct emptcp_pkt *parsed __unused,
+		     const struct emptcp_parse_config *param, void *state __unused,
+		     struct emptcp_flow *flow __unused)
+{
+	return emptcp_glance(ctx, param, EMPTCP_XDP);
+}
+
+SEC("emptcp.tc/core_glance")
+int core_glance__tc(struct __sk_buff *ctx, struct emptcp_pkt *parsed __unused,
+		    const struct emptcp_parse_config *param, void *state __unused,
+		    struct emptcp_flow *flow __unused)
+{
+	return emptcp_glance(ctx, param, EMPTCP_TC);
+}
 
 SEC("emptcp.xdp/core_parse")
 int core_parse__xdp(struct xdp_md *ctx, struct emptcp_pkt *parsed, const struct emptcp_parse_config *param,

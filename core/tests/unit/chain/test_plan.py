@@ -12,6 +12,7 @@ from emptcp.chain.plan import (
     END,
     PARSE_KEY,
     PARSE_OPTIONS,
+    PARSE_PLAIN,
     BoundPolicy,
     FragmentRef,
     Plan,
@@ -126,8 +127,17 @@ def test_the_key_is_parsed_only_for_those_who_read_it_or_keep_state() -> None:
     assert plan("ingress", [plain]).needs == PARSE_OPTIONS
     assert plan("ingress", [reader]).needs == PARSE_OPTIONS | PARSE_KEY
     kept = plan("ingress", [keeper])
-    assert kept.needs == PARSE_OPTIONS | PARSE_KEY
+    assert kept.needs == PARSE_OPTIONS | PARSE_KEY | PARSE_PLAIN
     assert kept.flow
+
+
+def test_packets_without_mptcp_are_parsed_only_for_a_policy_that_wants_them() -> None:
+    asks = stage("s", "selector", plain_tcp=True)
+    when = model.Select(model.StageSpec("selector", "s"))
+    asking = BoundPolicy("t", "p", when, (asks,), (stage("a", "actor"),))
+    other = BoundPolicy("t", "q", None, (), (stage("a", "actor"),))
+    assert plan("ingress", [other]).needs == PARSE_OPTIONS
+    assert plan("ingress", [other, asking]).needs == PARSE_OPTIONS | PARSE_PLAIN
 
 
 def test_a_companion_is_wanted_once_and_only_on_its_hook() -> None:

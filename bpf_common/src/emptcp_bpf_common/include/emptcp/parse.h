@@ -18,6 +18,7 @@
 enum emptcp_need {
 	EMPTCP_NEED_OPTIONS = 1 << 0,
 	EMPTCP_NEED_KEY = 1 << 1,
+	EMPTCP_NEED_PLAIN = 1 << 2, /* also packets without an MPTCP option */
 };
 
 struct emptcp_parse_config {

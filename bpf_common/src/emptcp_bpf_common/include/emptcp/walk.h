@@ -209,9 +209,11 @@ static __always_inline void emptcp_forget_options(struct emptcp_pkt *parsed)
 }
 
 /* NOP NOP TIMESTAMPS: what nearly every segment of today's stacks begins with. */
+#define EMPTCP_USUAL_OPTIONS 0x0101080a
+
 static __always_inline bool emptcp_is_usual_head(const struct emptcp_pkt *parsed, __u32 len)
 {
-	return len >= 12 && *(const __be32 *)parsed->block == bpf_htonl(0x0101080a);
+	return len >= 12 && *(const __be32 *)parsed->block == bpf_htonl(EMPTCP_USUAL_OPTIONS);
 }
 
 /* Two NOPs take one turn, and an option is two bytes or more: the worst are a NOP and an option of two, in
