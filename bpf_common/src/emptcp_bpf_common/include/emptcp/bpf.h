@@ -51,6 +51,14 @@ static __always_inline __u64 emptcp_below(__u64 value, __u64 bound)
 	return difference >> 63;
 }
 
+/* A number from 1 to 64, for a helper's size. As one piece of asm right before the call: Linux 5.10 forgets
+ * the bounds of a number that the compiler puts on the stack between a check and its use. */
+static __always_inline __u64 emptcp_size(__u64 size)
+{
+	asm volatile("%0 += -1; %0 &= 63; %0 += 1" : "+r"(size));
+	return size;
+}
+
 #define EMPTCP_HELPER(result, name, number, ...) \
 	static result (*const name)(__VA_ARGS__) __unused = (result(*)(__VA_ARGS__))number
 

@@ -76,7 +76,7 @@ static __always_inline bool emptcp_store_options(const struct emptcp_handle *pkt
 	if (len < 4 || len > EMPTCP_TCP_OPTIONS_MAX)
 		return false;
 	if (pkt->backend == EMPTCP_TC)
-		return !bpf_skb_store_bytes(pkt->ctx, offset, pkt->parsed->built, len, 0);
+		return !bpf_skb_store_bytes(pkt->ctx, offset, pkt->parsed->built, emptcp_size(len), 0);
 #pragma clang loop unroll(disable)
 	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX / 4; i++) {
 		__u32 *place;
@@ -95,9 +95,13 @@ static __always_inline bool emptcp_store_options(const struct emptcp_handle *pkt
 static __always_inline __s64 emptcp_options_change(const struct emptcp_handle *pkt, __u32 old_len,
 						   __u32 new_len)
 {
-	if (old_len > EMPTCP_TCP_OPTIONS_MAX || new_len > EMPTCP_TCP_OPTIONS_MAX)
+	const __u8 *block = pkt->parsed->block, *built = pkt->parsed->built;
+
+	if (!new_len || old_len > EMPTCP_TCP_OPTIONS_MAX || new_len > EMPTCP_TCP_OPTIONS_MAX)
 		return -1;
-	return bpf_csum_diff(pkt->parsed->block, old_len, pkt->parsed->built, new_len, 0);
+	if (!old_len)
+		return bpf_csum_diff(NULL, 0, built, emptcp_size(new_len), 0);
+	return bpf_csum_diff(block, emptcp_size(old_len), built, emptcp_size(new_len), 0);
 }
 
 /* The packet has the new options now: so have the copy and what is known of them. */
@@ -134,7 +138,7 @@ static __always_inline bool emptcp_commit(const struct emptcp_handle *pkt)
 static __always_inline bool emptcp_make_room(const struct emptcp_handle *pkt, __u32 grow)
 {
 	__u32 end = pkt->parsed->ip_end, length = emptcp_length(pkt->ctx, pkt->backend);
-	const __u8 zeros[EMPTCP_TCP_OPTIONS_MAX] = {};
+	const __u8 zeros[64] = {};
 
 	if (end > length || grow == 0 || grow > EMPTCP_TCP_OPTIONS_MAX)
 		return false;
@@ -145,7 +149,7 @@ static __always_inline bool emptcp_make_room(const struct emptcp_handle *pkt, __
 	}
 	/* A CHECKSUM_COMPLETE sum covers padding: take it out before it becomes options. */
 	if (pkt->backend == EMPTCP_TC)
-		return !bpf_skb_store_bytes(pkt->ctx, end, zeros, grow, BPF_F_RECOMPUTE_CSUM);
+		return !bpf_skb_store_bytes(pkt->ctx, end, zeros, emptcp_size(grow), BPF_F_RECOMPUTE_CSUM);
 	return true;
 }
 
