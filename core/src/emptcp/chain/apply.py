@@ -39,6 +39,7 @@ from emptcp.hooks import foreign
 from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.manager import Manager
 from emptcp.policy import file, model, support, text
+from emptcp.pybpf import features
 
 
 @dataclass(frozen=True)
@@ -299,6 +300,7 @@ class Session:
             for spec in (*model.selectors(policy.when), *model.actors(table, policy.do)):
                 stage = self.catalog.bind(spec)
                 _check_resident(stage, policy)
+                _check_features(stage, policy)
                 self.manager.validate(stage, policy)
         return placement.place(table, netns, self.catalog, absent)
 
@@ -328,6 +330,18 @@ def _check_resident(stage: BoundStage, policy: model.Policy) -> None:
             fix="Start one first, for instance: emptcp run &",
             where=str(stage.spec.where),
         )
+
+
+def _check_features(stage: BoundStage, policy: model.Policy) -> None:
+    for name in stage.type.declaration.features:
+        missing = features.reason(name)
+        if missing:
+            raise EmptcpError(
+                f"{stage.type.kind} '{stage.type.name}' of policy {quoted(policy.name)} needs what this "
+                f"kernel lacks, {features.FEATURES[name]}: {missing}",
+                fix="See what there is: emptcp doctor",
+                where=str(stage.spec.where),
+            )
 
 
 def _remarks(decision: Decision) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from emptcp.chain import tables
 from emptcp.chain.bind import stage_ids
@@ -17,6 +18,7 @@ from emptcp.plugins.catalog import Catalog
 from emptcp.policy import check, file, model, when
 
 Edit = Callable[[model.Table], model.Table]
+_Parsed = TypeVar("_Parsed")
 
 
 def locate(text: str) -> tuple[str, str]:
@@ -40,7 +42,7 @@ def tune(policy: str, words: Sequence[str]) -> Edit:
     if words[0].startswith("when="):
         if len(words) > 1:
             raise EmptcpError("the expression must be one word of the shell", fix="Quote it: when='..'")
-        expression = when.parse(words[0].removeprefix("when="))
+        expression = _read("when", words[0].removeprefix("when="), when.parse)
         return _on(policy, lambda table, one: _with(table, replace(one, when=expression)))
     if len(words) == 1:
         raise EmptcpError(
@@ -124,7 +126,16 @@ def _keyword(pair: str) -> model.Keyword:
         raise EmptcpError(
             f"{quoted(pair)} is no parameter with a value", fix="Write key=value, as in: on=false"
         )
-    return model.Keyword(name, when.parse_argument(value))
+    return model.Keyword(name, _read(name, value, when.parse_argument))
+
+
+def _read(name: str, text: str, parse: Callable[[str], _Parsed]) -> _Parsed:
+    """Parse a word of the command line; an error tells which one."""
+    try:
+        return parse(text)
+    except EmptcpError as error:
+        where = f"{name}=, {error.where}" if error.where else f"{name}="
+        raise EmptcpError(error.sentence, fix=error.fix, where=where) from None
 
 
 def _number(table: model.Table, policy: model.Policy, stage: str) -> int:

@@ -7,7 +7,7 @@ import re
 
 from emptcp import pybpf
 from emptcp.chain.joining import Joined
-from emptcp.errors import EmptcpError
+from emptcp.errors import EmptcpError, quoted
 
 KINDS = {"xdp": "xdp", "tc": "sched_cls"}
 """Kind of program by the back-end its code is compiled for."""
@@ -39,4 +39,6 @@ def _refusal(error: pybpf.VerifierError, joined: Joined) -> EmptcpError:
         )
     reached = re.findall(r"^(\d+): \(", error.log, re.MULTILINE)
     where = joined.place(int(reached[-1])) if reached else "the joined program"
-    return EmptcpError(f"{where}: {error.sentence}", fix=error.fix)
+    policy, _, stage = where.partition(": ")
+    what = f"stage '{stage}' of policy {quoted(policy)}" if stage else where
+    return EmptcpError(f"{what}: {error.sentence}", fix=error.fix, where=error.where)

@@ -151,11 +151,9 @@ def _unknown(where: str) -> EmptcpError:
 
 def _closed(namespace: Namespace, problem: OSError) -> EmptcpError:
     if isinstance(problem, PermissionError):
-        fix = (
-            "Run as root."
-            if os.geteuid()
-            else "Give the namespace a name with 'ip netns attach', and use that."
-        )
+        fix = "Run as root with its capabilities (CAP_SYS_ADMIN is needed)."
+        if not os.geteuid() and namespace.path.is_relative_to("/proc"):
+            fix = "Give the namespace a name with 'ip netns attach', and use that."
         return EmptcpError(f"not permitted to enter the network namespace '{namespace}'", fix=fix)
     if isinstance(problem, FileNotFoundError | ProcessLookupError):
         return _unknown(namespace.name)

@@ -238,6 +238,8 @@ def _value(stage: StageType, parameter: Parameter, argument: model.Argument) -> 
     try:
         value = parameter.type.read(argument)
         check_range(parameter, value)
+        if parameter.required and value == ():
+            raise EmptcpError("it is empty", fix=f"Write {usage(stage.declaration)}.")
         return value
     except EmptcpError as error:
         sentence = f"parameter '{parameter.name}' of {_title(stage)}: {error.sentence}"

@@ -263,7 +263,8 @@ class Port(_Whole):
 
     def parse(self, text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
-            raise self._no(text)
+            fix = "Write a number from 1 to 65535, as in 443."
+            raise EmptcpError(f"{quoted(text)} is no port", fix=fix)
         return int(text)
 
 

@@ -104,7 +104,8 @@ class _Reader:
         """Refuse whatever is left."""
         if self._token.kind == "end":
             return
-        hint = did_you_mean(self._token.text.lower(), RESERVED) if self._token.kind == "word" else ""
+        word = self._token.text if self._token.kind == "word" else ""
+        hint = did_you_mean(word.lower(), RESERVED) if word not in RESERVED else ""
         if self._at("="):
             hint = "Values stand in parentheses: name(key=value)."
         elif self._at(")"):

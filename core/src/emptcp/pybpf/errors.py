@@ -26,6 +26,12 @@ _MEANING = {
 }
 
 
+# include/uapi/linux/capability.h: NET_ADMIN 12, SYS_ADMIN 21, PERFMON 38, BPF 39. Before 5.8 the last two
+# are parts of SYS_ADMIN.
+_NEEDED = 1 << 12 | 1 << 38 | 1 << 39
+_ALMIGHTY = 1 << 12 | 1 << 21
+
+
 class BpfError(Exception):
     """A refusal by libbpf or the kernel, in one sentence, then the fix.
 
@@ -65,6 +71,13 @@ def failed(what: str, code: int, *, fix: str = "", log: str = "") -> BpfError:
 
 
 def _fix(code: int) -> str:
-    if abs(code) in (codes.EPERM, codes.EACCES) and os.geteuid() != 0:
-        return "Run as root (CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed)."
+    if abs(code) in (codes.EPERM, codes.EACCES) and not _has_rights():
+        return "Run as root with its capabilities (CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed)."
     return ""
+
+
+def _has_rights() -> bool:
+    """Whether this process has the capabilities; in a container, root may lack them."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        effective = next((int(line.split()[1], 16) for line in file if line.startswith("CapEff:")), 0)
+    return effective & _NEEDED == _NEEDED or effective & _ALMIGHTY == _ALMIGHTY
