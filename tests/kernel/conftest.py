@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from emptcp.chain import apply, pins, running, tables
 from emptcp.cli.main import main
+from emptcp_sdk.compiler import compile_source, find_compiler
 
 _numbers = itertools.count()
 
@@ -90,3 +93,80 @@ def write(tmp_path: Path) -> Callable[..., str]:
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
+
+
+STRANGER = """
+#include <emptcp/actor.h>
+
+struct mark {
+	__u32 number;
+};
+
+EMPTCP_ACTOR(mark, pkt, struct mark, param)
+{
+	return param->number > 100 ? EMPTCP_DROP : EMPTCP_NEXT;
+}
+"""
+STRANGERS_MANIFEST = """
+schema = 1
+abi = 1
+name = "mark"
+summary = "a stranger's plugin"
+object = "mark.bpf.o"
+{plugin}
+
+[[actor]]
+name = "mark"
+help = "look at the packet"
+hooks = ["ingress"]
+verdicts = ["NEXT", "DROP"]
+{actor}
+
+[[actor.parameter]]
+name = "number"
+type = "int"
+default = 1
+min = 1
+max = 100
+"""
+
+
+@pytest.fixture(scope="session")
+def strangers_object(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return a plugin's object, compiled as its author would."""
+    source = tmp_path_factory.mktemp("stranger") / "mark.bpf.c"
+    source.write_text(STRANGER)
+    compile_source(find_compiler(), source, source.with_suffix(".o"))
+    return source.with_suffix(".o").read_bytes()
+
+
+@pytest.fixture
+def stranger(
+    tmp_path: Path, strangers_object: bytes, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Path]]:
+    """Return what installs a third party's plugin ``mark`` as pip does, and returns its package's folder.
+
+    ``plugin`` and ``actor`` are further lines of its manifest.
+    """
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.setenv("EMPTCP_ETC", str(tmp_path / "etc"))
+    monkeypatch.syspath_prepend(str(site))
+
+    def install(*, plugin: str = "", actor: str = "") -> Path:
+        package, info = site / "strangers_mark", site / "strangers_mark-1.0.dist-info"
+        package.mkdir()
+        info.mkdir()
+        Path(package, "__init__.py").write_text("")
+        Path(package, "emptcp.toml").write_text(STRANGERS_MANIFEST.format(plugin=plugin, actor=actor))
+        Path(package, "mark.bpf.o").write_bytes(strangers_object)
+        Path(info, "METADATA").write_text("Metadata-Version: 2.1\nName: strangers-mark\nVersion: 1.0\n")
+        Path(info, "entry_points.txt").write_text("[emptcp.plugins]\nmark = strangers_mark\n")
+        files = [*info.iterdir(), *package.iterdir()]
+        Path(info, "RECORD").write_text("".join(f"{path.relative_to(site)},,\n" for path in files))
+        importlib.invalidate_caches()
+        return package
+
+    yield install
+    for name in [name for name in sys.modules if name.partition(".")[0] == "strangers_mark"]:
+        del sys.modules[name]
