@@ -71,12 +71,13 @@ def _checks() -> Iterator[Check]:
     yield _rights()
     libbpf = _libbpf()
     yield libbpf
-    yield _bpffs()
-    if libbpf.state != PROBLEM:
+    usable = libbpf.state != PROBLEM
+    if usable:
+        yield _bpffs()
         yield from _features()
     yield _mptcp()
     yield from _plugins()
-    if os.geteuid() == 0:
+    if usable and os.geteuid() == 0:
         yield from _leftovers()
 
 
