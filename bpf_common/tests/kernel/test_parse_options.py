@@ -393,6 +393,14 @@ def test_any_block_is_read_as_the_kernel_reads_it(
     check(parse, block, flags, payload, family)
 
 
+@pytest.mark.parametrize("flags", range(32))
+def test_a_dss_behind_timestamps_is_judged_like_any_other(parse: Any, flags: int) -> None:
+    for length in range(32):
+        option = bytes((MPTCP, length, 0x20, flags)) + bytes(max(0, length - 4))
+        for behind in (b"", b"\x01\x01", option):
+            check(parse, (USUAL + option + behind)[:40])
+
+
 def test_all_option_kinds_have_their_places(parse: Any) -> None:
     block = WindowScale(7).encode() + Timestamps(1, 2).encode() + Sack(((1, 2),)).encode()
     found = check(parse, block).found

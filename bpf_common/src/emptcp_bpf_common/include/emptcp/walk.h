@@ -210,10 +210,28 @@ static __always_inline void emptcp_forget_options(struct emptcp_pkt *parsed)
 
 /* NOP NOP TIMESTAMPS: what nearly every segment of today's stacks begins with. */
 #define EMPTCP_USUAL_OPTIONS 0x0101080a
+#define EMPTCP_USUAL_LENGTH  12
 
 static __always_inline bool emptcp_is_usual_head(const struct emptcp_pkt *parsed, __u32 len)
 {
-	return len >= 12 && *(const __be32 *)parsed->block == bpf_htonl(EMPTCP_USUAL_OPTIONS);
+	return len >= EMPTCP_USUAL_LENGTH &&
+	       *(const __be32 *)parsed->block == bpf_htonl(EMPTCP_USUAL_OPTIONS);
+}
+
+/* A DSS behind timestamps, as in nearly every segment of an MPTCP subflow, takes no turn of the loop. */
+static __always_inline void emptcp_walk_usual_dss(struct emptcp_pkt *parsed, __u32 end)
+{
+	const __u8 *option = parsed->block + EMPTCP_USUAL_LENGTH;
+	__u32 len = option[1];
+
+	if (EMPTCP_USUAL_LENGTH + 4 > end || option[0] != EMPTCP_KIND_MPTCP || option[2] >> 4 != EMPTCP_DSS ||
+	    EMPTCP_USUAL_LENGTH + len > end || !emptcp_legal_dss(option[3], len))
+		return;
+	parsed->subtypes = 1 << EMPTCP_DSS;
+	parsed->at[EMPTCP_DSS] = EMPTCP_TCP_HEADER + EMPTCP_USUAL_LENGTH;
+	parsed->len[EMPTCP_DSS] = len;
+	parsed->flags |= EMPTCP_PKT_MPTCP;
+	WRITE_ONCE(parsed->cursor, EMPTCP_USUAL_LENGTH + len);
 }
 
 /* Two NOPs take one turn, and an option is two bytes or more: the worst are a NOP and an option of two, in
@@ -235,7 +253,8 @@ __weak __noinline int emptcp_walk_options(void)
 	parsed->cursor = 0;
 	if (emptcp_is_usual_head(parsed, end)) {
 		parsed->timestamps = EMPTCP_TCP_HEADER + 2;
-		parsed->cursor = 12;
+		WRITE_ONCE(parsed->cursor, EMPTCP_USUAL_LENGTH);
+		emptcp_walk_usual_dss(parsed, end);
 	}
 #pragma clang loop unroll(disable)
 	for (i = 0; i < EMPTCP_WALK_TURNS; i++) {
