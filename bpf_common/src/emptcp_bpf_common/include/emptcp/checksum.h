@@ -37,12 +37,25 @@ static __always_inline __u32 emptcp_sum(const __u8 *bytes, __u32 len)
 	return emptcp_fold(sum);
 }
 
+/* What a sum grows by when one of its words changes, not folded: most changes of a header are this. */
+static __always_inline __u32 emptcp_word_change(const void *old, const void *new)
+{
+	__u16 from, to;
+
+	__builtin_memcpy(&from, old, sizeof(from));
+	__builtin_memcpy(&to, new, sizeof(to));
+	return to + (__u32)(__u16)~from;
+}
+
 /* What the sum of a packet grows by when `len` bytes at `offset` change. An odd offset makes every byte the
  * other half of its word: the sum's bytes change places (RFC 1071, section 2). */
 static __always_inline __u32 emptcp_sum_change(const void *old, const void *new, __u32 len, __u32 offset)
 {
-	__u32 change = emptcp_fold((__u64)emptcp_sum(new, len) + (~emptcp_sum(old, len) & 0xffff));
+	__u32 change;
 
+	if (len == 2 && !(offset & 1))
+		return emptcp_word_change(old, new);
+	change = emptcp_fold((__u64)emptcp_sum(new, len) + (~emptcp_sum(old, len) & 0xffff));
 	return offset & 1 ? (change >> 8 | change << 8) & 0xffff : change;
 }
 
