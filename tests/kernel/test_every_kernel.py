@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
 SELECTORS = ("ip_pair(saddr=10.0.0.0/8)", "subflow(dport=5001)", "packet_type('data', 'ack')")
 ACTORS = ("record('packets', 'bytes', 'rtt')", "set_backup(on=true)")
+ENGINES = ("fused", "tail")
 PLACES = (("ingress", "xdp"), ("ingress", "tc"), ("egress", "tc"))
 EIGHT_WHEN = (
     "ip_pair(saddr=10.0.0.0/8) and (subflow(dport=9) or packet_type('data')) and not packet_type('syn')"
@@ -36,6 +37,7 @@ EIGHT_WHEN = (
 EIGHT_DO = ("record('packets')", "record('bytes')", "set_backup(on=true)", "record('rtt')")
 POLICY = """
 table = "everywhere"
+engine = "{engine}"
 
 [[policy]]
 name = "one"
@@ -80,11 +82,9 @@ CAPTURED = (
 )
 
 
-def policy(
-    *do: str, when: str = "", hooks: tuple[str, ...] = ("ingress", "egress"), backend: str = "auto"
-) -> str:
+def policy(*do: str, when: str = "packet_type('data')", backend: str = "auto", engine: str = "fused") -> str:
     actors = ", ".join(f'"{actor}"' for actor in do)
-    return POLICY.format(hooks=list(hooks), backend=backend, when=when or "packet_type('data')", do=actors)
+    return POLICY.format(hooks=["ingress", "egress"], backend=backend, when=when, do=actors, engine=engine)
 
 
 @pytest.fixture
@@ -94,7 +94,8 @@ def load(record_property: Callable[[str, object], None]) -> Iterator[Callable[..
 
     def load_one(text: str, hook: str, backend: str) -> Runner:
         table = file.loads(text)
-        runner = Runner([bind(table, table.policies[0], hook, Catalog.of_enabled())], hook, backend)
+        bound = bind(table, table.policies[0], hook, Catalog.of_enabled())
+        runner = Runner([bound], hook, backend, engine=table.engine)
         made.append(runner)
         record_property("verified", runner.loaded.program.info.verified_instructions)
         return runner
@@ -115,11 +116,12 @@ def test_every_stage_of_ours_is_taken_by_the_verifier_in_every_place(
     assert runner.run(DATA).matched == ("one",)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("hook", "backend"), PLACES)
-def test_a_chain_of_eight_stages_is_one_program_and_changes_the_packet(
-    load: Callable[..., Runner], hook: str, backend: str
+def test_a_chain_of_eight_stages_runs_by_both_engines(
+    load: Callable[..., Runner], hook: str, backend: str, engine: str
 ) -> None:
-    runner = load(policy(*EIGHT_DO, when=EIGHT_WHEN), hook, backend)
+    runner = load(policy(*EIGHT_DO, when=EIGHT_WHEN, engine=engine), hook, backend)
     assert len(runner.loaded.description.stages()) == 8
     assert runner.loaded.program.info.verified_instructions < VERIFIED
     syn = build(flags="S", src="10.0.0.1", dst="10.0.0.2", dport=5001, options=[MpCapable()])
@@ -137,12 +139,13 @@ def capture(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("hook", ["ingress", "egress"])
 def test_a_trace_tells_the_same_on_every_kernel(
-    emptcp: Callable[..., Any], write: Callable[..., str], capture: str, hook: str
+    emptcp: Callable[..., Any], write: Callable[..., str], capture: str, hook: str, engine: str
 ) -> None:
     """The golden file is what it told where it was written; `EMPTCP_WRITE_GOLDEN=1` writes it anew."""
-    path = write(policy(ACTORS[0], when=EIGHT_WHEN) + TWO)
+    path = write(policy(ACTORS[0], when=EIGHT_WHEN, engine=engine) + TWO)
     said = emptcp("trace", capture, "--policy", path, "--hook", hook, "--json")
     assert said.code == 0, said.err
     told = "".join(_without_duration(line) for line in said.out.splitlines())
@@ -158,12 +161,15 @@ def _without_duration(line: str) -> str:
     return f"{json.dumps(told)}\n"
 
 
-@pytest.mark.parametrize("backend", ["xdp", "tc", "xdp-generic"])
+@pytest.mark.parametrize(
+    ("backend", "engine"),
+    [("xdp", "fused"), ("xdp", "tail"), ("xdp-generic", "fused"), ("tc", "fused"), ("tc", "tail")],
+)
 def test_a_table_is_applied_listed_tuned_and_removed(
-    emptcp: Callable[..., Any], write: Callable[..., str], netns: Callable[[], str], backend: str
+    emptcp: Callable[..., Any], write: Callable[..., str], netns: Callable[[], str], backend: str, engine: str
 ) -> None:
     where = netns()
-    path = write(policy("record('packets')", when="subflow(dport=5001)", backend=backend))
+    path = write(policy("record('packets')", when="subflow(dport=5001)", backend=backend, engine=engine))
     ip_batch(["link set left0 up", "link set right0 up"], netns=where)
     applied = emptcp("apply", path, "--netns", where)
     assert applied.code == 0, applied.err
