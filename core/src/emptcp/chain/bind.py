@@ -102,4 +102,5 @@ def _companions(stage: StageType) -> Iterator[tuple[str, FragmentRef]]:
 
 
 def _fragment(stage: StageType, layout: FragmentLayout) -> FragmentRef:
-    return FragmentRef(stage.plugin, str(stage.object), layout.name, layout.state_size)
+    flow = "flow" in stage.declaration.reads
+    return FragmentRef(stage.plugin, str(stage.object), layout.name, layout.state_size, flow)

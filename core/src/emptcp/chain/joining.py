@@ -183,21 +183,29 @@ class Joiner:
     # Stages.
 
     def arguments(self, fragment: FragmentRef, slot: Slot | None) -> None:
-        """Load r1 to r5 as emptcp/abi.h says; a state was checked to be there, and is in r5."""
+        """Load r1 to r5 as emptcp/abi.h says; where there is a state, its flow was seen to be there."""
         asm = self.asm
+        if slot is None:
+            asm.emit(bpf.MOV64_IMM, R3)
+        else:
+            self._parameter_address(slot)
+        self.flow_arguments(fragment)
+        asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
+        asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+
+    def flow_arguments(self, fragment: FragmentRef) -> None:
+        """Load the state into r4 and the flow into r5; what a fragment does not ask for is 0."""
+        asm = self.asm
+        if fragment.state_size or fragment.flow:
+            asm.emit(bpf.LDX_DW, R5, R10, self.flow)
+        else:
+            asm.emit(bpf.MOV64_IMM, R5)
         if fragment.state_size:
             offset = self.binding.packet.flow_slots + self.binding.state_slots[fragment.plugin]
             asm.emit(bpf.MOV64_REG, R4, R5)
             asm.emit(bpf.ADD64_IMM, R4, imm=offset)
         else:
             asm.emit(bpf.MOV64_IMM, R4)
-            asm.emit(bpf.MOV64_IMM, R5)
-        if slot is None:
-            asm.emit(bpf.MOV64_IMM, R3)
-        else:
-            self._parameter_address(slot)
-        asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
-        asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
 
     def _parameter_address(self, slot: Slot) -> None:
         asm, fd = self.asm, self.binding.maps.parameters

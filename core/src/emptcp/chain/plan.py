@@ -25,12 +25,16 @@ PARSE_OPTIONS, PARSE_KEY, PARSE_PLAIN = 1, 2, 4
 
 @dataclass(frozen=True)
 class FragmentRef:
-    """Where a fragment is: the plugin, its object file, the section's name without the back-end."""
+    """Where a fragment is: the plugin, its object file, the section's name without the back-end.
+
+    ``flow``: it reads the head of the packet's flow-table entry, if there is one.
+    """
 
     plugin: str
     object: str
     name: str
     state_size: int = 0
+    flow: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,8 @@ def plan(hook: str, policies: Sequence[BoundPolicy], companions: Iterable[Fragme
         spans.append(PlannedPolicy(policy.table, policy.name, first, len(steps) - 1, plain))
     extra = tuple(dict.fromkeys(companions))
     stages = [step.stage for step in steps]
-    flow = any(f.state_size for f in extra) or any(s.fragment.state_size for s in stages)
+    used = [*extra, *(stage.fragment for stage in stages)]
+    flow = any(fragment.state_size or fragment.flow for fragment in used)
     reads = {word for stage in stages for word in stage.reads}
     needs = PARSE_OPTIONS | (PARSE_KEY if flow or "key" in reads else 0)
     # A known subflow's packets go on without an option too, and only the flow table knows it.

@@ -18,7 +18,7 @@ from emptcp.chain import instructions as bpf
 from emptcp.chain.code import Code
 from emptcp.chain.counters import CHUNK_BYTES, COUNTER_BYTES
 from emptcp.chain.dispatcher import Dispatcher
-from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10
+from emptcp.chain.instructions import R0, R1, R2, R3, R4, R10
 from emptcp.chain.joining import ACCEPT, DROP, REDIRECT, RETURN, Binding, Joined, Joiner, check_stack
 from emptcp.chain.layout import ATOMIC, aligned
 from emptcp.chain.plan import FragmentRef, Plan, Step
@@ -149,8 +149,8 @@ class _Stage(_Calls):
         if self.made.gated:
             self._gate()
         self._find_counters()
-        if self.made.fragment.state_size:
-            self._find_flow("noflow")
+        if self.made.fragment.state_size or self.made.fragment.flow:
+            self._find_flow("noflow" if self.made.fragment.state_size else "")
         self._parameters()
         self._fragment()
         self.line(f"{self.name}: counters")
@@ -219,12 +219,14 @@ class _Stage(_Calls):
         asm.emit(bpf.STX_DW, R10, R0, self.counters)
 
     def _find_flow(self, missing: str) -> None:
+        """Keep the flow-table entry; without one go to ``missing``, or on with 0 where that is empty."""
         asm = self.asm
         asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
         asm.emit(bpf.ADD64_IMM, R2, imm=self.binding.packet.key)
         asm.load_map(R1, self.tables.flows)
         asm.emit(bpf.CALL, imm=_LOOKUP)
-        asm.jump(missing, bpf.JEQ_IMM, R0, 0)
+        if missing:
+            asm.jump(missing, bpf.JEQ_IMM, R0, 0)
         asm.emit(bpf.STX_DW, R10, R0, self.flow)
 
     def _parameters(self) -> None:
@@ -263,14 +265,7 @@ class _Stage(_Calls):
 
     def _fragment(self) -> None:
         asm, fragment = self.asm, self.made.fragment
-        if fragment.state_size:
-            asm.emit(bpf.LDX_DW, R5, R10, self.flow)
-            asm.emit(bpf.MOV64_REG, R4, R5)
-            place = self.binding.packet.flow_slots + self.binding.state_slots[fragment.plugin]
-            asm.emit(bpf.ADD64_IMM, R4, imm=place)
-        else:
-            asm.emit(bpf.MOV64_IMM, R4)
-            asm.emit(bpf.MOV64_IMM, R5)
+        self.flow_arguments(fragment)
         asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
         asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
         self.copy(self.code, "after", self.name)

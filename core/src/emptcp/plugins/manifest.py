@@ -22,8 +22,8 @@ from emptcp.policy.place import NOWHERE, Place
 from emptcp.policy.tokens import NAME, RESERVED
 
 VERDICTS = ("NEXT", "RETURN", "ACCEPT", "DROP", "REDIRECT")
-READS = ("options", "key")
-"""What a fragment reads of the parsed packet: core parses only what some stage reads."""
+READS = ("options", "key", "flow")
+"""What a fragment reads of a packet: core parses, and looks up, only what some stage reads."""
 
 KINDS = ("selector", "actor")
 DECLARATIONS = ("key", "controller", "command")

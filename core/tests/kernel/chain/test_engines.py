@@ -17,7 +17,9 @@ from emptcp.chain.dryrun import Runner
 from emptcp.chain.plan import BoundPolicy, FragmentRef, Stage, plan
 from emptcp.errors import EmptcpError
 from emptcp.packet.build import build
-from emptcp.packet.mptcp import Dss
+from emptcp.packet.decode import decode
+from emptcp.packet.mptcp import Dss, MpCapable
+from emptcp.packet.tcp import WindowScale
 from emptcp.policy import model
 
 pytestmark = pytest.mark.kernel
@@ -43,6 +45,17 @@ EMPTCP_ACTOR(answers, pkt, struct answer, param)
 EMPTCP_ACTOR_STATE(counts, pkt, void, param, struct seen, state)
 {
 	state->packets++;
+	return EMPTCP_NEXT;
+}
+
+struct cap_window { __u32 bytes; };
+
+EMPTCP_ACTOR(cap_window, pkt, struct cap_window, param)
+{
+	struct tcphdr *tcp = emptcp_tcp(pkt);
+	if (!tcp || tcp->syn)
+		return EMPTCP_NEXT;
+	emptcp_cap_window(pkt, tcp, param->bytes);
 	return EMPTCP_NEXT;
 }
 
@@ -243,6 +256,22 @@ def test_a_fragment_that_needs_too_much_stack_is_refused_with_a_sentence(compile
     policy = BoundPolicy("t", "p", None, (), (Stage("d", "actor", "deep", "deep()", ref, b""),))
     with pytest.raises(EmptcpError, match="fragment 'deep' of plugin 'test' uses 304 bytes of stack"):
         Runner([policy])
+
+
+@pytest.mark.parametrize("backend", ["xdp", "tc"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_stage_that_keeps_no_state_can_read_what_core_knows_of_the_flow(
+    compiled: Path, engine: str, backend: str
+) -> None:
+    ref = FragmentRef("test", str(compiled), "cap_window", flow=True)
+    stage = Stage("c", "actor", "cap_window", "cap_window()", ref, struct.pack("<I", 12800))
+    opening = build(src="10.0.0.1", dst="10.0.0.2", flags="S", options=[WindowScale(7), MpCapable()])
+    with Runner([BoundPolicy("t", "p", None, (), (stage,))], "egress", backend, engine=engine) as runner:
+        assert runner.run(PACKET).reason == "unknown_state"
+        assert runner.run(opening).data == opening
+        capped = decode(runner.run(PACKET).data)
+    assert capped.tcp is not None
+    assert (capped.tcp.window, capped.tcp_checksum_right) == (100, True)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
