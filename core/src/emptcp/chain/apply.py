@@ -82,8 +82,10 @@ def apply(
     entry = tables.Entry(table.name, text.table_text(table), netns, table.source)
     if dry_run:
         with Session.open(writing=False) as session:
+            session.written = table
             return session.change(entry, dry_run=True)
     with tables.lock(), Session.open() as session:
+        session.written = table
         session.carry_through(but=table.name)
         return session.noted(entry, keep_effects=keep_effects)
 
@@ -99,6 +101,7 @@ def apply_on_probation(
     support.refuse_unsupported(table)
     entry = tables.Entry(table.name, text.table_text(table), netns, table.source)
     with tables.lock(), Session.open() as session:
+        session.written = table
         session.carry_through(but=table.name)
         pending = history.probation()
         if pending is not None:
@@ -151,7 +154,7 @@ def edit(name: str, change: Callable[[model.Table], model.Table], *, dry_run: bo
     with tables.lock(), Session.open() as session:
         session.carry_through()
         entry = _known(name)
-        changed = change(file.loads(entry.text, entry.source or name))
+        changed = change(_recorded(entry))
         support.refuse_unsupported(changed)
         return session.noted(replace(entry, text=text.table_text(changed)), dry_run=dry_run)
 
@@ -190,8 +193,13 @@ def _known(name: str) -> tables.Entry:
     return entry
 
 
+def _recorded(entry: tables.Entry) -> model.Table:
+    """Return the table of an entry; places in it are not those of the file that it came from."""
+    return file.loads(entry.text, f"table {entry.table}")
+
+
 def _without(entry: tables.Entry, policy: str) -> tables.Entry:
-    table = file.loads(entry.text, entry.source or entry.table)
+    table = _recorded(entry)
     left = tuple(one for one in table.policies if one.name != policy)
     if len(left) == len(table.policies):
         fix = did_you_mean(policy, [one.name for one in table.policies]).capitalize()
@@ -206,6 +214,7 @@ class Session:
     pins: Pins
     catalog: Catalog
     manager: Manager
+    written: model.Table | None = None
 
     @classmethod
     @contextmanager
@@ -270,7 +279,7 @@ class Session:
 
         With a list ``absent``, what names a namespace or device that is not there goes there and is no error.
         """
-        table = file.loads(entry.text, entry.source or entry.table) if entry.text else None
+        table = self._read(entry) if entry.text else None
         sites = self._place(table, entry.netns, absent) if table is not None else {}
         before = running.everything(self.pins)
         decisions = decide.decide(entry.table, sites, before, self.catalog)
@@ -289,9 +298,15 @@ class Session:
 
     def tell(self, entry: tables.Entry) -> None:
         """Tell the plugins of the stages of one table as they run."""
-        sites = self._place(file.loads(entry.text, entry.source or entry.table), entry.netns, [])
+        sites = self._place(_recorded(entry), entry.netns, [])
         decisions = decide.decide(entry.table, sites, running.everything(self.pins), self.catalog)
         effects.Effects(self.pins, self.catalog, self.manager, entry.table, decisions).everything()
+
+    def _read(self, entry: tables.Entry) -> model.Table:
+        """Return an entry's table, as its author wrote it if that is known: errors then name his lines."""
+        if self.written is not None and text.table_text(self.written) == entry.text:
+            return self.written
+        return _recorded(entry)
 
     def _place(
         self, table: model.Table, netns: str, absent: list[EmptcpError] | None
