@@ -20,6 +20,7 @@ from emptcp.packet.mptcp import Dss
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
 GOOD = """\
+# What emptcp itself would write has no such line.
 table = "t"
 
 [[policy]]
@@ -94,40 +95,40 @@ WHEN = 'when = "ip_pair(saddr=10.0.0.0/8)"'
 SECOND = GOOD.partition("\n\n")[2]
 
 FILES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "a syntax error": (changed("[[policy]]", "[[policy]"), ("policy.toml:3:", "the TOML is broken")),
-    "an unclosed string": (changed('name = "good"', 'name = "good'), ("policy.toml:4:13",)),
+    "a syntax error": (changed("[[policy]]", "[[policy]"), ("policy.toml:4:", "the TOML is broken")),
+    "an unclosed string": (changed('name = "good"', 'name = "good'), ("policy.toml:5:13",)),
     "an unknown key": (
         changed('hook = "', 'hok = 1\nhook = "'),
-        ("policy.toml:5:1: policy 'good' has no key 'hok'", "did you mean 'hook'?"),
+        ("policy.toml:6:1: policy 'good' has no key 'hok'", "did you mean 'hook'?"),
     ),
     "an unknown selector": (
         changed("ip_pair", "ip_piar"),
-        ("policy.toml:7:9: there is no selector 'ip_piar'", "did you mean 'ip_pair'?"),
+        ("policy.toml:8:9: there is no selector 'ip_piar'", "did you mean 'ip_pair'?"),
     ),
     "an unknown actor": (
         changed("record('packets')", "recrod('packets')"),
-        ("policy.toml:8:8: there is no actor 'recrod'", "did you mean 'record'?"),
+        ("policy.toml:9:8: there is no actor 'recrod'", "did you mean 'record'?"),
     ),
     "an actor where a selector belongs": (
         changed(WHEN, "when = \"record('packets')\""),
-        ("policy.toml:7:9: 'record' is an actor, not a selector",),
+        ("policy.toml:8:9: 'record' is an actor, not a selector",),
     ),
     "an unknown parameter": (
         changed("saddr=", "sadr="),
-        ("policy.toml:7:17: selector 'ip_pair' has no parameter 'sadr'", "did you mean 'saddr'?"),
+        ("policy.toml:8:17: selector 'ip_pair' has no parameter 'sadr'", "did you mean 'saddr'?"),
     ),
     "an unknown value": (
         changed("('packets')", "('packets', 'bites')"),
-        ("policy.toml:8:", "parameter 'what' of actor 'record'", "'bites'", "did you mean 'bytes'?"),
+        ("policy.toml:9:", "parameter 'what' of actor 'record'", "'bites'", "did you mean 'bytes'?"),
     ),
     "an unknown device": (
         changed('dev = "left0"', 'dev = "lefft0"'),
-        ("policy.toml:4:", "there is no device 'lefft0'", "Did you mean 'left0'?"),
+        ("policy.toml:5:", "there is no device 'lefft0'", "Did you mean 'left0'?"),
     ),
-    "an unknown hook": (changed('"ingress"', '"ingres"'), ("policy.toml:5:8", "did you mean 'ingress'?")),
+    "an unknown hook": (changed('"ingress"', '"ingres"'), ("policy.toml:6:8", "did you mean 'ingress'?")),
     "an unknown back-end": (
         changed('dev = "left0"', 'dev = "left0"\nbackend = "xpd"'),
-        ("policy.toml:7:11", "did you mean 'xdp'?"),
+        ("policy.toml:8:11", "did you mean 'xdp'?"),
     ),
     "an unknown namespace": (
         changed('dev = "left0"', 'dev = "left0"\nnetns = "nowhere"'),
@@ -135,35 +136,35 @@ FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "a port out of range": (
         changed(WHEN, 'when = "subflow(sport=70000)"'),
-        ("policy.toml:7:23: parameter 'sport' of selector 'subflow'", "70000", "65535"),
+        ("policy.toml:8:23: parameter 'sport' of selector 'subflow'", "70000", "65535"),
     ),
-    "a prefix out of range": (changed("10.0.0.0/8", "10.0.0.0/33"), ("policy.toml:7:23", "10.0.0.0/33")),
-    "a value of the wrong type": (changed("10.0.0.0/8", "eth0"), ("policy.toml:7:23", "'eth0'")),
+    "a prefix out of range": (changed("10.0.0.0/8", "10.0.0.0/33"), ("policy.toml:8:23", "10.0.0.0/33")),
+    "a value of the wrong type": (changed("10.0.0.0/8", "eth0"), ("policy.toml:8:23", "'eth0'")),
     "a policy's name twice": (
         GOOD + "\n" + SECOND,
-        ("policy.toml:11:8: policy 'good' is there twice (first at ", "policy.toml:4:8"),
+        ("policy.toml:12:8: policy 'good' is there twice (first at ", "policy.toml:5:8"),
     ),
     "an empty do": (
         changed("[\"record('packets')\"]", "[]"),
-        ("policy.toml:8:6: 'do' of policy 'good' is empty",),
+        ("policy.toml:9:6: 'do' of policy 'good' is empty",),
     ),
-    "an empty actor": (changed("record('packets')", ""), ("policy.toml:8:8",)),
+    "an empty actor": (changed("record('packets')", ""), ("policy.toml:9:8",)),
     "nesting over 64": (
         changed(WHEN, f'when = "{"(" * 65}ip_pair(){")" * 65}"'),
-        ("policy.toml:7:73: ", "nested over 64 deep"),
+        ("policy.toml:8:73: ", "nested over 64 deep"),
     ),
     "nesting far over 64": (
         changed(WHEN, f'when = "{"not " * 20000}ip_pair()"'),
-        ("policy.toml:7:", "nested over 64 deep"),
+        ("policy.toml:8:", "nested over 64 deep"),
     ),
-    "Python": (changed(WHEN, "when = \"__import__('os').system('id')\""), ("policy.toml:7:25",)),
-    "arithmetic": (changed(WHEN, 'when = "1 + 1"'), ("policy.toml:7:9",)),
+    "Python": (changed(WHEN, "when = \"__import__('os').system('id')\""), ("policy.toml:8:25",)),
+    "arithmetic": (changed(WHEN, 'when = "1 + 1"'), ("policy.toml:8:9",)),
     "another language": (
         changed("ip_pair(saddr=10.0.0.0/8)", "ip_pair() && subflow()"),
-        ("policy.toml:7:19",),
+        ("policy.toml:8:19",),
     ),
-    "a comparison": (changed("ip_pair(saddr=10.0.0.0/8)", "sport == 443"), ("policy.toml:7:15",)),
-    "an empty expression": (changed(WHEN, 'when = ""'), ("policy.toml:7:9",)),
+    "a comparison": (changed("ip_pair(saddr=10.0.0.0/8)", "sport == 443"), ("policy.toml:8:15",)),
+    "an empty expression": (changed(WHEN, 'when = ""'), ("policy.toml:8:9",)),
     "an empty file": ("", ("lacks the key 'table'",)),
     "deep arrays": (f"table = {'[' * 20000}", ("policy.toml",)),
     "control characters": (changed("good", "go\\u001b[31mod"), ("can't be the name of a policy",)),
@@ -271,13 +272,13 @@ def test_a_strangers_plugin_is_used_only_as_it_was_enabled(
 ) -> None:
     folder = stranger()
     apply = ("apply", write(MARKED.format(number=2), "marked.toml"), "--netns", host)
-    known = "marked.toml:7:8: actor 'mark' comes from plugin 'mark', which is"
+    known = "marked.toml:6:8: actor 'mark' comes from plugin 'mark', which is"
     check_refused(emptcp(*apply), f"{known} found", "Run: emptcp plugins enable mark")
     assert emptcp("plugins", "enable", "mark").code == 0
     assert emptcp(*apply).code == 0
     assert emptcp("remove", "marked").code == 0
     too_high = write(MARKED.format(number=101), "marked.toml")
-    check_refused(emptcp("apply", too_high, "--netns", host), "marked.toml:7:13", "100")
+    check_refused(emptcp("apply", too_high, "--netns", host), "marked.toml:6:13", "100")
     write(MARKED.format(number=2), "marked.toml")
 
     assert emptcp("plugins", "disable", "mark").code == 0
@@ -333,7 +334,7 @@ def test_a_stage_that_needs_a_feature_is_refused_where_the_kernel_lacks_it(
     assert emptcp("plugins", "enable", "mark").code == 0
     apply = ("apply", write(MARKED.format(number=2), "marked.toml"), "--netns", host)
     monkeypatch.setenv("EMPTCP_DISABLE", "ringbuf")
-    check_refused(emptcp(*apply), "marked.toml:7:8", "actor 'mark' of policy 'm'", "ring buffer", "doctor")
+    check_refused(emptcp(*apply), "marked.toml:6:8", "actor 'mark' of policy 'm'", "ring buffer", "doctor")
     monkeypatch.setenv("EMPTCP_DISABLE", "")
     assert emptcp(*apply).code == 0
     assert emptcp("remove", "marked").code == 0
