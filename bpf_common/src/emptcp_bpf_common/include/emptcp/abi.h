@@ -10,7 +10,8 @@
  *
  * with ctx a struct xdp_md or struct __sk_buff, param the stage's parameters (NULL when it has none),
  * state its plugin's slot in the flow table (never NULL when the fragment declares one) and flow the
- * head of that entry (NULL when no state is declared).
+ * head of that entry (NULL without one, and where the fragment keeps no state and its manifest does not say
+ * reads = ["flow"]).
  *
  * Everything here is append-only: core tells the size it filled in emptcp_pkt.size.
  */

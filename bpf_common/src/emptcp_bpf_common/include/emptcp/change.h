@@ -361,7 +361,8 @@ static __always_inline bool emptcp_insert_option(const struct emptcp_handle *pkt
 /*
  * Let the receive window that this packet announces be at most `bytes`. Never raises it, never touches a SYN
  * or a zero window, and never makes one: less than one unit of the window's scale becomes one unit. The scale
- * is in the subflow's SYN: without having seen it the packet is left alone (EMPTCP_UNKNOWN_STATE).
+ * is in the subflow's SYN: without having seen it the packet is left alone (EMPTCP_UNKNOWN_STATE). It stands
+ * in the flow table: the actor keeps state, or its manifest says reads = ["options", "flow"].
  */
 static __always_inline bool emptcp_cap_window(const struct emptcp_handle *pkt, const struct tcphdr *tcp,
 					      __u32 bytes)
