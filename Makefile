@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 DISTRIBUTIONS := $(sort $(wildcard */pyproject.toml plugins/*/pyproject.toml))
-WITH_BPF      := bench core $(sort $(wildcard plugins/*))
+WITH_BPF      := $(patsubst %/pyproject.toml,%,$(shell grep -l 'hooks.emptcp' $(DISTRIBUTIONS)))
 
 .DELETE_ON_ERROR:
 .PHONY: help setup system objects demo test bench clean
@@ -18,7 +18,6 @@ help:
 	@echo "make test    setup, then tox: lint, unit, kernel, packaging, vm-6.1 (as root)"
 	@echo "make vm      setup, then tox on other kernels: 5.10, 6.1, 6.12, 7, in QEMU without KVM"
 	@echo "make bench   setup, then what chains cost per packet on this machine (as root)"
-	@echo "make bench   setup, then nanoseconds per packet: joined chains against hand-written programs (as root)"
 	@echo "make clean   remove environments, caches and objects"
 
 setup: objects
@@ -33,9 +32,6 @@ test: setup
 vm: setup
 	@tools/debian-packages qemu-system-x86
 	$(BIN)/tox -e vm-5.10,vm-6.1,vm-6.12,vm-7
-
-bench: setup
-	$(BIN)/emptcp bench chain
 
 bench: setup
 	$(BIN)/emptcp bench chain
