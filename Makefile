@@ -10,7 +10,7 @@ DISTRIBUTIONS := $(sort $(wildcard */pyproject.toml plugins/*/pyproject.toml))
 WITH_BPF      := $(patsubst %/pyproject.toml,%,$(shell grep -l 'hooks.emptcp' $(DISTRIBUTIONS)))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup system objects demo test bench clean
+.PHONY: help setup system objects demo test vm bench clean
 
 help:
 	@echo "make setup   Debian packages (as root), .venv, all packages editable, BPF objects"
