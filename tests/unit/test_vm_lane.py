@@ -102,9 +102,10 @@ def test_a_mirror_that_can_not_be_reached_is_told_in_one_line(
     assert not (tmp_path / "kernel").exists()
 
 
-def test_the_command_refuses_with_one_sentence_and_code_2() -> None:
-    done = subprocess.run(
-        [sys.executable, str(VM), "2.4"], capture_output=True, text=True, timeout=20, check=False
-    )
+@pytest.mark.parametrize("words", [["2.4"], [], ["--", "-c", "pass"]])
+def test_the_command_refuses_with_one_sentence_and_code_2(words: list[str]) -> None:
+    command = [sys.executable, str(VM), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 2
+    assert done.stderr.startswith("vm: ")
     assert len(done.stderr.splitlines()) == 1

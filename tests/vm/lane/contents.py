@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[3]
 GUEST = ROOT / "tests/vm/guest"
 MODULES = Path("/modules")
 
-PROGRAMS = ("ip", "tc", "mount", "umount", "nsenter", "sh")
-TEST_TOOLS = ("pytest", "pytest-timeout")
+PROGRAMS = ("ip", "tc", "ethtool", "mount", "umount", "nsenter", "setpriv", "sh", "sysctl")
+TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
 FOLDERS = ("proc", "sys", "dev", "run", "tmp", "root", "etc")
 # What Python can't start without, and where it says so.
 DEVICES = (("console", 5, 1), ("urandom", 1, 9))

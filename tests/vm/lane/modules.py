@@ -12,6 +12,8 @@ WANTED = (
     "veth",
     "tun",
     "dummy",
+    "bridge",
+    "8021q",
     "sch_ingress",
     "cls_bpf",
     "sch_netem",

@@ -10,11 +10,15 @@ from lane.refusal import Refusal
 
 @dataclass(frozen=True)
 class Release:
-    """A series of kernels: Debian's suite that has its cloud kernel, and the processor to boot it on."""
+    """A series of kernels: Debian's suite that has its cloud kernel, and the processor to boot it on.
+
+    ``mptcp`` is whether Debian builds it with MPTCP.
+    """
 
     name: str
     suite: str
     processor: str = "qemu64"
+    mptcp: bool = True
 
 
 # Since 6.8 the kernel's allocator has cmpxchg16b inline. QEMU 7.2 garbles the flags around it, so that guests
@@ -24,7 +28,7 @@ NO_CMPXCHG16B = "qemu64,-cx16"
 RELEASES = {
     release.name: release
     for release in (
-        Release("5.10", "bullseye"),
+        Release("5.10", "bullseye", mptcp=False),
         Release("6.1", "bookworm"),
         Release("6.12", "trixie", NO_CMPXCHG16B),
         Release("7", "trixie-backports", NO_CMPXCHG16B),

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python tests/vm KERNEL... [-- WORDS]``: run tests on other kernels, each in a guest of its own.
 
-Without words, the tests are those of ``GUEST_TESTS``; with words, ``python WORDS`` runs in the guest. Needs
-no privilege. Exit code: 0 if all went well, 1 if tests failed, 2 if a lane could not run.
+Without words, the tests are those of ``GUEST_TESTS``, and where there is MPTCP of ``MPTCP_TESTS``; with words,
+``python WORDS`` runs in the guest. Needs no privilege. Exit code: 0 if all went well, 1 if tests failed, 2 if a
+lane could not run.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -16,9 +18,11 @@ from pathlib import Path
 from lane import contents, debian, machine
 from lane.contents import ROOT
 from lane.refusal import Refusal
-from lane.releases import Release, release
+from lane.releases import RELEASES, Release, release
 
 GUEST_TESTS = ("tests/kernel/test_every_kernel.py",)
+HOSTS = "plugins/actor-set-backup/tests/kernel/test_hosts.py"
+MPTCP_TESTS = (f"{HOSTS}::test_both_ends_of_an_idle_subflow_are_told_once_per_change_and_given_back",)
 # Seconds for one test in a guest.
 TEST_LIMIT = 120
 # How much of the kernel's messages a failure shows.
@@ -27,9 +31,13 @@ KERNEL_LINES = 30
 
 def main(arguments: list[str]) -> int:
     """Run the lanes of the kernels that ``arguments`` name."""
-    names, command = _split(arguments)
+    names, words = _split(arguments)
+    # Else a terminated lane would leave its guest behind.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
-        codes = [_lane(one, command) for one in [release(name) for name in names]]
+        if not names:
+            raise Refusal(f"name the kernels to run on: {', '.join(RELEASES)}")
+        codes = [_lane(one, words) for one in [release(name) for name in names]]
     except Refusal as refusal:
         print(f"vm: {refusal}", file=sys.stderr)
         return 2
@@ -42,21 +50,23 @@ def cache() -> Path:
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Return the kernels' names and the command for Python in the guest."""
-    if "--" not in arguments:
-        options = ["-v", "--durations=5", "-p", "no:cacheprovider", "--timeout", str(TEST_LIMIT)]
-        return arguments, ["-m", "pytest", *options, *GUEST_TESTS]
-    at = arguments.index("--")
+    """Return the kernels' names, and the words for Python in the guest."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:at], arguments[at + 1 :]
 
 
-def _lane(wanted: Release, command: list[str]) -> int:
+def _tests(wanted: Release) -> list[str]:
+    options = ["-v", "--durations=5", "-p", "no:cacheprovider", "--timeout", str(TEST_LIMIT)]
+    return ["-m", "pytest", *options, *GUEST_TESTS, *(MPTCP_TESTS if wanted.mptcp else ())]
+
+
+def _lane(wanted: Release, words: list[str]) -> int:
     began = time.monotonic()
     folder = cache() / wanted.name
     folder.mkdir(parents=True, exist_ok=True)
     kernel = debian.kernel(wanted, folder)
     with tempfile.NamedTemporaryFile(prefix="emptcp-vm-", suffix=".cpio") as file:
-        contents.write(file, kernel, command)
+        contents.write(file, kernel, words or _tests(wanted))
         file.flush()
         print(f"vm-{wanted.name}: booting {kernel.version}, {file.tell() >> 20} MiB of files", flush=True)
         guest = machine.boot(wanted, kernel, Path(file.name), folder / "console.log", _show)
