@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python tests/vm KERNEL... [-- WORDS]``: run tests on other kernels, each in a guest of its own.
 
-Without words, the tests are those of ``GUEST_TESTS``, and where there is MPTCP of ``MPTCP_TESTS``; with words,
-``python WORDS`` runs in the guest. Needs no privilege. Exit code: 0 if all went well, 1 if tests failed, 2 if a
-lane could not run.
+Without words, the tests are those of ``GUEST_TESTS``, and where there is MPTCP of ``MPTCP_TESTS``; with them,
+``python WORDS`` runs in the guest. Needs no privilege. Exit code: 0 if all went well, 1 if tests failed, 2 if
+a lane could not run.
 """
 
 from __future__ import annotations
