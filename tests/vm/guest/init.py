@@ -28,7 +28,6 @@ MOUNTS = (
     ("sysfs", "/sys"),
     ("devtmpfs", "/dev"),
     ("tmpfs", "/run"),
-    ("tmpfs", "/tmp"),
     ("cgroup2", "/sys/fs/cgroup"),
     ("bpf", "/sys/fs/bpf"),
 )
