@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -153,6 +154,25 @@ def test_a_refused_driver_leaves_what_ran_before_as_it_was(
     assert ids() == before
     assert {name: on_device(long_frames, name) for name in ("left0", "right0")} == there
     assert all(one["backend"] == "tc" for one in listed(emptcp).values())
+
+
+@pytest.mark.parametrize("missing", ["", "xdp_link"])
+def test_a_driver_that_refuses_a_move_from_generic_xdp_leaves_that_in_force(
+    long_frames: str, emptcp: Any, write: Write, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setenv("EMPTCP_DISABLE", missing)
+    assert emptcp("apply", write(policy("left0", "xdp-generic")), "--netns", long_frames).code == 0
+    before, there = ids(), on_device(long_frames, "left0")
+    refused = emptcp("apply", write(policy("left0", "xdp")), "--netns", long_frames)
+    assert refused.code == 1
+    assert "refuses native XDP" in refused.err
+    gc.collect()  # a link that nothing keeps ends here at the latest
+    assert ids() == before
+    assert on_device(long_frames, "left0") == there
+    # It is still one that can be switched, and taken away.
+    changed = policy("left0", "xdp-generic", when="packet_type('data')")
+    assert emptcp("apply", write(changed), "--netns", long_frames).code == 0
+    assert ids() != before
 
 
 def test_a_policy_moves_between_back_ends_and_leaves_no_program_behind(

@@ -61,7 +61,12 @@ def _switch(pins: Pins, decision: Decision) -> Undo:
     assert before is not None
     old = _attached(decision, before)
     unkeep = _keep_stages(pins, decision)
-    made = _put(decision, old)
+
+    def put_back(again: Attached) -> None:
+        _unpin(before)
+        _pin_as(pins, decision, again, before.program)
+
+    made = _put(decision, old, put_back)
     moved = made.mechanism != old.mechanism or made.backend != old.backend
     if moved or made.link is None:
         _unpin(before)
@@ -109,11 +114,13 @@ def _detach(pins: Pins, decision: Decision) -> Undo:
     return undo
 
 
-def _put(decision: Decision, old: Attached | None) -> Attached:
+def _put(
+    decision: Decision, old: Attached | None, put_back: Callable[[Attached], None] | None = None
+) -> Attached:
     """Attach or switch by the first back-end that takes the program, and let the program know which it is."""
     assert decision.place is not None
     assert decision.load is not None
-    made = attach.attach(*_where(decision), decision.asked, _supply(decision), old)
+    made = attach.attach(*_where(decision), decision.asked, _supply(decision), old, put_back)
     assert decision.loaded is not None
     reason = made.reason or decision.place.reason
     decision.place = replace(decision.place, backend=made.backend, reason=reason)

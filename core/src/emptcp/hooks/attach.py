@@ -82,6 +82,7 @@ def attach(
     backend: str,
     program: Supply,
     replace: Attached | None = None,
+    put_back: Callable[[Attached], None] | None = None,
 ) -> Attached:
     """Attach a program, or put it in the place of one that is attached.
 
@@ -91,6 +92,8 @@ def attach(
         and for "sched_cls" when the driver refuses.
     :param replace: what is attached now. On the same back-end it is switched between two packets; else the
         new one is attached before the old one goes, or after it where both are XDP.
+    :param put_back: is given what is attached in the end where the old one had gone, the new one was refused,
+        and the old program was attached again; its link is another one than before.
     :raises EmptcpError: every back-end in question refuses; with the driver's own sentence where there is
         one.
     """
@@ -101,7 +104,11 @@ def attach(
         kept = next((choice for choice in choices if choice.backend == replace.backend), None)
         if kept is not None:
             return replace.switch(_loaded(program, kept))
-        return _move(namespace, device, hook, choices, program, replace)
+        if _exclude_each_other(replace, choices[0]):
+            return _move(replace, choices, program, put_back)
+        made = _first_taken(namespace, device, hook, choices, program)
+        replace.detach()
+        return made
     return _first_taken(namespace, device, hook, choices, program)
 
 
@@ -150,16 +157,35 @@ def _spoken(backend: str) -> str:
     return {"xdp": "native XDP", "xdp-generic": "generic XDP", "tc": "a TC program"}[backend]
 
 
+def _exclude_each_other(old: Attached, new: Choice) -> bool:
+    """Return whether the old one must go first: the kernel has a device's XDP in the driver or generic."""
+    return "tc" not in (old.backend, new.backend)
+
+
 def _move(
-    namespace: Namespace, device: Device, hook: str, choices: list[Choice], program: Supply, old: Attached
+    old: Attached, choices: list[Choice], program: Supply, put_back: Callable[[Attached], None] | None
 ) -> Attached:
-    if old.backend != "tc" and choices[0].backend != "tc":
-        # The kernel has a device's XDP either in the driver or generic.
+    with Program.from_id(old.program_id) as earlier:
         old.detach()
-        return _first_taken(namespace, device, hook, choices, program)
-    made = _first_taken(namespace, device, hook, choices, program)
-    old.detach()
-    return made
+        try:
+            return _first_taken(old.namespace, old.device, old.hook, choices, program)
+        except BaseException:
+            again = _again(old, earlier)
+            if put_back is not None:
+                put_back(again)
+            raise
+
+
+def _again(old: Attached, program: Program) -> Attached:
+    """Attach what was detached, as it was."""
+    try:
+        return namespaces.call(old.namespace, lambda: _attach(dataclasses.replace(old, link=None), program))
+    except _Refused as problem:
+        where = f"{old.hook} of device '{old.device.name}'"
+        raise EmptcpError(
+            f"{where} has no program now: the one of before can't be put back: {problem}",
+            fix="Apply the policy file again.",
+        ) from None
 
 
 def _attach(plan: Attached, program: Program) -> Attached:
