@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path as File
 
 import pytest
 
-from emptcp.chain import apply, history, running, tables
+from emptcp.chain import apply, health, running, tables
+from emptcp.chain import probation as pending
 from emptcp.cli.main import main
 from emptcp.control import probation
+from emptcp.errors import EmptcpError
 from emptcp.lab.path import Path
 from emptcp.lab.topology import Lab, two_hosts
 
@@ -33,7 +37,7 @@ do = ["record('packets')"]
 def instance(tmp_path: File, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("EMPTCP_RUN", str(tmp_path / "run"))
     yield
-    history.end_probation()
+    pending.end()
     for name in tables.names():
         apply.remove(name)
 
@@ -94,7 +98,7 @@ def test_more_changes_than_there_were_are_refused(
 ) -> None:
     applied(lab, tmp_path, "data")
     assert main(["rollback", "2"]) == 1
-    assert "2 changes can't be rolled back: 1 changes are kept" in capsys.readouterr().err
+    assert "2 changes can't be rolled back, 1 are kept" in capsys.readouterr().err
     assert selects() == "packet_type(types=[data])"
 
 
@@ -103,7 +107,7 @@ def test_a_change_that_is_not_confirmed_is_rolled_back_by_itself(lab: Lab, tmp_p
     assert applied(lab, tmp_path, "ack", "--confirm", "2") == 0
     assert selects() == "packet_type(types=[ack])"
     until("packet_type(types=[data])")
-    assert history.probation() is None
+    assert pending.current() is None
 
 
 def test_a_confirmed_change_stays(lab: Lab, tmp_path: File) -> None:
@@ -118,21 +122,90 @@ def test_a_confirmed_change_stays(lab: Lab, tmp_path: File) -> None:
 def test_the_next_command_rolls_back_when_the_waiting_process_died(
     lab: Lab, tmp_path: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probation, "start", lambda number: None)
+    monkeypatch.setattr(probation, "start", lambda: None)
     applied(lab, tmp_path, "data")
-    assert applied(lab, tmp_path, "ack", "--confirm", "0.1") == 0
-    time.sleep(0.2)
+    assert applied(lab, tmp_path, "ack", "--confirm", "1") == 0
+    time.sleep(1.1)
     apply.reattach()
     assert selects() == "packet_type(types=[data])"
 
 
-def test_no_other_change_is_put_on_probation_meanwhile(
-    lab: Lab, tmp_path: File, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("words", [["remove", "t"], ["tune", "counted", "packet_type", "types=[fin]"]])
+def test_no_other_change_is_made_while_one_waits_to_be_confirmed(
+    lab: Lab, tmp_path: File, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     assert applied(lab, tmp_path, "ack", "--confirm", "30") == 0
-    assert applied(lab, tmp_path, "data", "--confirm", "30") == 1
-    assert "a change of table 't' waits to be confirmed" in capsys.readouterr().err
+    capsys.readouterr()
+    again = ("--confirm", "9")
+    refused = [main(words), applied(lab, tmp_path, "data"), applied(lab, tmp_path, "data", *again)]
+    assert refused == [1, 1, 1]
+    assert capsys.readouterr().err.count("a change of table 't' waits to be confirmed") == 3
+    assert selects() == "packet_type(types=[ack])"
     assert main(["confirm"]) == 0
+    assert main(words) == 0
+
+
+def test_a_rollback_by_hand_ends_the_wait(lab: Lab, tmp_path: File) -> None:
+    applied(lab, tmp_path, "data")
+    applied(lab, tmp_path, "ack", "--confirm", "2")
+    assert main(["rollback"]) == 0
+    assert pending.current() is None
+    applied(lab, tmp_path, "fin")
+    time.sleep(2.5)
+    assert selects() == "packet_type(types=[fin])"
+
+
+def test_a_command_that_is_cut_off_while_it_changes_things_is_taken_back_too(
+    lab: Lab, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied(lab, tmp_path, "data")
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(tables, "finish", lambda entry: os.kill(os.getpid(), signal.SIGKILL))
+        applied(lab, tmp_path, "ack", "--confirm", "2")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert selects() == "packet_type(types=[ack])"
+    until("packet_type(types=[data])")
+    assert tables.unfinished() == []
+
+
+def test_a_change_that_can_not_be_taken_back_is_told_by_doctor_and_stops_no_other_table(
+    lab: Lab, tmp_path: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probation, "start", lambda: None)
+    monkeypatch.setattr(health, "GRACE", 0.0)
+    applied(lab, tmp_path, "data")
+    applied(lab, tmp_path, "ack", "--confirm", "1")
+    time.sleep(1.1)
+    with monkeypatch.context() as broken:
+        broken.setattr(apply.Session, "change", _refuse)
+        apply.reattach()
+        assert any("not confirmed" in finding.what for finding in health.findings())
+    apply.reattach()
+    assert selects() == "packet_type(types=[data])"
+    assert pending.current() is None
+
+
+def _refuse(*_arguments: object, **_more: object) -> None:
+    raise EmptcpError("no")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "-3", "0", "soon", "1e9"])
+def test_a_time_that_is_none_is_a_wrong_use(lab: Lab, tmp_path: File, seconds: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        applied(lab, tmp_path, "data", "--confirm", seconds)
+    assert selects() == ""
+
+
+def test_a_damaged_history_stops_no_change(lab: Lab, tmp_path: File) -> None:
+    applied(lab, tmp_path, "data")
+    for path in (tmp_path / "run" / "history").glob("*.json"):
+        path.write_text("{")
+    assert applied(lab, tmp_path, "ack") == 0
+    assert main(["rollback"]) == 0
+    assert selects() == "packet_type(types=[data])"
 
 
 def test_the_file_that_list_prints_applies_to_the_same_state(

@@ -23,6 +23,7 @@ from emptcp.chain import (
     instance,
     pins,
     placement,
+    probation,
     running,
     states,
     tables,
@@ -84,43 +85,47 @@ def apply(
         with Session.open(writing=False) as session:
             session.written = table
             return session.change(entry, dry_run=True)
-    with tables.lock(), Session.open() as session:
+    with _changing(but=table.name) as session:
         session.written = table
-        session.carry_through(but=table.name)
-        return session.noted(entry, keep_effects=keep_effects)
+        return session.change(entry, keep_effects=keep_effects)
 
 
 def apply_on_probation(
-    table: model.Table, netns: str, seconds: float
-) -> tuple[Outcome, history.Probation | None]:
-    """Apply a table, to be rolled back after ``seconds`` unless :func:`confirm` is called.
+    table: model.Table,
+    netns: str,
+    seconds: float,
+    wait: Callable[[], None],
+    *,
+    keep_effects: bool = False,
+) -> tuple[Outcome, bool]:
+    """Apply a table, to be taken back after ``seconds`` unless :func:`confirm` is called.
 
-    The caller starts what waits for that (:mod:`emptcp.control.probation`); there is no probation when the
-    table was as the file says. Raises :class:`EmptcpError` when another change is on probation.
+    ``wait`` starts what waits for that, before anything is changed. Returns whether there is a probation:
+    there is none when the table was as the file says. Raises as :func:`apply` does.
     """
     support.refuse_unsupported(table)
     entry = tables.Entry(table.name, text.table_text(table), netns, table.source)
-    with tables.lock(), Session.open() as session:
+    with _changing(but=table.name) as session:
         session.written = table
-        session.carry_through(but=table.name)
-        pending = history.probation()
-        if pending is not None:
-            raise EmptcpError(
-                f"a change of table {quoted(pending.table)} waits to be confirmed", fix="Run: emptcp confirm"
-            )
-        if tables.read(table.name) == entry:
-            return session.change(entry), None
-        outcome = session.noted(entry)
-        return outcome, history.begin_probation(history.last(1)[0], seconds)
+        before = tables.read(table.name)
+        if before == entry:
+            return session.change(entry, keep_effects=keep_effects), False
+        probation.begin(before, entry, seconds)
+        try:
+            wait()
+            return session.change(entry, keep_effects=keep_effects), True
+        except BaseException:
+            probation.end()
+            raise
 
 
-def confirm() -> history.Probation:
+def confirm() -> probation.Probation:
     """Keep the change on probation. Raises :class:`EmptcpError` when there is none, or its time is over."""
     with tables.lock():
-        found = history.probation()
-        if found is None or found.over:
+        found = probation.current()
+        if found is None or found.left <= 0:
             raise EmptcpError("no change waits to be confirmed", fix="See: emptcp list")
-        history.end_probation()
+        probation.end()
         return found
 
 
@@ -128,13 +133,24 @@ def rollback(count: int = 1) -> list[Outcome]:
     """Take the last ``count`` changes back. Raises :class:`EmptcpError` when so many are not kept."""
     with tables.lock(), Session.open() as session:
         session.carry_through()
-        return session.rollback(count)
+        outcomes = session.rollback(count)
+        probation.end()
+        return outcomes
 
 
 def end_overdue() -> None:
-    """Roll back a change whose probation is over."""
+    """Take a change back whose probation is over."""
     with tables.lock(), Session.open() as session:
         session.carry_through()
+
+
+@contextmanager
+def _changing(but: str = "") -> Iterator[Session]:
+    """Open a session for a change: alone, with all that was begun before carried through."""
+    with tables.lock(), Session.open() as session:
+        session.carry_through(but)
+        probation.refuse_others()
+        yield session
 
 
 def remove(name: str, policy: str = "", *, dry_run: bool = False, keep_effects: bool = False) -> Outcome:
@@ -142,21 +158,19 @@ def remove(name: str, policy: str = "", *, dry_run: bool = False, keep_effects: 
 
     Raises :class:`EmptcpError` when there is no such table or policy.
     """
-    with tables.lock(), Session.open() as session:
-        session.carry_through(but="" if policy else name)
+    with _changing(but="" if policy else name) as session:
         entry = _known(name)
         rest = _without(entry, policy) if policy else replace(entry, text="")
-        return session.noted(rest, dry_run=dry_run, keep_effects=keep_effects)
+        return session.change(rest, dry_run=dry_run, keep_effects=keep_effects)
 
 
 def edit(name: str, change: Callable[[model.Table], model.Table], *, dry_run: bool = False) -> Outcome:
     """Change a running table by a function of its model, keeping everything else of it."""
-    with tables.lock(), Session.open() as session:
-        session.carry_through()
+    with _changing() as session:
         entry = _known(name)
         changed = change(_recorded(entry))
         support.refuse_unsupported(changed)
-        return session.noted(replace(entry, text=text.table_text(changed)), dry_run=dry_run)
+        return session.change(replace(entry, text=text.table_text(changed)), dry_run=dry_run)
 
 
 def reattach() -> list[Outcome]:
@@ -215,6 +229,7 @@ class Session:
     catalog: Catalog
     manager: Manager
     written: model.Table | None = None
+    noting: bool = True
 
     @classmethod
     @contextmanager
@@ -236,26 +251,38 @@ class Session:
         for entry in tables.unfinished():
             if entry.table != but:
                 self.bring(entry)
-        pending = history.probation()
-        if pending is not None and pending.over:
-            history.end_probation()
-            self.rollback(sum(change.number >= pending.number for change in history.everything()))
+        pending = probation.current()
+        if pending is not None and pending.left <= 0:
+            self._end_probation(pending)
 
-    def noted(self, entry: tables.Entry, *, dry_run: bool = False, keep_effects: bool = False) -> Outcome:
-        """Change a table and keep what it was, for a rollback."""
-        before = tables.read(entry.table)
-        outcome = self.change(entry, dry_run=dry_run, keep_effects=keep_effects)
-        if not dry_run and before != entry:
-            history.note(before, entry)
-        return outcome
+    def _end_probation(self, pending: probation.Probation) -> None:
+        """Take a change back that nobody confirmed; if that fails it stays noted, for `doctor` to tell of."""
+        changes = [change for change in history.everything() if change.after == pending.after]
+        with self._unnoted():
+            self.bring(pending.undone)
+        if tables.read(pending.table) == pending.before:
+            probation.end()
+            history.forget(changes[-1:])
 
     def rollback(self, count: int) -> list[Outcome]:
         """Take the last changes back: each table to what it was before the first of them."""
         changes = history.last(count)
-        first = {change.after.table: change for change in reversed(changes)}
-        outcomes = [self.change(change.undone) for change in first.values()]
-        history.forget(changes)
+        by_table = {change.after.table: change for change in reversed(changes)}
+        outcomes = []
+        for table, first in by_table.items():
+            with self._unnoted():
+                outcomes.append(self.change(first.undone))
+            history.forget([change for change in changes if change.after.table == table])
         return outcomes
+
+    @contextmanager
+    def _unnoted(self) -> Iterator[None]:
+        """Keep what takes changes back out of the history."""
+        self.noting = False
+        try:
+            yield
+        finally:
+            self.noting = True
 
     def bring(self, entry: tables.Entry) -> Outcome:
         """Bring a table as far as it can be brought; what is missing, or refused, becomes a warning."""
@@ -333,6 +360,9 @@ class Session:
             attachment.settle(self.pins, decision)
         if not keep_effects:
             told.removed()
+        before = tables.read(entry.table)
+        if self.noting and before != entry:
+            history.note(before, entry)
         tables.finish(entry)
         told.applied()
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from emptcp.chain import apply, decide, pins, placement, running, tables
+from emptcp.chain import apply, decide, pins, placement, probation, running, tables
 from emptcp.chain.pins import Location, Pins
 from emptcp.chain.running import Running
 from emptcp.errors import EmptcpError
@@ -22,6 +22,9 @@ class Finding:
     fix: str
 
 
+GRACE = 5.0
+"""Seconds after its deadline that taking a change back may take."""
+
 REPAIR = "Run: emptcp doctor --repair"
 
 
@@ -29,7 +32,7 @@ def findings() -> list[Finding]:
     """Return what is wrong with the pins, the tables and the journal."""
     tree = pins.find()
     found = running.everything(tree) if tree is not None else {}
-    return [*_journal(), *_programs(found), *_tables(found), *_useless(tree, found)]
+    return [*_journal(), *_probation(), *_programs(found), *_tables(found), *_useless(tree, found)]
 
 
 def repair() -> list[str]:
@@ -62,6 +65,12 @@ def _lines(outcome: apply.Outcome) -> Iterator[str]:
 def _journal() -> Iterator[Finding]:
     for entry in tables.unfinished():
         yield Finding(f"a change of table {entry.table} was interrupted", REPAIR)
+
+
+def _probation() -> Iterator[Finding]:
+    pending = probation.current()
+    if pending is not None and pending.left < -GRACE:
+        yield Finding(f"a change of table {pending.table} was not confirmed, and not taken back", REPAIR)
 
 
 def _programs(found: Mapping[Location, Running]) -> Iterator[Finding]:

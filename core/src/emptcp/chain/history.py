@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tables said before their last changes, so that changes can be rolled back; and a change on probation.
+"""What tables said before their last changes, so that changes can be rolled back.
 
 Each change of a table is a numbered file in the run folder with the table's entry before and after; the
-last :data:`KEPT` are kept.
-
-A change applied with ``--confirm`` is on probation until it is confirmed: when its time is over, it is rolled
-back, by a process that waits for that or, if it died, by the next command.
+last :data:`KEPT` are kept. A damaged file is passed over: that change can't be rolled back any more.
 """
 
 from __future__ import annotations
@@ -40,20 +37,6 @@ class Change:
         return self.before or Entry(self.after.table, "", self.after.netns, self.after.source)
 
 
-@dataclass(frozen=True)
-class Probation:
-    """A change that is rolled back at ``deadline`` (seconds since the epoch) unless it is confirmed."""
-
-    number: int
-    table: str
-    deadline: float
-
-    @property
-    def over(self) -> bool:
-        """Whether its time is over."""
-        return time.time() >= self.deadline
-
-
 def note(before: Entry | None, after: Entry) -> Change:
     """Keep a change; the oldest ones are forgotten."""
     changes = everything()
@@ -68,7 +51,8 @@ def note(before: Entry | None, after: Entry) -> Change:
 def everything() -> list[Change]:
     """Return the changes that are kept, oldest first."""
     found = sorted(_folder().glob("[0-9]*.json"), key=lambda path: int(path.stem))
-    return [_change(path) for path in found]
+    changes = (_change(path) for path in found)
+    return [change for change in changes if change is not None]
 
 
 def last(count: int) -> list[Change]:
@@ -76,7 +60,7 @@ def last(count: int) -> list[Change]:
     changes = everything()
     if not 1 <= count <= len(changes):
         raise EmptcpError(
-            f"{count} changes can't be rolled back: {len(changes) or 'no'} changes are kept",
+            f"{count} changes can't be rolled back, {len(changes) or 'none'} are kept",
             fix=f"Give a number from 1 to {len(changes)}." if changes else "Apply a file first.",
         )
     return changes[-count:]
@@ -88,26 +72,6 @@ def forget(changes: Sequence[Change]) -> None:
         _path(change.number).unlink(missing_ok=True)
 
 
-def begin_probation(change: Change, seconds: float) -> Probation:
-    """Put a change on probation."""
-    found = Probation(change.number, change.after.table, time.time() + seconds)
-    _write(_probation(), asdict(found))
-    return found
-
-
-def probation() -> Probation | None:
-    """Return the change on probation, if there is one."""
-    try:
-        return Probation(**json.loads(_probation().read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-
-
-def end_probation() -> None:
-    """End a probation, whichever way it went."""
-    _probation().unlink(missing_ok=True)
-
-
 def _folder() -> Path:
     return run_folder() / "history"
 
@@ -116,19 +80,13 @@ def _path(number: int) -> Path:
     return _folder() / f"{number}.json"
 
 
-def _probation() -> Path:
-    return _folder() / "probation"
-
-
-def _change(path: Path) -> Change:
+def _change(path: Path) -> Change | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         before = Entry(**data["before"]) if data["before"] is not None else None
         return Change(data["number"], data["time"], before, Entry(**data["after"]))
-    except (ValueError, KeyError, TypeError):
-        raise EmptcpError(
-            f"the file {path} is damaged", fix="Delete it; that change can't be rolled back."
-        ) from None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from emptcp.policy.model import Table
 
 
+LONGEST = 86400
+"""Seconds of the longest probation."""
+
+
 def register(groups: Any) -> None:
     """Add the command to the parser's subcommands."""
     parser = groups.add_parser(
@@ -23,9 +27,9 @@ def register(groups: Any) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     parser.add_argument(
         "--confirm",
-        type=float,
+        type=_seconds,
         metavar="SECONDS",
-        help="roll back after so many seconds, unless `emptcp confirm` comes before",
+        help="take the change back after so many seconds, unless `emptcp confirm` comes before",
     )
     parser.add_argument("--keep-effects", action="store_true", help="leave what removed actors did as it is")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -52,10 +56,21 @@ def _on_probation(table: Table, arguments: argparse.Namespace) -> int:
     from emptcp.cli.outcome import print_outcome
     from emptcp.control import probation
 
-    outcome, pending = apply.apply_on_probation(table, arguments.netns, arguments.confirm)
-    if pending is not None:
-        probation.start(pending.number)
+    outcome, pending = apply.apply_on_probation(
+        table, arguments.netns, arguments.confirm, probation.start, keep_effects=arguments.keep_effects
+    )
     print_outcome(outcome, as_json=arguments.json)
-    if pending is not None and not arguments.json:
-        print(f"rolled back in {arguments.confirm:g} s, unless: emptcp confirm")
+    if pending and not arguments.json:
+        print(f"taken back in {arguments.confirm:g} s, unless: emptcp confirm")
     return 0
+
+
+def _seconds(text: str) -> float:
+    """Read how long a change is on probation."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 1 <= seconds <= LONGEST:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time from 1 to {LONGEST} seconds")
+    return seconds

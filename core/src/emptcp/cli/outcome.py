@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,15 @@ def print_outcome(outcome: Outcome, *, as_json: bool) -> None:
         print(line)
     for warning in outcome.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+    """Print what was done to several tables; as JSON they are one document."""
+    if as_json:
+        print(json.dumps({"schema": SCHEMA, "outcomes": [asdict(outcome) for outcome in outcomes]}))
+        return
+    for outcome in outcomes:
+        print_outcome(outcome, as_json=False)
 
 
 def _lines(outcome: Outcome) -> Iterator[str]:

@@ -21,8 +21,7 @@ def register(groups: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from emptcp.chain import apply
-    from emptcp.cli.outcome import print_outcome
+    from emptcp.cli.outcome import print_outcomes
 
-    for outcome in apply.rollback(arguments.count):
-        print_outcome(outcome, as_json=arguments.json)
+    print_outcomes(apply.rollback(arguments.count), as_json=arguments.json)
     return 0
