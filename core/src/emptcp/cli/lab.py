@@ -173,8 +173,8 @@ def _up(arguments: argparse.Namespace) -> int:
 
 _HINTS = """\
 Let host b receive and host a send over MPTCP, look, steer, end:
-  emptcp lab exec b {python} -m emptcp.lab.traffic receive :: 5001 &
-  emptcp lab exec a {python} -m emptcp.lab.traffic send {address} 5001 &
+  emptcp lab exec b {python} -P -m emptcp.lab.traffic receive :: 5001 &
+  emptcp lab exec a {python} -P -m emptcp.lab.traffic send {address} 5001 &
   emptcp lab exec a ss -tiM
   emptcp apply FILE --netns {netns}
   emptcp lab down"""

@@ -75,7 +75,9 @@ class Host:
     def start_module(self, module: str, *arguments: str) -> subprocess.Popen[str]:
         """Start one of our own Python modules in the host, with pipes to all three of its streams."""
         pipe = subprocess.PIPE
-        return self.start([sys.executable, "-m", module, *arguments], stdin=pipe, stdout=pipe, stderr=pipe)
+        return self.start(
+            [sys.executable, "-P", "-m", module, *arguments], stdin=pipe, stdout=pipe, stderr=pipe
+        )
 
     def call(self, action: Callable[[], Answer]) -> Answer:
         """Run a function in the host, in a thread of its own, and return what it returns."""

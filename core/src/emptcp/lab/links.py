@@ -70,7 +70,7 @@ def start_relay(paths: Sequence[LabPath], a: Host, b: Host, *, kept: bool) -> su
     """
     order = json.dumps({"a": a.netns, "b": b.netns, "paths": [_for_relay(path) for path in paths]})
     relay = process.start(
-        [sys.executable, "-m", "emptcp.lab.relay", order],
+        [sys.executable, "-P", "-m", "emptcp.lab.relay", order],
         dies_with_us=not kept,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

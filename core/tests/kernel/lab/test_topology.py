@@ -56,6 +56,17 @@ def test_a_transfer_over_plain_tcp_is_told_apart_from_mptcp() -> None:
             lab.transfer(size=1000)
 
 
+@pytest.mark.parametrize("link", ["relay", "veth"])
+def test_nothing_is_imported_from_the_folder_in_which_a_lab_is_started(
+    tmp_path: File, monkeypatch: pytest.MonkeyPatch, link: str
+) -> None:
+    for planted in ("json.py", "emptcp.py", "socket.py"):
+        File(tmp_path, planted).write_text("raise SystemExit('planted code ran')")
+    monkeypatch.chdir(tmp_path)
+    with two_hosts([Path()], link=link, name=NAME) as lab:
+        assert lab.transfer(10_000).intact
+
+
 def tcp_sum(frame: bytes) -> int:
     """One's complement sum over an IPv4 segment and its pseudo-header: 0xffff when the checksum is right."""
     packet = frame[14 : 14 + int.from_bytes(frame[16:18], "big")]
