@@ -15,7 +15,8 @@ from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins.discovery import Plugin
 
 _LEFT_OUT = ("RECORD", "__pycache__")
-"""RECORD holds digests of the others; the cache is written by the interpreter."""
+"""RECORD holds digests of the others; the cache is written by the interpreter, and not used by us
+(:mod:`emptcp.plugins.sources`)."""
 
 
 def digest(plugin: Plugin) -> str:
@@ -39,6 +40,15 @@ def digest(plugin: Plugin) -> str:
         encoded = name.encode("utf-8", "surrogateescape")
         whole.update(b"%d %d\n" % (len(encoded), len(content)) + encoded + content)
     return whole.hexdigest()
+
+
+def top_level(plugin: Plugin) -> set[str]:
+    """Return the names under which the plugin's files can be imported.
+
+    Raises :class:`EmptcpError` as :func:`digest` does.
+    """
+    names = {plugin.package, *(name.partition("/")[0].removesuffix(".py") for name in _files(plugin))}
+    return {name for name in names if name.isidentifier()}
 
 
 def _files(plugin: Plugin) -> dict[str, Path]:

@@ -21,6 +21,7 @@ import pluggy
 
 from emptcp import hookspecs
 from emptcp.errors import EmptcpError
+from emptcp.plugins import digest, sources
 from emptcp.plugins.discovery import Plugin
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Manager:
             if not plugin.usable or not module:
                 continue
             try:
+                sources.always_compile(digest.top_level(plugin))
                 self.register(importlib.import_module(module), plugin.name)
             except (Exception, SystemExit) as error:  # a stranger's module may do anything when imported
                 self._fail(Failure(plugin.name, "import", error))

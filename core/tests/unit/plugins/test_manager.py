@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import py_compile
 from collections.abc import Generator
 from pathlib import Path
 from types import SimpleNamespace
@@ -311,3 +313,22 @@ def test_another_plugins_failure_to_check_a_stage_blocks_nobody(manager: Manager
     manager.register(plugin(emptcp_validate=emptcp_validate), "other")
     manager.validate(stage, policy=None)  # type: ignore[arg-type]
     assert [failure.plugin for failure in manager.failures] == ["other"]
+
+
+@pytest.mark.parametrize("module", ["__init__", "hooks", "later"])
+def test_bytecode_planted_beside_an_enabled_plugins_source_never_runs(site: Any, module: str) -> None:
+    """Neither at once nor when the plugin imports more of itself in a hook."""
+    root = site.add()
+    Path(root, "later.py").write_text("said = 'the source'")
+    hook = "def emptcp_format(stage):\n    from . import later\n    return later.said\n"
+    Path(root, "hooks.py").write_text(f"from emptcp.api import hookimpl\n@hookimpl\n{hook}")
+    state.enable("cap")
+    evil = Path(site.folder, "evil.py")
+    evil.write_text(f"from pathlib import Path\nPath({str(site.folder / 'planted')!r}).touch()\nsaid = ''")
+    cached = importlib.util.cache_from_source(str(Path(root, f"{module}.py")))
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(evil), cached, invalidation_mode=unchecked)
+    manager = Manager.of_enabled()
+    assert "cap" in manager.names
+    assert manager.hook.emptcp_format(stage=None) == "the source"
+    assert not Path(site.folder, "planted").exists()
