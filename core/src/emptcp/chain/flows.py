@@ -3,35 +3,73 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 
 from emptcp import pybpf
 from emptcp.chain import states
 from emptcp.chain.pins import Pins
-from emptcp.chain.shared import HEAD_BYTES
+from emptcp.chain.shared import HEAD_BYTES, KEY_BYTES, SLOT_BYTES
+from emptcp.errors import EmptcpError
 from emptcp.plugins.occasions import Address, Endpoint, FlowEntry
+
+OBJECT = Path(__file__).parent.parent / "programs" / "flow_slot.bpf.o"
+
+# struct order of programs/flow_slot.bpf.c: first word, count of words, key; the words follow
+_ORDER = struct.Struct(f"=II{KEY_BYTES}s4x{SLOT_BYTES}s")
+_WORD = 8
+_ATTEMPTS = 16
 
 
 class States:
-    """A plugin's slot in the entries of a flow table; see :class:`emptcp.plugins.occasions.FlowStates`."""
+    """A plugin's slot in the entries of a flow table; see :class:`emptcp.plugins.occasions.FlowStates`.
+
+    Slots begin at words of 8 bytes and have them to themselves, also the last one.
+    """
 
     def __init__(self, flows: pybpf.Map, offset: int, size: int) -> None:
         self._flows = flows
-        self._start = HEAD_BYTES + offset
+        self._offset = offset
         self._size = size
 
     def get(self, one: Endpoint, other: Endpoint) -> bytes | None:
         """Return the slot's bytes, ``None`` for a subflow without an entry."""
         value = self._flows.lookup(key(one, other))
-        return value[self._start : self._start + self._size] if value is not None else None
+        start = HEAD_BYTES + self._offset
+        return value[start : start + self._size] if value is not None else None
 
     def put(self, one: Endpoint, other: Endpoint, state: bytes) -> None:
-        """Write the slot's bytes, making an entry where there is none."""
-        value = bytearray(self._flows.lookup(key(one, other)) or bytes(self._flows.info.value_size))
-        value[self._start : self._start + self._size] = state.ljust(self._size, b"\0")
-        self._flows.update(key(one, other), bytes(value))
+        """Write the slot's bytes, making an entry where there is none.
+
+        Nothing else of the entry is written: programs on other CPUs go on counting in it. Raises
+        :class:`ValueError` when ``state`` is longer than the slot.
+        """
+        if len(state) > self._size:
+            raise ValueError(f"{len(state)} bytes are too many for a slot of {self._size}")
+        flow = key(one, other)
+        words = (self._size + _WORD - 1) // _WORD
+        order = _ORDER.pack(self._offset // _WORD, words, flow, state)
+        # A busy table may give an entry away again before anything was written to it.
+        for _ in range(_ATTEMPTS):
+            if self._writer.test_run(order).retval:
+                return
+            self._make(flow)
+        raise EmptcpError("the flow table is too full to keep an entry", fix="Try again.")
+
+    @cached_property
+    def _writer(self) -> pybpf.Program:
+        return pybpf.load_object(OBJECT, {"emptcp_flows": self._flows}).programs["write_slot"]
+
+    def _make(self, flow: bytes) -> None:
+        try:
+            self._flows.update(flow, bytes(HEAD_BYTES + SLOT_BYTES), pybpf.BPF_NOEXIST)
+        except pybpf.BpfError as error:
+            if error.errno != errno.EEXIST:
+                raise
 
 
 def of_plugin(pins: Pins, cookie: int, plugin: str) -> States | None:
