@@ -26,6 +26,7 @@ from emptcp.chain import (
     probation,
     running,
     states,
+    stranded,
     tables,
 )
 from emptcp.chain import program as programs
@@ -35,6 +36,7 @@ from emptcp.chain.pins import Pins
 from emptcp.chain.placement import Site
 from emptcp.chain.plan import FragmentRef
 from emptcp.chain.shared import PinnedMaps, PrivateMaps
+from emptcp.chain.stranded import Stranded
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.hooks import foreign
 from emptcp.plugins.catalog import BoundStage, Catalog
@@ -153,15 +155,19 @@ def _changing(but: str = "") -> Iterator[Session]:
         yield session
 
 
-def remove(name: str, policy: str = "", *, dry_run: bool = False, keep_effects: bool = False) -> Outcome:
+def remove(
+    name: str, policy: str = "", *, dry_run: bool = False, keep_effects: bool = False, force: bool = False
+) -> Outcome:
     """Take a table out of force, or only one of its policies.
 
-    Raises :class:`EmptcpError` when there is no such table or policy.
+    ``force`` also takes policies of other tables out of force that can't be carried over into the programs
+    without it (:mod:`~emptcp.chain.stranded`). Raises :class:`EmptcpError` when there is no such table or
+    policy, and for such other policies without ``force``.
     """
     with _changing(but="" if policy else name) as session:
         entry = _known(name)
         rest = _without(entry, policy) if policy else replace(entry, text="")
-        return session.change(rest, dry_run=dry_run, keep_effects=keep_effects)
+        return session.change(rest, dry_run=dry_run, keep_effects=keep_effects, force=force)
 
 
 def edit(name: str, change: Callable[[model.Table], model.Table], *, dry_run: bool = False) -> Outcome:
@@ -300,18 +306,24 @@ class Session:
         *,
         dry_run: bool = False,
         keep_effects: bool = False,
+        force: bool = False,
         absent: list[EmptcpError] | None = None,
     ) -> Outcome:
         """Bring one table to an entry; see the module's text for the steps.
 
-        With a list ``absent``, what names a namespace or device that is not there goes there and is no error.
+        With ``force``, policies of other tables that can't be carried over are left out. With a list
+        ``absent``, what names a namespace or device that is not there goes there and is no error.
         """
         table = self._read(entry) if entry.text else None
         sites = self._place(table, entry.netns, absent) if table is not None else {}
         before = running.everything(self.pins)
-        decisions = decide.decide(entry.table, sites, before, self.catalog)
+        given_up: list[Stranded] | None = [] if force else None
+        decisions = decide.decide(entry.table, sites, before, self.catalog, given_up)
         outcome = Outcome(entry.table, dry_run=dry_run)
         outcome.warnings += decide.unreachable(table, self.catalog) if table is not None else []
+        outcome.warnings += stranded.given_up(given_up or ())
+        if not keep_effects:
+            outcome.warnings += effects.untold(entry.table, decisions, self.catalog)
         with ExitStack() as opened:
             loader = _Loader(None if dry_run else self.pins, opened)
             for decision in decisions:
@@ -326,7 +338,7 @@ class Session:
     def tell(self, entry: tables.Entry) -> None:
         """Tell the plugins of the stages of one table as they run."""
         sites = self._place(_recorded(entry), entry.netns, [])
-        decisions = decide.decide(entry.table, sites, running.everything(self.pins), self.catalog)
+        decisions = decide.decide(entry.table, sites, running.everything(self.pins), self.catalog, [])
         effects.Effects(self.pins, self.catalog, self.manager, entry.table, decisions).everything()
 
     def _read(self, entry: tables.Entry) -> model.Table:

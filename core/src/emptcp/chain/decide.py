@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emptcp.chain import engines, placement
+from emptcp.chain import engines, placement, stranded
 from emptcp.chain.bind import bind
 from emptcp.chain.objects import core_object
 from emptcp.chain.pins import Location
@@ -16,6 +16,7 @@ from emptcp.chain.placement import HOOKS, L2, Site
 from emptcp.chain.plan import BoundPolicy, Plan, companions_for, plan
 from emptcp.chain.program import Loaded, Place
 from emptcp.chain.running import Running
+from emptcp.chain.stranded import Stranded
 from emptcp.errors import EmptcpError, quoted
 from emptcp.hooks import attach, devices, namespaces
 from emptcp.hooks.choice import Choice, choose
@@ -52,26 +53,40 @@ def decide(
     sites: Mapping[tuple[int, int], Site],
     before: Mapping[Location, Running],
     catalog: Catalog,
+    given_up: list[Stranded] | None = None,
 ) -> list[Decision]:
     """Return a decision per hook of every device where ``table`` runs or should run.
 
-    ``sites`` is where it should run; empty when it is to be removed.
+    ``sites`` is where it should run; empty when it is to be removed. Raises :class:`EmptcpError` when a
+    policy of another table has to be bound anew and can't be; with a list ``given_up`` it goes there and is
+    left out.
     """
     everywhere = dict(sites)
     for running in before.values():
         if table in {policy.table for policy in running.description.policies}:
             everywhere.setdefault(_key(running), site_of(running))
-    return [
+    lost: list[Stranded] = []
+    found = [
         decision
         for key in sorted(everywhere)
-        for decision in _device(table, everywhere[key], before, catalog)
+        for decision in _device(table, everywhere[key], before, catalog, lost)
     ]
+    if lost and given_up is None:
+        raise stranded.refusal(table, not sites, lost)
+    if given_up is not None:
+        given_up += lost
+    return found
 
 
 def _device(
-    table: str, site: Site, before: Mapping[Location, Running], catalog: Catalog
+    table: str, site: Site, before: Mapping[Location, Running], catalog: Catalog, lost: list[Stranded]
 ) -> Iterator[Decision]:
-    wanted = {hook: _merged(table, site, hook, before.get(site.location(hook)), catalog) for hook in HOOKS}
+    if site.device_gone:
+        yield from _forgotten(site, before)
+        return
+    wanted = {
+        hook: _merged(table, site, hook, before.get(site.location(hook)), catalog, lost) for hook in HOOKS
+    }
     everything = [policy for policies in wanted.values() for policy in policies]
     engine = _engine(site, everything)
     for hook in HOOKS:
@@ -79,6 +94,14 @@ def _device(
         decision = _hook(site, hook, before.get(site.location(hook)), tuple(wanted[hook]), made, engine)
         if decision is not None:
             yield decision
+
+
+def _forgotten(site: Site, before: Mapping[Location, Running]) -> Iterator[Decision]:
+    """Let go of programs whose device is gone: of all tables, as none of them runs there."""
+    for hook in HOOKS:
+        location = site.location(hook)
+        if location in before:
+            yield Decision(DETACH, location, site, hook, before[location])
 
 
 def _engine(site: Site, policies: Sequence[BoundPolicy]) -> str:
@@ -162,28 +185,25 @@ def fingerprint(made: Plan, how: str) -> str:
 
 
 def _merged(
-    table: str, site: Site, hook: str, running: Running | None, catalog: Catalog
+    table: str, site: Site, hook: str, running: Running | None, catalog: Catalog, lost: list[Stranded]
 ) -> list[BoundPolicy]:
     """Return the hook's policies: this table's as wanted, the others' as they run; by table."""
     merged = list(site.policies[hook])
-    if running is not None:
-        for record in running.description.policies:
-            if record.table != table:
-                merged.append(_again(record.source, record.name, hook, site, catalog))
+    records = running.description.policies if running is not None else ()
+    for record in records:
+        if record.table == table:
+            continue
+        try:
+            merged.append(_again(record.source, hook, site, catalog))
+        except EmptcpError as error:
+            lost.append(stranded.of(record, site.device.name, error, catalog))
     return sorted(merged, key=lambda policy: policy.table)
 
 
-def _again(source: str, name: str, hook: str, site: Site, catalog: Catalog) -> BoundPolicy:
+def _again(source: str, hook: str, site: Site, catalog: Catalog) -> BoundPolicy:
     """Bind a running policy of another table anew, because its program is made anew."""
     table = file.loads(source)
-    try:
-        return bind(table, table.policies[0], hook, catalog, placement.indexes(site.namespace))
-    except EmptcpError as error:
-        raise EmptcpError(
-            f"policy {quoted(name)} of table {quoted(table.name)} shares device {site.device.name} "
-            f"and can't be carried over: {error.sentence}",
-            fix=error.fix or f"Remove table {table.name} first.",
-        ) from None
+    return bind(table, table.policies[0], hook, catalog, placement.indexes(site.namespace))
 
 
 def _key(running: Running) -> tuple[int, int]:
@@ -198,9 +218,11 @@ def site_of(running: Running) -> Site:
         namespace = namespaces.by_cookie(about.cookie, about.netns)
     except EmptcpError:
         nowhere = namespaces.Namespace(about.cookie, namespaces.NAMED / about.netns, about.netns)
-        return Site(nowhere, gone, gone=True)
-    here = (device for device in devices.list_devices(namespace) if device.ifindex == about.ifindex)
-    return Site(namespace, next(here, gone))
+        return Site(nowhere, gone, gone=True, device_gone=True)
+    for device in devices.list_devices(namespace):
+        if device.ifindex == about.ifindex:
+            return Site(namespace, device)
+    return Site(namespace, gone, device_gone=True)
 
 
 def is_lost(running: Running, site: Site) -> bool:

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from emptcp.chain import flows, placement
+from emptcp.chain import flows, placement, stranded
 from emptcp.chain.bind import bind, stage_ids
 from emptcp.chain.decide import DETACH, Decision
+from emptcp.chain.description import PolicyRecord
 from emptcp.chain.dryrun import Runner
 from emptcp.chain.pins import Pins
+from emptcp.errors import EmptcpError, quoted
 from emptcp.hooks.devices import Device
 from emptcp.hooks.namespaces import Namespace
 from emptcp.plugins.catalog import BoundStage, Catalog
@@ -93,12 +95,8 @@ class Effects:
             self._manager.hook.emptcp_applied(change=self._change(known, None))
 
     def _ran(self, table: str, decision: Decision) -> Iterator[tuple[_Key, _Known]]:
-        about = decision.before.description if decision.before is not None else None
-        if decision.site.gone:
-            return  # and the sockets with it: nothing is left to take effects back from
-        for record in about.policies if about is not None else ():
-            if record.table == table:
-                yield from self._stages(record.source, decision)
+        for record in _records(table, decision):
+            yield from self._stages(record.source, decision)
 
     def _will_run(self, table: str, decision: Decision) -> Iterator[tuple[_Key, _Known]]:
         for policy in decision.policies if decision.action != DETACH else ():
@@ -106,14 +104,13 @@ class Effects:
                 yield from self._stages(policy.source, decision)
 
     def _stages(self, source: str, decision: Decision) -> Iterator[tuple[_Key, _Known]]:
+        """Yield a policy's stages; see :func:`untold` for those that can't be bound any more."""
         table = file.loads(source)
-        policy = table.policies[0]
-        site = decision.site
-        for name, spec in stage_ids(table, policy):
-            indexes = placement.indexes(site.namespace)
-            stage = self._catalog.bind(spec, devices=indexes)
-            key = _Key(*site.key, decision.hook, policy.name, name)
-            yield key, _Known(table, policy, stage, decision.hook, site.namespace, site.device)
+        policy, site = table.policies[0], decision.site
+        for name, stage in _bound(table, policy, decision, self._catalog):
+            if isinstance(stage, BoundStage):
+                key = _Key(*site.key, decision.hook, policy.name, name)
+                yield key, _Known(table, policy, stage, decision.hook, site.namespace, site.device)
 
     def _change(self, known: _Known, before: _Known | None) -> Change:
         return Change(
@@ -135,11 +132,59 @@ class Effects:
             if known.policy.when is None:
                 return True
             if same not in self._runners:
-                bound = bind(known.table, known.policy, known.hook, self._catalog)
+                bound = bind(known.table, self._narrowed(known), known.hook, self._catalog)
                 self._runners[same] = Runner([bound], known.hook, "tc", known.device.link)
             return bool(self._runners[same].run(frame).matched)
 
         return matches
+
+    def _narrowed(self, known: _Known) -> model.Policy:
+        """Return the policy with an actor that can be bound alone: another one's plugin may be gone."""
+        actors = model.actors(known.table, known.policy.do)
+        spec = known.stage.spec if known.stage.spec in actors else actors[0]
+        return replace(known.policy, do=(spec,))
+
+
+def untold(table: str, decisions: list[Decision], catalog: Catalog) -> list[str]:
+    """Return a warning for each stage that ran and can't be bound any more: it has no plugin to tell."""
+    found: dict[str, None] = {}
+    for decision in decisions:
+        for record in _records(table, decision):
+            source = file.loads(record.source)
+            plugins = {stage.id: stage.plugin for stage in record.stages}
+            for name, stage in _bound(source, source.policies[0], decision, catalog):
+                if isinstance(stage, EmptcpError):
+                    why, _ = stranded.cause([plugins[name]], stage, catalog)
+                    found[_untold(record, name, plugins[name], why)] = None
+    return list(found)
+
+
+def _untold(record: PolicyRecord, stage: str, plugin: str, why: str) -> str:
+    return (
+        f"plugin '{plugin}' is not told that stage '{stage}' of policy {quoted(record.name)} ended, and what "
+        f"it did in sockets or at peers stays: {why}"
+    )
+
+
+def _records(table: str, decision: Decision) -> Iterator[PolicyRecord]:
+    """Yield the policies of a table that ran."""
+    if decision.before is None or decision.site.gone:
+        return  # and the sockets with it: nothing is left to take effects back from
+    for record in decision.before.description.policies:
+        if record.table == table:
+            yield record
+
+
+def _bound(
+    table: model.Table, policy: model.Policy, decision: Decision, catalog: Catalog
+) -> Iterator[tuple[str, BoundStage | EmptcpError]]:
+    """Yield the id of each stage and the stage, or why it can't be bound."""
+    indexes = placement.indexes(decision.site.namespace)
+    for name, spec in stage_ids(table, policy):
+        try:
+            yield name, catalog.bind(spec, devices=indexes)
+        except EmptcpError as error:
+            yield name, error
 
 
 def _differs(before: _Known, after: _Known) -> bool:

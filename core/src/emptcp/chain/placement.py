@@ -30,12 +30,13 @@ Validate = Callable[["BoundStage", model.Policy], None]
 class Site:
     """One device of one namespace, and what a table wants there on each hook.
 
-    ``gone``: the namespace was deleted, and the device with it.
+    ``device_gone``: there is no such device any more; ``gone``: nor its namespace.
     """
 
     namespace: Namespace
     device: Device
     gone: bool = False
+    device_gone: bool = False
     policies: dict[str, list[BoundPolicy]] = field(default_factory=lambda: {hook: [] for hook in HOOKS})
     backends: dict[str, str] = field(default_factory=dict)
 

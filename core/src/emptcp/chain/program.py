@@ -171,7 +171,7 @@ def _counters(policies: Sequence[BoundPolicy], previous: Previous | None) -> tup
     if previous is not None:
         given = counters.allocate(names, previous.slots, previous.following)
         if counters.chunks(given.values()) <= previous.counters.info.max_entries:
-            following = max(previous.following, *(slot + 1 for slot in given.values()))
+            following = max([previous.following, *(slot + 1 for slot in given.values())])
             return previous.counters.duplicate(), _flat(names, given), following
     given = counters.allocate(names, {})
     size = (4, counters.CHUNK_BYTES, counters.chunks(given.values()))

@@ -18,6 +18,12 @@ def register(groups: Any) -> None:
     parser.add_argument("policy", metavar="POLICY", nargs="?", default="", help="only this policy of it")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     parser.add_argument("--keep-effects", action="store_true", help="leave what removed actors did as it is")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="take policies of other tables out of force too whose plugins are not there any more, "
+        "where they are in the way",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
@@ -31,6 +37,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.policy,
         dry_run=arguments.dry_run,
         keep_effects=arguments.keep_effects,
+        force=arguments.force,
     )
     print_outcome(outcome, as_json=arguments.json)
     return 0

@@ -129,6 +129,10 @@ class Catalog:
     def __iter__(self) -> Iterator[StageType]:
         return iter(self._types)
 
+    def has_plugin(self, name: str) -> bool:
+        """Whether a plugin of this name is installed, usable or not."""
+        return any(plugin.name == name for plugin in self._plugins)
+
     def selector(self, name: str, where: Place | None = None) -> StageType:
         """Return a selector by ``name`` or ``dist:name``. Raises :class:`EmptcpError`."""
         return self._find("selector", name, where)
