@@ -20,15 +20,13 @@ def register(groups: Any) -> None:
 
 
 def _run(_arguments: argparse.Namespace) -> int:
+    from emptcp.chain.instance import Instance
     from emptcp.chain.pins import make_run_folder
     from emptcp.control.duty import Duty
-    from emptcp.chain.instance import Instance
     from emptcp.control.resident import Resident, StopSignals
-    from emptcp.plugins.catalog import Catalog
-    from emptcp.plugins.manager import Manager
 
     with Instance(make_run_folder()), StopSignals() as stop:
-        duty = Duty(Catalog.of_enabled(), Manager.of_enabled(), _say, _report)
+        duty = Duty(_say, _report)
         duty.begin()
         _say("ready")
         Resident(duty).run(stop)
