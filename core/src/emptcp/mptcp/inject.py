@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from emptcp.errors import EmptcpError
 if TYPE_CHECKING:
     from emptcp.hooks.devices import Device
     from emptcp.hooks.namespaces import Namespace
+    from emptcp.pybpf import Program
 
 # mov64 r0, XDP_PASS; exit
 _PASS = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 2, 0x95, 0, 0, 0)
@@ -35,6 +37,11 @@ class Injector:
     """Delivers and sends packets in one network namespace (None: the caller's)."""
 
     def __init__(self, namespace: Namespace | None = None) -> None:
+        self._open = ExitStack()
+        self._inside = self._open.enter_context(_running_in(namespace))
+
+    @cached_property
+    def _program(self) -> Program:
         from emptcp import pybpf
         from emptcp.pybpf import features
 
@@ -43,17 +50,16 @@ class Injector:
                 f"this kernel can't take packets from user space: {features.reason('live_frames')}",
                 fix="A kernel of 5.18 or later is needed.",
             )
-        self._program = pybpf.load_program("xdp", _PASS, name="emptcp_deliver")
-        self._thread = ExitStack()
-        self._inside = self._thread.enter_context(_running_in(namespace))
+        return self._open.enter_context(pybpf.load_program("xdp", _PASS, name="emptcp_deliver"))
 
     def deliver(self, device: Device, packet: bytes) -> None:
-        """Hand ``packet`` (from its IP header on) to this host's stack as if ``device`` had received it."""
-        frame = framed(device, packet)
+        """Hand ``packet`` (from its IP header on) to this host's stack as if ``device`` had received it.
+
+        Raises :class:`EmptcpError` where the kernel lacks ``live_frames``.
+        """
+        program, frame = self._program, framed(device, packet)
         context = _XDP_MD.pack(0, len(frame), 0, device.ifindex, 0, 0)
-        self._inside(
-            lambda: self._program.test_run(frame, ctx=context, repeat=1, live_frames=True, batch_size=1)
-        )
+        self._inside(lambda: program.test_run(frame, ctx=context, repeat=1, live_frames=True, batch_size=1))
 
     def send(self, packet: bytes, device: str = "") -> None:
         """Send ``packet`` (from its IP header on) by this host's routes, or out of ``device``."""
@@ -61,8 +67,7 @@ class Injector:
 
     def close(self) -> None:
         """Unload the program."""
-        self._thread.close()
-        self._program.close()
+        self._open.close()
 
     def __enter__(self) -> Injector:
         return self

@@ -16,6 +16,7 @@ from typing import Literal
 
 import pytest
 
+from emptcp.errors import EmptcpError
 from emptcp.hooks import devices, namespaces
 from emptcp.hooks.devices import Device
 from emptcp.hooks.namespaces import Namespace
@@ -71,6 +72,18 @@ def test_an_idle_subflow_of_the_peer_takes_it(
     wait_until(lambda: connection.subflows(reader, hosts.peer)[1].backup)
     assert hosts.counter(hosts.peer, PRIO) == before + 1
     assert hosts.counter(hosts.peer, CHECKSUM_ERRORS) == 0
+
+
+def test_sending_to_the_peer_takes_no_live_frames(
+    hosts: Hosts, connection: Connection, reader: SubflowReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMPTCP_DISABLE", "live_frames")
+    subflow = connection.subflows(reader, hosts.us)[1]
+    with Injector(hosts.us) as injector:
+        injector.send(duplicate_ack(subflow, [MpPrio(backup=True)], to="peer"))
+        with pytest.raises(EmptcpError, match="can't take packets from user space"):
+            injector.deliver(path2(hosts), duplicate_ack(subflow, [MpPrio(backup=True)]))
+    wait_until(lambda: connection.subflows(reader, hosts.peer)[1].backup)
 
 
 def test_the_change_is_told_as_an_event(hosts: Hosts, connection: Connection, reader: SubflowReader) -> None:
