@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 from emptcp.chain import running
+from emptcp.control.duty import Duty
+from emptcp.plugins import state
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -28,6 +31,18 @@ hook = "ingress"
 dev = "left0"
 do = ["mark()"]
 """
+
+HOOKS = """
+from emptcp.api import hookimpl
+
+heard = []
+
+@hookimpl
+def emptcp_event(event):
+    heard.append(event.data)
+"""
+# struct emptcp_event of the fragment `mark`, and its four bytes
+EVENT = struct.pack("=QIHBB36s32s4x", 1, 1, 4, 0, 0, bytes(36), b"mark") + b"data"
 
 
 @contextmanager
@@ -56,6 +71,26 @@ def resident(site: Path) -> Iterator[None]:
             process.kill()
             process.communicate()
     assert code == 0
+
+
+def test_a_plugin_that_is_enabled_after_the_start_hears_its_events(stranger: Callable[..., Path]) -> None:
+    said: list[str] = []
+    duty = Duty(said.append, lambda outcome: None)
+    duty.refresh()
+    folder = stranger(plugin='module = "strangers_mark.hooks"')
+    Path(folder, "hooks.py").write_text(HOOKS)
+    duty.refresh()
+    duty.event(EVENT)
+    assert "strangers_mark.hooks" not in sys.modules
+    state.enable("mark")
+    duty.refresh()
+    duty.event(EVENT)
+    assert sys.modules["strangers_mark.hooks"].heard == [b"data"]
+    state.disable("mark")
+    duty.refresh()
+    duty.event(EVENT)
+    assert sys.modules["strangers_mark.hooks"].heard == [b"data"]
+    assert said == []
 
 
 def test_a_resident_plugin_takes_a_resident_process(

@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from emptcp.errors import EmptcpError
+
 if TYPE_CHECKING:
     from emptcp.hooks.namespaces import Namespace
 
@@ -61,7 +63,10 @@ class DeviceWatch:
     def _compare(self) -> list[str]:
         from emptcp.hooks import namespaces
 
-        here = dict(namespaces.call(self.namespace, socket.if_nameindex))
+        try:
+            here = dict(namespaces.call(self.namespace, socket.if_nameindex))
+        except EmptcpError:  # it has no name any more: this watch is about to end
+            return []
         fresh = [name for index, name in here.items() if self._known.get(index) != name]
         self._known = here
         return fresh

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
@@ -26,26 +28,42 @@ _HOOKS = ("ingress", "egress", "socket")
 Owners = Mapping[str, str]
 """Fragment -> the plugin that it belongs to."""
 
+Traces = tuple[tuple[int, int] | None, ...]
+
 
 class Duty:
     """The work of ``emptcp run``. ``say`` gets what an operator wants to know, ``report`` what was done."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        manager: Manager,
-        say: Callable[[str], None],
-        report: Callable[[Outcome], None],
-    ) -> None:
-        self._manager = manager
+    def __init__(self, say: Callable[[str], None], report: Callable[[Outcome], None]) -> None:
         self._say = say
         self._report = report
-        self._owners = dict(_fragments(catalog))
+        self._seen: Traces = ()
+        self._manager: Manager | None = None
+        self._owners: Owners = {}
+
+    def refresh(self) -> None:
+        """Load the enabled plugins, again when some were installed, removed, enabled or disabled.
+
+        A module that was imported once stays as it was: an upgraded plugin takes a new start.
+        """
+        now = _traces()
+        if now == self._seen:
+            return
+        self._seen = now
+        from emptcp.plugins.catalog import Catalog
+        from emptcp.plugins.manager import Manager
+
+        try:
+            self._owners = dict(_fragments(Catalog.of_enabled()))
+            self._manager = Manager.of_enabled()
+        except EmptcpError as error:  # half an installation, say: go on with what there was
+            self._say(str(error))
 
     def begin(self) -> None:
         """Put right what changed while nobody was there, and tell the plugins what runs."""
         from emptcp.chain import apply
 
+        self.refresh()
         self._reattach()
         for warning in apply.tell_running():
             self._say(f"warning: {warning}")
@@ -75,7 +93,7 @@ class Duty:
     def event(self, record: bytes) -> None:
         """Hand a record of the ring buffer to the plugins."""
         event = decode(record, self._owners)
-        if event is not None:
+        if event is not None and self._manager is not None:
             self._manager.hook.emptcp_event(event=event)
 
     def appeared(self, namespace: Namespace, device: str) -> None:
@@ -95,6 +113,21 @@ class Duty:
         for outcome in outcomes:
             if outcome.changed or outcome.warnings:
                 self._report(outcome)
+
+
+def _traces() -> Traces:
+    """Return what changes when plugins are installed, removed, enabled or disabled: the times of folders."""
+    from emptcp.plugins.whereabouts import state_file
+
+    return tuple(_trace(path) for path in (state_file(), *sys.path))
+
+
+def _trace(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _netns(entry: Entry) -> Iterator[str]:

@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from emptcp.control.devices import DeviceWatch
+from emptcp.errors import EmptcpError
 
 if TYPE_CHECKING:
     from emptcp.hooks.namespaces import Namespace
@@ -24,6 +25,10 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 class Work(Protocol):
     """What the loop hands on to. What a method raises ends the loop."""
+
+    def refresh(self) -> None:
+        """Take notice of what changed meanwhile; called before each wait."""
+        ...
 
     def events(self) -> Map | None:
         """Return an owner of the ring buffer of events, or None while nothing is applied."""
@@ -105,14 +110,13 @@ class Resident:
         return True
 
     def _refresh(self) -> None:
+        self._work.refresh()
         self._open_ring()
         wanted = {namespace.cookie: namespace for namespace in self._work.namespaces()}
         for cookie in self._watches.keys() - wanted.keys():
             self._end(cookie)
         for cookie in wanted.keys() - self._watches.keys():
-            watch = DeviceWatch(wanted[cookie])
-            self._watches[cookie] = watch
-            self._selector.register(watch, selectors.EVENT_READ, watch)
+            self._begin(wanted[cookie])
 
     def _open_ring(self) -> None:
         """Read the ring buffer of now: it ends with the last table and is made anew by the next."""
@@ -137,6 +141,14 @@ class Resident:
             self._selector.unregister(self._ring.fd)
             self._ring.close()
             self._ring, self._ring_id = None, 0
+
+    def _begin(self, namespace: Namespace) -> None:
+        try:
+            watch = DeviceWatch(namespace)
+        except EmptcpError:  # it went since it was found; should it come back, it is found again
+            return
+        self._watches[namespace.cookie] = watch
+        self._selector.register(watch, selectors.EVENT_READ, watch)
 
     def _end(self, cookie: int) -> None:
         watch = self._watches.pop(cookie)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from emptcp.control import resident
 from emptcp.control.devices import DeviceWatch
 from emptcp.hooks import namespaces
 
@@ -120,6 +121,37 @@ def test_a_signal_ends_it_cleanly_and_a_second_one_is_refused_before(
     finally:
         code = run.stop(number)
     assert code == 0
+
+
+def test_a_namespace_that_goes_before_it_is_watched_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"emt{os.getpid()}-gone"
+    ip("netns", "add", name)
+    gone = namespaces.resolve(name)
+    ip("netns", "delete", name)
+    monkeypatch.setattr(resident, "REFRESH", 0.01)
+
+    class Work:
+        looks = 0
+
+        def refresh(self) -> None:
+            self.looks += 1
+            if self.looks == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def events(self) -> None:
+            return None
+
+        def namespaces(self) -> list[namespaces.Namespace]:
+            return [gone]
+
+        def event(self, record: bytes) -> None: ...
+
+        def appeared(self, namespace: namespaces.Namespace, device: str) -> None: ...
+
+    work = Work()
+    with resident.StopSignals() as stop:
+        resident.Resident(work).run(stop)
+    assert work.looks == 3
 
 
 def test_the_watch_tells_of_new_devices_and_of_new_ones_with_an_old_name(netns: str) -> None:
