@@ -238,7 +238,7 @@ def test_a_table_can_be_removed_after_its_device_went_away(lab: Lab) -> None:
     apply.apply(file.loads(text), lab.a.netns)
     subprocess.run(["ip", "-n", lab.a.netns, "link", "del", "gone0"], check=True)
     (dead,) = [r for r in running.everything().values() if r.description.hook == "ingress"]
-    assert dead.device_gone
+    assert dead.detached
     assert any("gone0" in finding.what for finding in health.findings())
     apply.remove("t")
 

@@ -138,7 +138,9 @@ def test_a_program_whose_device_is_gone_is_found_and_forgotten(
     subprocess.run(["ip", "-n", name, "link", "delete", "left0"], check=True, timeout=10)
     code, _, leftovers = checks(emptcp)
     assert code == 1
-    assert "the program at egress of left0 is not attached any more" in leftovers
+    lost = f"the program at egress of left0 in {name} is not attached any more: its device is gone"
+    assert lost in leftovers
+    assert "not attached any more: its device is gone" in emptcp("list").out
     code, _, leftovers = checks(emptcp, "--repair")
     # The table still names a device that is not there: only the operator knows whether it will come back.
     assert code == 1
@@ -178,17 +180,26 @@ def test_a_table_without_a_record_does_not_take_its_neighbour_along(
     assert [policy.table for policy in left.description.policies] == ["u"]
 
 
+@pytest.mark.parametrize("missing", ["", NO_LINKS], ids=["links", "no links"])
 def test_a_program_that_another_tool_took_away_is_put_back(
-    applied: Callable[..., str], emptcp: Any, monkeypatch: pytest.MonkeyPatch
+    applied: Callable[..., str], emptcp: Any, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    monkeypatch.setenv("EMPTCP_DISABLE", NO_LINKS)
+    monkeypatch.setenv("EMPTCP_DISABLE", missing)
     name = applied()
     namespace = namespaces.resolve(name)
     ifindex = devices.find(namespace, "left0").ifindex
-    assert namespaces.call(namespace, lambda: clsact.take(ifindex, "egress"))
+    (ran,) = running.everything().values()
+    if ran.link is not None:
+        ran.link.detach()
+    else:
+        assert namespaces.call(namespace, lambda: clsact.take(ifindex, "egress"))
     assert attached(name) == []
     code, _, leftovers = checks(emptcp)
-    assert (code, leftovers) == (1, ["the program at egress of left0 is not attached any more"])
+    lost = "is not attached any more: it was detached by another hand"
+    assert (code, leftovers) == (1, [f"the program at egress of left0 in {name} {lost}"])
+    assert "not attached any more: it was detached by another hand" in emptcp("list").out
+    (program,) = json.loads(emptcp("list", "--json").out)["tables"][0]["programs"]
+    assert program["attached"] is False
     assert checks(emptcp, "--repair")[::2] == (0, [])
     assert len(attached(name)) == 1
 

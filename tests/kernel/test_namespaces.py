@@ -138,7 +138,8 @@ def test_a_table_in_two_namespaces_outlives_one_of_them(
 
     seen = emptcp("doctor")
     assert seen.code == 1
-    assert f"the network namespace of a program is gone (ingress of left0 in {goes})" in seen.out
+    lost = f"the program at ingress of left0 in {goes} is not attached any more"
+    assert f"{lost}: its network namespace is gone" in seen.out
     repaired = emptcp("doctor", "--repair")
     assert "repaired: table t: detach ingress of left0" in repaired.out
     # What the file names is still not there, and nobody but the operator can tell what to do about it.

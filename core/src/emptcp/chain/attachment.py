@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 
 from emptcp import pybpf
 from emptcp.chain.decide import ATTACH, DETACH, SWITCH, TUNE, Decision
 from emptcp.chain.description import Description, PolicyRecord
-from emptcp.chain.pins import Pins
+from emptcp.chain.pins import LINK, PROGRAM, STAGES, Pins
 from emptcp.chain.program import Loaded
-from emptcp.chain.running import LINK, PROGRAM, STAGES, Running
+from emptcp.chain.running import Running
 from emptcp.hooks import attach
 from emptcp.hooks.attach import Attached
 from emptcp.hooks.devices import Device
@@ -42,44 +43,40 @@ def _nothing() -> None:
 
 
 def _attach(pins: Pins, decision: Decision) -> Undo:
-    if decision.before is not None:
-        _unpin(decision.before)
-    unkeep = _keep_stages(pins, decision)
-    made = _put(decision, None)
-    _pin(pins, decision, made)
-
-    def undo() -> None:
-        _remove_pins(pins, decision)
-        made.detach()
-        unkeep()
-
-    return undo
+    with ExitStack() as undo:
+        if decision.before is not None:
+            _unpin(decision.before)
+        undo.callback(_keep_stages(pins, decision))
+        made = _put(decision, None)
+        undo.callback(made.detach)
+        undo.callback(_remove_pins, pins, decision)
+        _pin(pins, decision, made)
+        return undo.pop_all().close
 
 
 def _switch(pins: Pins, decision: Decision) -> Undo:
     before = decision.before
     assert before is not None
     old = _attached(decision, before)
-    unkeep = _keep_stages(pins, decision)
 
-    def put_back(again: Attached) -> None:
+    def repin(again: Attached) -> None:
         _unpin(before)
         _pin_as(pins, decision, again, before.program)
 
-    made = _put(decision, old, put_back)
-    moved = made.mechanism != old.mechanism or made.backend != old.backend
-    if moved or made.link is None:
-        _unpin(before)
-        _pin(pins, decision, made)
+    def back() -> None:
+        again = attach.attach(*_where(decision), before.description.backend, before.program, made)
+        if moved or again.link is None:
+            repin(again)
 
-    def undo() -> None:
-        back = attach.attach(*_where(decision), before.description.backend, before.program, made)
-        if moved or back.link is None:
-            _remove_pins(pins, decision)
-            _pin_as(pins, decision, back, before.program)
-        unkeep()
-
-    return undo
+    with ExitStack() as undo:
+        undo.callback(_keep_stages(pins, decision))
+        made = _put(decision, old, repin)
+        moved = made.mechanism != old.mechanism or made.backend != old.backend
+        undo.callback(back)
+        if moved or made.link is None:
+            _unpin(before)
+            _pin(pins, decision, made)
+        return undo.pop_all().close
 
 
 def _tune(_pins: Pins, decision: Decision) -> Undo:
@@ -89,29 +86,30 @@ def _tune(_pins: Pins, decision: Decision) -> Undo:
     earlier, values = before.description, before.values()
     names = list(earlier.stages())
     wanted = [step.stage.parameters for step in decision.plan.steps]
-    before.write(dict(zip(names, wanted, strict=True)), _described(earlier, decision))
-
-    def undo() -> None:
-        before.write(dict(zip(names, values, strict=True)), earlier)
-
-    return undo
+    with ExitStack() as undo:
+        undo.callback(before.write, dict(zip(names, values, strict=True)), earlier)
+        before.write(dict(zip(names, wanted, strict=True)), _described(earlier, decision))
+        return undo.pop_all().close
 
 
 def _detach(pins: Pins, decision: Decision) -> Undo:
     before = decision.before
     assert before is not None
-    if before.device_gone or decision.site.gone:
+    if decision.site.device_gone or before.detached:
         _unpin(before)
         return _nothing
     old = _attached(decision, before)
-    _unpin(before)
-    old.detach()
 
-    def undo() -> None:
-        back = attach.attach(*_where(decision), before.description.backend, before.program)
-        _pin_as(pins, decision, back, before.program)
+    def back() -> None:
+        again = attach.attach(*_where(decision), before.description.backend, before.program)
+        _unpin(before)
+        _pin_as(pins, decision, again, before.program)
 
-    return undo
+    with ExitStack() as undo:
+        old.detach()
+        undo.callback(back)
+        _unpin(before)
+        return undo.pop_all().close
 
 
 def _put(

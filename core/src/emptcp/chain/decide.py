@@ -228,9 +228,16 @@ def site_of(running: Running) -> Site:
 def is_lost(running: Running, site: Site) -> bool:
     """Return whether a program is not attached any more: its device went, or someone took it away."""
     if running.link is not None:
-        return running.device_gone
+        return running.detached
     about = running.description
     return site.gone or attach.restore(site.namespace, site.device, about.hook, None) is None
+
+
+def why_lost(site: Site) -> str:
+    """Return what happened to a program that is not attached any more."""
+    if site.gone:
+        return "its network namespace is gone"
+    return "its device is gone" if site.device_gone else "it was detached by another hand"
 
 
 def unreachable(table: model.Table, catalog: Catalog) -> list[str]:

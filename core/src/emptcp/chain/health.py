@@ -78,11 +78,10 @@ def _programs(found: Mapping[Location, Running]) -> Iterator[Finding]:
     for one in found.values():
         about = one.description
         site = decide.site_of(one)
-        if site.gone:
-            where = f"{about.hook} of {about.device} in {about.netns or 'a network namespace'}"
-            yield Finding(f"the network namespace of a program is gone ({where})", REPAIR)
-        elif decide.is_lost(one, site):
-            yield Finding(f"the program at {about.hook} of {about.device} is not attached any more", REPAIR)
+        if site.gone or decide.is_lost(one, site):
+            where = f"{about.hook} of {about.device}" + (f" in {about.netns}" if about.netns else "")
+            why = decide.why_lost(site)
+            yield Finding(f"the program at {where} is not attached any more: {why}", REPAIR)
         for table in sorted({policy.table for policy in about.policies} - known):
             yield Finding(f"table {table} runs on {about.device}, and no record of it is left", REPAIR)
 
@@ -113,5 +112,9 @@ def _table(name: str, found: Mapping[Location, Running]) -> Iterator[Finding]:
 
 
 def _useless(tree: Pins | None, found: Mapping[Location, Running]) -> Iterator[Finding]:
-    if tree is not None and not found and any(not path.is_dir() for path in tree.root.rglob("*")):
+    if tree is None:
+        return
+    for path in tree.strays():
+        yield Finding(f"no program uses what is pinned at {path}", REPAIR)
+    if not found and any(not path.is_dir() for path in tree.root.rglob("*")):
         yield Finding(f"maps that no program uses are left in {tree.root}", REPAIR)

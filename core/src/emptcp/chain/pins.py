@@ -8,7 +8,8 @@
     <bpffs>/emptcp/v1/maps/<plugin>/<map>              a plugin's maps, shared by all programs that name them
     <bpffs>/emptcp/v1/<netns cookie>/flows             the flow table of a network namespace
     <bpffs>/emptcp/v1/<netns cookie>/state_slots       which plugin has which bytes of its entries
-    <bpffs>/emptcp/v1/<netns cookie>/<hook>/<ifindex>/ one program: `link`, or `program` if there are no links
+    <bpffs>/emptcp/v1/<netns cookie>/<hook>/<ifindex>/ one program: `link`, or `program` without links;
+                                                       with the engine `tail` also `stages_<id>`, its array
 
 Everything about a program is reached from its pin: its maps by their ids, among them the description of
 what it runs. So there is no second record that could disagree with the kernel after a crash.
@@ -26,11 +27,17 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emptcp.errors import EmptcpError
 from emptcp.pybpf.descriptor import is_bpffs
 
+if TYPE_CHECKING:
+    from emptcp.pybpf import Program
+
 VERSION = "v1"
+LINK, PROGRAM, STAGES = "link", "program", "stages_"
+"""Names of a program's pins. The kernel empties a program array when its last pin goes."""
 DEFAULT = Path("/run/emptcp")
 _ANCESTORS = 256
 
@@ -105,8 +112,19 @@ class Pins:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
+    def strays(self) -> Iterator[Path]:
+        """Yield the pins of what no program uses: beside no program, or of another one's array."""
+        for location in self.locations():
+            folder = self.folder(location)
+            kept = {LINK, PROGRAM, *(f"{STAGES}{number}" for number in _maps_used(folder))}
+            yield from (path for path in sorted(folder.iterdir()) if path.name not in kept)
+
     def prune(self) -> None:
-        """Remove folders that hold nothing, and shared maps that no program is left to use."""
+        """Remove pins and folders that are of no use, and shared maps that no program is left to use.
+
+        To be called under the lock: a change that is under way has pins that no program uses yet.
+        """
+        self._unpin(self.strays())
         self._remove_empty()
         used = {str(location.cookie) for location in self.locations()}
         for folder in self.root.glob("[0-9]*"):
@@ -127,6 +145,23 @@ class Pins:
     def _unpin(self, paths: Iterable[Path]) -> None:
         for path in [path for path in paths if not path.is_dir()]:
             path.unlink()
+
+
+def _maps_used(folder: Path) -> tuple[int, ...]:
+    """Return the ids of the maps of a folder's program; none without one, or without arrays beside it."""
+    from emptcp import pybpf
+
+    if not any(folder.glob(f"{STAGES}*")):
+        return ()
+    if (folder / LINK).exists():
+        with pybpf.Link.from_pin(folder / LINK) as link:
+            return _maps(pybpf.Program.from_id(link.info.program_id))
+    return _maps(pybpf.Program.from_pin(folder / PROGRAM)) if (folder / PROGRAM).exists() else ()
+
+
+def _maps(program: Program) -> tuple[int, ...]:
+    with program:
+        return tuple(program.info.map_ids)
 
 
 def _remove_if_empty(path: Path) -> None:

@@ -12,11 +12,7 @@ from emptcp.chain import context, layout
 from emptcp.chain import program as programs
 from emptcp.chain.counters import Counters
 from emptcp.chain.description import Description, StageRecord
-from emptcp.chain.pins import Location, Pins, find
-
-LINK, PROGRAM, STAGES = "link", "program", "stages_"
-"""Names of the pins: a link where the hook has links, else the program itself; and, by its id, the program
-array of the engine ``tail``, which the kernel empties when its last pin goes."""
+from emptcp.chain.pins import LINK, PROGRAM, Location, Pins, find
 
 
 @dataclass
@@ -33,8 +29,8 @@ class Running:
     about: pybpf.Map
 
     @property
-    def device_gone(self) -> bool:
-        """Whether the kernel detached the link because its device went away."""
+    def detached(self) -> bool:
+        """Whether the link has no device any more: it went away, or somebody else detached the link."""
         return self.link is not None and self.link.info.ifindex == 0
 
     def counts(self) -> dict[str, Counters]:

@@ -87,14 +87,25 @@ def _table(name: str, programs: list[Running]) -> Iterator[str]:
 def _program(table: str, running: Running) -> Iterator[str]:
     about, counts = running.description, running.counts()
     namespace = f" in {about.netns}" if about.netns else ""
-    gone = ", device gone" if running.device_gone else ""
-    yield f"  {about.hook} of {about.device}{namespace} by {about.backend} ({about.reason}{gone})"
+    yield f"  {about.hook} of {about.device}{namespace} by {about.backend} ({about.reason})"
+    if why := _lost(running):
+        yield f"    not attached any more: {why}"
     yield f"    seen: {_flow(counts[''])}{_reasons(counts[''])}"
     for policy in about.policies:
         if policy.table == table:
             yield from _policy(policy, counts)
     for companion in about.companions:
         yield f"    companion {companion}"
+
+
+def _lost(running: Running) -> str:
+    """Return why the program is not attached any more; empty when it is."""
+    if running.link is not None and not running.detached:
+        return ""  # told by the link alone: looking for the device takes longer
+    from emptcp.chain import decide
+
+    site = decide.site_of(running)
+    return decide.why_lost(site) if decide.is_lost(running, site) else ""
 
 
 def _policy(policy: PolicyRecord, counts: dict[str, Counters]) -> Iterator[str]:
@@ -140,7 +151,7 @@ def _json(running: Running, table: str) -> dict[str, Any]:
         "netns": about.netns,
         "backend": about.backend,
         "reason": about.reason,
-        "device_gone": running.device_gone,
+        "attached": not _lost(running),
         "seen": asdict(counts[""]),
         "companions": list(about.companions),
         "policies": [_policy_json(policy, counts) for policy in about.policies if policy.table == table],
