@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Says the backup bit in a passing packet, once per change: MP_PRIO steers what its receiver sends (RFC 8684
- * section 3.3.8), and in MP_JOIN's SYN the same bit does. Subflows of this host over which nothing passes are
- * told by the hooks, in an ACK of their own.
+ * section 3.3.8), and in MP_JOIN's SYN the same bit does. Subflows of this host are told by the hooks, in an
+ * ACK of their own; passing packets keep quiet meanwhile.
  */
 #include <emptcp/actor.h>
 #include <emptcp/address.h>
@@ -11,8 +11,6 @@
 
 /* Two policies that want different things would otherwise put an option into every packet. */
 #define PACE (SECOND / 10)
-/* A merged packet would say it once per segment. How long to wait for a single one, or the hooks. */
-#define PATIENCE (2 * SECOND)
 
 enum steers {
 	US = 1 << 0,
@@ -34,9 +32,10 @@ enum bit {
 /* By the end that sends the packet. told.py has the same layout. */
 struct set_backup_state {
 	__u64 told_at;
-	__u64 waits_since; /* for a packet that isn't merged; 0: does not wait */
-	__u8 told[2];	   /* what was said last in its name */
-	__u8 own[2];	   /* what it asked for itself */
+	__u64 held_until[2]; /* the hooks tell, until then */
+	__u32 next[2];	     /* the sequence number behind all that passed since a change; 0: unknown */
+	__u8 told[2];	     /* what was said last in its name */
+	__u8 own[2];	     /* what it asked for itself */
 	__u8 reserved[4];
 };
 
@@ -51,6 +50,44 @@ static __always_inline bool is_injected(const struct emptcp_pkt *parsed)
 	return parsed->subtypes == 1 << EMPTCP_MP_PRIO && !parsed->timestamps;
 }
 
+/* The other end drops an ACK from before data that it has: where data overtook the hooks' ACK, move it on. */
+static __always_inline void catch_up(const struct emptcp_handle *pkt, __u32 next)
+{
+	const struct tcphdr *tcp = emptcp_tcp(pkt);
+	__be32 seq = bpf_htonl(next);
+
+	if (next && tcp && (__s32)(bpf_ntohl(tcp->seq) - next) < 0)
+		emptcp_rewrite(pkt, pkt->parsed->l4 + __builtin_offsetof(struct tcphdr, seq), &seq,
+			       sizeof(seq));
+}
+
+static __always_inline void note_passing(const struct emptcp_handle *pkt, struct set_backup_state *state,
+					 __u32 end)
+{
+	const struct tcphdr *tcp = emptcp_tcp(pkt);
+	__u32 next;
+
+	if (!tcp)
+		return;
+	next = bpf_ntohl(tcp->seq) + pkt->parsed->payload_len;
+	if (!state->next[end] || (__s32)(next - state->next[end]) > 0)
+		state->next[end] = next;
+}
+
+/* The hooks' ACK goes out: false when a packet that passed in the meantime has said the same. A stage of
+ * another policy may have let this very packet say it. */
+static __always_inline bool is_news(const struct emptcp_handle *pkt, struct set_backup_state *state,
+				    __u32 end, __u8 wanted)
+{
+	__u8 *judged = emptcp_scratch(pkt);
+
+	if (state->told[end] == wanted && !*judged)
+		return false;
+	*judged = 1;
+	catch_up(pkt, state->next[end]);
+	return true;
+}
+
 /* Let an option that is there already say what is wanted, and note what it said. False: there is none. */
 static __always_inline bool say_in(const struct emptcp_handle *pkt, enum emptcp_subtype subtype,
 				   struct set_backup_state *state, __u32 end, __u8 wanted)
@@ -61,14 +98,19 @@ static __always_inline bool say_in(const struct emptcp_handle *pkt, enum emptcp_
 	if (!head)
 		return false;
 	flags = head->subtype_flags;
-	if (!is_injected(pkt->parsed))
+	if (!is_injected(pkt->parsed)) {
 		state->own[end] = flags & EMPTCP_PRIO_BACKUP ? YES : NO;
+	} else if (pkt->parsed->hook == EMPTCP_EGRESS && !is_news(pkt, state, end, wanted)) {
+		emptcp_remove_option(pkt, subtype, EMPTCP_SAFE);
+		return true;
+	}
 	if ((flags & EMPTCP_PRIO_BACKUP) != (wanted == YES)) {
 		flags ^= EMPTCP_PRIO_BACKUP;
 		if (!emptcp_rewrite_option(pkt, subtype, 2, &flags, sizeof(flags), EMPTCP_SAFE))
 			return true;
 	}
 	state->told[end] = wanted;
+	state->next[end] = 0;
 	return true;
 }
 
@@ -85,17 +127,14 @@ static __always_inline bool said_in_passing(const struct emptcp_handle *pkt, str
 	return true;
 }
 
-static __always_inline bool is_time(const struct emptcp_handle *pkt, struct set_backup_state *state,
+static __always_inline bool is_time(const struct emptcp_handle *pkt, const struct set_backup_state *state,
 				    __u32 end, __u64 now)
 {
-	if (state->told[end] != UNKNOWN && now - state->told_at < PACE)
+	if (now < state->held_until[end] || (state->told[end] != UNKNOWN && now - state->told_at < PACE))
 		return false;
 	if (!(pkt->parsed->flags & EMPTCP_PKT_GSO))
 		return true;
-	if (!state->waits_since)
-		state->waits_since = now;
-	if (now - state->waits_since >= PATIENCE)
-		return true;
+	/* It would be said once per segment. */
 	emptcp_skip(pkt, EMPTCP_GSO);
 	return false;
 }
@@ -110,7 +149,7 @@ static __always_inline void say(const struct emptcp_handle *pkt, struct set_back
 		return;
 	state->told[end] = wanted;
 	state->told_at = now;
-	state->waits_since = 0;
+	state->next[end] = 0;
 }
 
 EMPTCP_ACTOR_STATE(set_backup, pkt, struct set_backup, param, struct set_backup_state, state)
@@ -122,7 +161,9 @@ EMPTCP_ACTOR_STATE(set_backup, pkt, struct set_backup, param, struct set_backup_
 		return EMPTCP_NEXT;
 	said = state->told[end] == UNKNOWN ? state->own[end] : state->told[end];
 	/* A DSS shows that the connection still is MPTCP, and that its handshake is over. */
-	if (said != wanted && emptcp_has(pkt, EMPTCP_DSS) && !emptcp_has(pkt, EMPTCP_MP_CAPABLE))
+	if (said != wanted && emptcp_has(pkt, EMPTCP_DSS) && !emptcp_has(pkt, EMPTCP_MP_CAPABLE)) {
+		note_passing(pkt, state, end);
 		say(pkt, state, end, wanted);
+	}
 	return EMPTCP_NEXT;
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from emptcp.api import (
     Change,
     Device,
+    EmptcpError,
     FlowStates,
     Injector,
     Subflow,
@@ -31,8 +32,8 @@ ATTEMPTS = 5
 PAUSE = 0.005
 """Seconds before the first look whether it was taken; doubled each time."""
 
-RIDE = 0.05
-"""Seconds for which a busy subflow may carry an option to the peer in a packet of its own, never too late."""
+HOLD = 5_000_000_000
+"""Nanoseconds from the judging for which passing packets leave the telling to the hooks, if these fail."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Order:
 
 
 def judge(change: Change, steers: End) -> None:
-    """Note, before the policy runs, what was asked for on the subflows that it will select."""
+    """Before the policy runs, on the subflows that it will select: note what was asked for, and keep
+    passing packets from telling what :func:`steer` is going to.
+    """
     flows = change.flows
     if flows is None:
         return
@@ -54,7 +57,8 @@ def judge(change: Change, steers: End) -> None:
             known, end = read(flows, subflow), sender(subflow, steers)
             if known.own[end] == UNKNOWN and known.told[end] == UNKNOWN:
                 earlier = subflow.backup if steers == "us" else subflow.request_backup
-                write(flows, subflow, known.put(end, own=value(earlier)))
+                known = known.put(end, own=value(earlier))
+            write(flows, subflow, known.hold(end, time.monotonic_ns() + HOLD))
 
 
 def steer(change: Change, steers: End, backup: bool) -> None:
@@ -64,7 +68,10 @@ def steer(change: Change, steers: End, backup: bool) -> None:
         return
     with SubflowReader() as reader:
         orders = [Order(*found, backup) for found in _selected(change, steers, reader)]
-        _tell(change, flows, steers, orders, reader)
+        if steers == "us":
+            _tell_us(change, flows, orders, reader)
+        else:
+            _tell_peer(change, flows, orders, reader)
 
 
 def give_back(change: Change, steers: End) -> None:
@@ -79,10 +86,13 @@ def give_back(change: Change, steers: End) -> None:
             for known, end in [(read(flows, subflow), sender(subflow, steers))]
             if known.told[end] != UNKNOWN
         ]
-        _tell(change, flows, steers, orders, reader)
+        if steers == "us":
+            _tell_us(change, flows, orders, reader)
+        elif orders:
+            with Injector(change.namespace) as injector:
+                _send_unseen(change, flows, orders, reader, injector)
     for order in orders:
-        known, end = read(flows, order.subflow), sender(order.subflow, steers)
-        write(flows, order.subflow, known.put(end, told=UNKNOWN, own=UNKNOWN))
+        _note(flows, order, steers, told=UNKNOWN, own=UNKNOWN)
 
 
 def _selected(change: Change, steers: End, reader: SubflowReader) -> Iterable[tuple[Subflow, Device]]:
@@ -96,53 +106,87 @@ def _selected(change: Change, steers: End, reader: SubflowReader) -> Iterable[tu
             yield subflow, device
 
 
-def _tell(change: Change, flows: FlowStates, steers: End, orders: list[Order], reader: SubflowReader) -> None:
-    """Inject until all have taken it; what is left over the fragment tells in a passing packet."""
-    if not orders:
-        return
-    with Injector(change.namespace) as injector:
-        if steers == "us":
-            missed = _tell_us(change, flows, orders, reader, injector)
-        else:
-            missed = _tell_peer(change, flows, orders, reader, injector)
-    for order in missed:
-        _note(flows, order, steers, UNKNOWN)
-
-
-def _tell_us(
-    change: Change, flows: FlowStates, orders: list[Order], reader: SubflowReader, injector: Injector
-) -> list[Order]:
-    """Deliver the option to our own stack until the socket has it; return the orders it did not take."""
+def _tell_us(change: Change, flows: FlowStates, orders: list[Order], reader: SubflowReader) -> None:
+    """Deliver the option to our own stack; what its sockets don't take the fragment tells in passing."""
     for order in orders:
-        _note(flows, order, "us", value(order.backup))
-    for attempt in range(ATTEMPTS + 1):
-        orders = [
-            order for order in _refreshed(change, orders, reader) if order.subflow.backup != order.backup
-        ]
-        if not orders or attempt == ATTEMPTS:
-            break
+        _note(flows, order, "us", told=value(order.backup))
+    try:
+        orders = _due(change, orders, reader)
+        if orders:
+            with Injector(change.namespace) as injector:
+                orders = _deliver(change, orders, reader, injector)
+    finally:
+        for order in orders:
+            _note(flows, order, "us", told=value(not order.backup))
+            _release(flows, order, "us")
+
+
+def _deliver(change: Change, orders: list[Order], reader: SubflowReader, injector: Injector) -> list[Order]:
+    """Repeat until the sockets have it: they drop it when data overtook it. Return what they did not take."""
+    for attempt in range(ATTEMPTS):
         for order in orders:
             injector.deliver(order.device, _packet(order, "us"))
         time.sleep(PAUSE * 2**attempt)
+        orders = _due(change, orders, reader)
+        if not orders:
+            break
     return orders
 
 
-def _tell_peer(
+def _due(change: Change, orders: list[Order], reader: SubflowReader) -> list[Order]:
+    """Return the orders whose sockets have another bit."""
+    return [order for order in _refreshed(change, orders, reader) if order.subflow.backup != order.backup]
+
+
+def _tell_peer(change: Change, flows: FlowStates, orders: list[Order], reader: SubflowReader) -> None:
+    """Send the option to the peer where nothing has said it."""
+    orders = [order for order in _refreshed(change, orders, reader) if not _is_told(flows, order)]
+    try:
+        if orders:
+            with Injector(change.namespace) as injector:
+                _send(change, flows, orders, reader, injector)
+    except EmptcpError:
+        for order in orders:
+            _release(flows, order, "peer")
+        raise
+
+
+def _send(
     change: Change, flows: FlowStates, orders: list[Order], reader: SubflowReader, injector: Injector
-) -> list[Order]:
-    """Send the option to the peer where no packet carried it; return the orders that surely came too late."""
-    time.sleep(RIDE)
-    orders = [order for order in orders if not _is_told(flows, order)]
+) -> None:
+    """Send each order once: the fragment, which it passes, notes it and lets it come neither late nor twice.
+
+    One that does not pass there yet, for the neighbour is not known, does later.
+    """
+    unseen = []
+    for order in orders:
+        if change.matches(_as_it_leaves(order)):
+            injector.send(_packet(order, "peer"))
+        else:
+            unseen.append(order)
+    _send_unseen(change, flows, unseen, reader, injector)
+
+
+def _send_unseen(
+    change: Change, flows: FlowStates, orders: list[Order], reader: SubflowReader, injector: Injector
+) -> None:
+    """Send what no fragment looks at; repeat what may have come too late."""
     for _attempt in range(ATTEMPTS):
         orders = _refreshed(change, orders, reader)
         if not orders:
             break
         for order in orders:
-            _note(flows, order, "peer", value(order.backup))
+            _note(flows, order, "peer", told=value(order.backup))
             injector.send(_packet(order, "peer"))
         after = {order.subflow.endpoints: order.subflow for order in _refreshed(change, orders, reader)}
         orders = [order for order in orders if _came_late(order.subflow, after.get(order.subflow.endpoints))]
-    return orders
+
+
+def _as_it_leaves(order: Order) -> bytes:
+    """Return the packet for the peer as programs on the device see it."""
+    frame, _data = sample_frames(order.subflow, order.device, "peer")
+    link = 14 if order.device.link == "ethernet" else 0
+    return frame[:link] + _packet(order, "peer")
 
 
 def _packet(order: Order, steers: End) -> bytes:
@@ -160,7 +204,7 @@ def _refreshed(change: Change, orders: Iterable[Order], reader: SubflowReader) -
 
 
 def _came_late(sent: Subflow, now: Subflow | None) -> bool:
-    """Whether the subflow has sent more, meanwhile, than the injected packet's sequence number allows for.
+    """Whether the subflow may have sent more than the injected packet's sequence number allows for.
 
     Data that left before the packet arrives before it, and the peer then drops it as old.
     """
@@ -173,7 +217,15 @@ def _is_told(flows: FlowStates, order: Order) -> bool:
     return read(flows, order.subflow).said(sender(order.subflow, "peer")) == value(order.backup)
 
 
-def _note(flows: FlowStates, order: Order, steers: End, told: int) -> None:
-    """Let the fragment know what was told on the order's subflow, so that it doesn't tell it again."""
-    known = read(flows, order.subflow)
-    write(flows, order.subflow, replace(known.put(sender(order.subflow, steers), told=told), waits_since=0))
+def _note(
+    flows: FlowStates, order: Order, steers: End, *, told: int | None = None, own: int | None = None
+) -> None:
+    """Let the fragment know of the order's subflow what is given."""
+    known, end = read(flows, order.subflow), sender(order.subflow, steers)
+    write(flows, order.subflow, known.put(end, told=told, own=own))
+
+
+def _release(flows: FlowStates, order: Order, steers: End) -> None:
+    """Let passing packets tell it at once."""
+    known, end = read(flows, order.subflow), sender(order.subflow, steers)
+    write(flows, order.subflow, known.hold(end, 0))

@@ -13,7 +13,7 @@ End = Literal["us", "peer"]
 """Whose sending an option steers: its receiver's."""
 
 # struct set_backup_state of set_backup.bpf.c
-_SLOT = struct.Struct("=QQ2B2B4x")
+_SLOT = struct.Struct("=Q2Q2I2B2B4x")
 
 UNKNOWN = 0
 
@@ -28,11 +28,13 @@ class Told:
     """One slot. Pairs are by the end that sends the option, in the order of the flow's key.
 
     ``told`` is the bit that emptcp said last in that end's name, ``own`` the one that the end itself asked
-    for, before the policy came or since.
+    for, before the policy came or since. Until ``held_until`` (CLOCK_MONOTONIC, nanoseconds) passing packets
+    leave the telling to the hooks; ``following`` is the sequence number behind those that passed meanwhile.
     """
 
     told_at: int = 0
-    waits_since: int = 0
+    held_until: tuple[int, int] = (0, 0)
+    following: tuple[int, int] = (0, 0)
     told: tuple[int, int] = (UNKNOWN, UNKNOWN)
     own: tuple[int, int] = (UNKNOWN, UNKNOWN)
 
@@ -44,9 +46,15 @@ class Told:
         """Return it with other values for one end."""
         return replace(self, told=_at(self.told, end, told), own=_at(self.own, end, own))
 
+    def hold(self, end: int, until: int) -> Told:
+        """Return it with passing packets of one end kept from telling; 0 lets them at once."""
+        return replace(
+            self, held_until=_at(self.held_until, end, until), following=_at(self.following, end, 0)
+        )
+
     def encode(self) -> bytes:
         """Return the slot's bytes."""
-        return _SLOT.pack(self.told_at, self.waits_since, *self.told, *self.own)
+        return _SLOT.pack(self.told_at, *self.held_until, *self.following, *self.told, *self.own)
 
 
 def _at(pair: tuple[int, int], end: int, number: int | None) -> tuple[int, int]:
@@ -60,8 +68,8 @@ def read(flows: FlowStates, subflow: Subflow) -> Told:
     slot = flows.get(*_endpoints(subflow))
     if slot is None:
         return Told()
-    told_at, waits_since, told0, told1, own0, own1 = _SLOT.unpack_from(slot)
-    return Told(told_at, waits_since, (told0, told1), (own0, own1))
+    told_at, *pairs = _SLOT.unpack_from(slot)
+    return Told(told_at, *zip(pairs[::2], pairs[1::2], strict=True))
 
 
 def write(flows: FlowStates, subflow: Subflow, told: Told) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -128,25 +127,46 @@ def test_what_the_end_itself_says_is_overruled(trial: Trial) -> None:
     assert policy.run(later).data == later
 
 
-def test_a_merged_packet_is_left_to_a_single_one_for_a_while(trial: Trial) -> None:
+def test_a_merged_packet_would_say_it_often_and_leaves_it_to_a_single_one(trial: Trial) -> None:
     policy = trial("set_backup(true)", hook="egress")
     merged = bytearray(192)  # struct __sk_buff
     struct.pack_into("=I8xI", merged, 164, 2, 100)  # gso_segs, gso_size
     packet = build(options=TWO_WAY, payload=bytes(200))
-    assert policy.run(packet, ctx=bytes(merged)).reason == "gso"
+    for _ in range(2):
+        assert policy.run(packet, ctx=bytes(merged)).reason == "gso"
     assert options(run(policy, packet))[-1] == MpPrio(backup=True)
 
 
-def test_a_merged_packet_says_it_when_no_single_one_comes(trial: Trial) -> None:
+def test_what_a_passing_packet_has_said_the_injected_one_does_not_repeat(trial: Trial) -> None:
     policy = trial("set_backup(true)", hook="egress")
-    merged = bytearray(192)
-    struct.pack_into("=I8xI", merged, 164, 2, 100)
-    packet = build(options=TWO_WAY, payload=bytes(200))
-    policy.run(packet, ctx=bytes(merged))
-    time.sleep(2.05)
-    out = decode(policy.run(packet, ctx=bytes(merged)).data)
-    assert options(out)[-1] == MpPrio(backup=True)
-    assert out.payload == bytes(200)
+    injected = build(options=[MpPrio(backup=True)])
+    assert options(run(policy, build(options=[TIME, ACK])))[-1] == MpPrio(backup=True)
+    assert options(run(policy, injected)) == []
+
+
+def test_what_the_injected_packet_has_said_none_repeats(trial: Trial) -> None:
+    policy = trial("set_backup(true)", hook="egress")
+    injected, later = build(options=[MpPrio(backup=True)]), build(options=[TIME, ACK])
+    assert policy.run(injected).data == injected
+    assert options(run(policy, injected)) == []
+    assert policy.run(later).data == later
+
+
+def test_an_injected_packet_that_data_overtook_is_moved_behind_it(trial: Trial) -> None:
+    policy = trial("set_backup(true)", hook="egress")
+    start = (1 << 32) - 2
+    for seq in (start, start - 9):  # the second one is sent again
+        policy.run(build(seq=seq, options=CHECKED, payload=DATA))
+    out = run(policy, build(seq=start, options=[MpPrio(backup=True)]))
+    assert out.tcp is not None
+    assert (out.tcp.seq, options(out)) == (2, [MpPrio(backup=True)])
+
+
+def test_an_injected_packet_that_is_ahead_stays_there(trial: Trial) -> None:
+    policy = trial("set_backup(true)", hook="egress")
+    policy.run(build(seq=10, options=CHECKED, payload=DATA))
+    ahead = build(seq=20, options=[MpPrio(backup=True)])
+    assert policy.run(ahead).data == ahead
 
 
 def test_each_end_is_told_for_itself(trial: Trial) -> None:

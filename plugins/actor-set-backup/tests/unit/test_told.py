@@ -13,6 +13,8 @@ from emptcp_actor_set_backup.told import Told, read, sender, value, write
 
 bits = st.integers(0, 2)
 pairs = st.tuples(bits, bits)
+times = st.integers(0, 2**64 - 1)
+places = st.integers(0, 2**32 - 1)
 
 SUBFLOW = Subflow(
     local=IPv4Address("10.0.0.2"),
@@ -54,11 +56,15 @@ class Table:
         self.slot = state
 
 
-@given(told=pairs, own=pairs, at=st.integers(0, 2**64 - 1), since=st.integers(0, 2**64 - 1))
+@given(told=pairs, own=pairs, at=times, held=st.tuples(times, times), following=st.tuples(places, places))
 def test_what_is_written_is_read_again(
-    told: tuple[int, int], own: tuple[int, int], at: int, since: int
+    told: tuple[int, int],
+    own: tuple[int, int],
+    at: int,
+    held: tuple[int, int],
+    following: tuple[int, int],
 ) -> None:
-    table, known = Table(), Told(at, since, told, own)
+    table, known = Table(), Told(at, held, following, told, own)
     write(table, SUBFLOW, known)
     assert read(table, SUBFLOW) == known
 
@@ -75,6 +81,13 @@ def test_a_change_of_one_end_leaves_the_other(
     assert changed.told[end] == new
     assert changed.told[1 - end] == told[1 - end]
     assert changed.own == own
+
+
+@given(end=st.integers(0, 1), until=times, known=st.builds(Told, following=st.tuples(places, places)))
+def test_holding_one_end_forgets_what_passed_there(end: int, until: int, known: Told) -> None:
+    held = known.hold(end, until)
+    assert (held.held_until[end], held.following[end]) == (until, 0)
+    assert (held.held_until[1 - end], held.following[1 - end]) == (0, known.following[1 - end])
 
 
 def test_what_emptcp_said_counts_before_what_the_end_asked_for() -> None:
