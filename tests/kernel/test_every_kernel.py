@@ -57,8 +57,9 @@ do = ["set_backup(on=true)"]
 """
 GOLDEN = Path(__file__).parent / "every_kernel"
 
-# Steps of the kernel's verifier, which counts the same program differently from version to version.
-VERIFIED = 60_000
+# Steps of the kernel's verifier, where the kernel tells them (5.16): a tenth of what it allows. Up to 6.1 it
+# takes half as many again as later for the same XDP program.
+VERIFIED = 100_000
 DSS = Dss(data_ack=7, dsn=7, subflow_seq=1, data_length=3)
 DATA = build(options=[DSS], payload=b"abc")
 ACK = Dss(data_ack=9)
@@ -94,9 +95,10 @@ def load(record_property: Callable[[str, object], None]) -> Iterator[Callable[..
 
     def load_one(text: str, hook: str, backend: str) -> Runner:
         table = file.loads(text)
-        bound = bind(table, table.policies[0], hook, Catalog.of_enabled())
-        runner = Runner([bound], hook, backend, engine=table.engine)
+        bound = [bind(table, one, hook, Catalog.of_enabled()) for one in table.policies]
+        runner = Runner(bound, hook, backend, engine=table.engine)
         made.append(runner)
+        assert runner.loaded.program.info.verified_instructions < VERIFIED
         record_property("verified", runner.loaded.program.info.verified_instructions)
         return runner
 
@@ -106,14 +108,20 @@ def load(record_property: Callable[[str, object], None]) -> Iterator[Callable[..
 
 
 @pytest.mark.parametrize(("hook", "backend"), PLACES)
-@pytest.mark.parametrize("stage", [*SELECTORS, *ACTORS])
-def test_every_stage_of_ours_is_taken_by_the_verifier_in_every_place(
-    load: Callable[..., Runner], stage: str, hook: str, backend: str
+def test_every_stage_of_ours_runs_in_every_place(
+    load: Callable[..., Runner], hook: str, backend: str
 ) -> None:
-    text = policy(stage) if stage in ACTORS else policy(ACTORS[0], when=stage)
-    runner = load(text, hook, backend)
-    assert runner.loaded.program.info.verified_instructions < VERIFIED
-    assert runner.run(DATA).matched == ("one",)
+    """Each in a policy of its own, all in one program: loading is what takes long on an emulated machine."""
+    texts = [*(policy("record('packets')", when=stage) for stage in SELECTORS), *map(policy, ACTORS)]
+    runner = load("".join(_numbered(texts)), hook, backend)
+    assert runner.run(DATA).matched == ("one0", "one1", "one2", "one3", "one4")
+
+
+def _numbered(texts: list[str]) -> Iterator[str]:
+    """Yield the text of one table with the policies of several."""
+    for number, text in enumerate(texts):
+        head, mark, rest = text.replace('"one"', f'"one{number}"').partition("[[policy]]")
+        yield (head if number == 0 else "") + mark + rest
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -123,7 +131,6 @@ def test_a_chain_of_eight_stages_runs_by_both_engines(
 ) -> None:
     runner = load(policy(*EIGHT_DO, when=EIGHT_WHEN, engine=engine), hook, backend)
     assert len(runner.loaded.description.stages()) == 8
-    assert runner.loaded.program.info.verified_instructions < VERIFIED
     syn = build(flags="S", src="10.0.0.1", dst="10.0.0.2", dport=5001, options=[MpCapable()])
     assert runner.run(syn).matched == ()
     result = runner.run(DATA)
