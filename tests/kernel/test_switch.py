@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Switching programs under a live connection costs it nothing, and no packet goes by uncounted."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from emptcp.chain import running
+from emptcp.lab.path import Path
+from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket
+from emptcp.lab.topology import Lab, two_hosts
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
+
+POLICY = """
+table = "switched"
+[[policy]]
+name = "p"
+hook = ["ingress", "egress"]
+dev = "path1"
+backend = "xdp"
+when = "{which}packet_type('data')"
+do = ["record('packets')"]
+"""
+SWITCHES = 30
+PIECE, PAUSE = 1200, 0.002
+ATTEMPTS = 3
+# What a packet that is lost, damaged or reordered leaves behind, on either host.
+TROUBLE = (
+    *("TcpRetransSegs", "TcpExtTCPTimeouts", "TcpInErrs", "TcpInCsumErrors"),
+    *("TcpEstabResets", "TcpOutRsts", "TcpExtTCPOFOQueue"),
+    *("MPTcpExtMPTCPRetrans", "MPTcpExtMPFailTx", "MPTcpExtMPRstTx", "MPTcpExtMPFastcloseTx"),
+    *("MPTcpExtMPCapableFallbackACK", "MPTcpExtMPCapableFallbackSYNACK", "MPTcpExtInfiniteMapTx"),
+    *("MPTcpExtDSSCorruptionFallback", "MPTcpExtDSSCorruptionReset", "MPTcpExtDSSNotMatching"),
+)
+
+Write = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMPTCP_RUN", str(tmp_path_factory.mktemp("lab")))
+        with two_hosts([Path()], link="veth", name="switch") as made:
+            for host in (made.a, made.b):
+                # Neighbours are fixed in a lab. So path1 counts the connection's packets and nothing else;
+                # without segmentation in software behind TC they are the same ones as the programs'.
+                host.set("net.ipv6.conf.path1.disable_ipv6", "1")
+                host.run(["ip", "link", "set", "path1", "gso_max_segs", "1"])
+            yield made
+
+
+@dataclass
+class Ran:
+    """What a connection left behind: trouble by counter, packets in and out as path1 of host a has them."""
+
+    trouble: dict[str, int]
+    ingress: int
+    egress: int
+
+
+def under_traffic(lab: Lab, work: Callable[[], object]) -> Ran:
+    """Do some work while host a sends at a steady pace to host b, which sends all of it back."""
+    before, device = standings(lab), packets(lab)
+    with connection(lab) as client:
+        done = threading.Event()
+        reader = threading.Thread(target=read, args=(client, back := bytearray()))
+        writer = threading.Thread(target=write_until, args=(client, done, sent := bytearray()))
+        reader.start()
+        writer.start()
+        try:
+            work()
+        finally:
+            done.set()
+            writer.join(20)
+            reader.join(20)
+        assert mptcp_info(client)[0]
+    assert back == sent
+    assert len(sent) > 50 * PIECE
+    time.sleep(0.1)
+    after, now = standings(lab), packets(lab)
+    trouble = {name: after[name] - before[name] for name in TROUBLE if after[name] != before[name]}
+    return Ran(trouble, now[0] - device[0], now[1] - device[1])
+
+
+@contextmanager
+def connection(lab: Lab) -> Iterator[socket.socket]:
+    address = lab.paths[0].b.address4
+    listener = lab.b.call(lambda: listen("0.0.0.0", timeout=20))
+    server = threading.Thread(target=echo, args=(listener,))
+    with listener, lab.a.call(lambda: mptcp_socket(address, timeout=20)) as client:
+        server.start()
+        client.connect((address, listener.getsockname()[1]))
+        yield client
+    server.join(20)
+
+
+def echo(listener: socket.socket) -> None:
+    server, _ = listener.accept()
+    with server:
+        server.settimeout(20)
+        while data := server.recv(1 << 16):
+            server.sendall(data)
+
+
+def read(client: socket.socket, into: bytearray) -> None:
+    while data := client.recv(1 << 16):
+        into += data
+
+
+def write_until(client: socket.socket, done: threading.Event, note: bytearray) -> None:
+    for number in itertools.count():
+        piece = number.to_bytes(8, "big") * (PIECE // 8)
+        client.sendall(piece)
+        note += piece
+        if done.wait(PAUSE):
+            break
+    client.shutdown(socket.SHUT_WR)
+
+
+def standings(lab: Lab) -> Counter[str]:
+    """Return the counters of both hosts together."""
+    return Counter(lab.a.counters()) + Counter(lab.b.counters())
+
+
+def packets(lab: Lab) -> tuple[int, int]:
+    """Return how many packets came in and went out at path1 of host a."""
+    said = json.loads(lab.a.run(["ip", "-j", "-s", "link", "show", "path1"]).stdout)[0]["stats64"]
+    return said["rx"]["packets"], said["tx"]["packets"]
+
+
+def counted(emptcp: Any) -> dict[str, int]:
+    """Return how many packets the programs of path1 have seen since the first of them, by hook."""
+    said = emptcp("list", "--json")
+    programs = [one for table in json.loads(said.out)["tables"] for one in table["programs"]]
+    return {one["hook"]: one["seen"]["packets"] for one in programs}
+
+
+def test_thirty_switches_by_xdp_and_tc_leave_no_trace_in_a_live_connection(
+    lab: Lab, emptcp: Any, write: Write
+) -> None:
+    loaded: set[int] = set()
+
+    def apply(number: int) -> None:
+        path = write(POLICY.format(which=("", "not ")[number % 2]))
+        done = emptcp("apply", path, "--netns", lab.a.netns)
+        assert done.code == 0, done.err
+        loaded.update(one.program.id for one in running.everything().values())
+
+    def switch() -> None:
+        began = time.monotonic()
+        for number in range(1, SWITCHES + 1):
+            apply(number)
+        took.append(time.monotonic() - began)
+
+    took: list[float] = []
+    apply(0)
+    for attempt in range(1, ATTEMPTS + 1):
+        before = counted(emptcp)
+        switched = under_traffic(lab, switch)
+        after = counted(emptcp)
+        assert len(loaded) == 2 * (SWITCHES * attempt + 1)
+        assert after["ingress"] - before["ingress"] == switched.ingress
+        assert after["egress"] - before["egress"] == switched.egress
+        if not switched.trouble:
+            return
+        # A machine with other work loses packets by itself: then as many without a switch.
+        control = under_traffic(lab, lambda: time.sleep(took[-1]))
+        if all(count <= control.trouble.get(name, 0) for name, count in switched.trouble.items()):
+            return
+    pytest.fail(f"{SWITCHES} switches left {switched.trouble}, as long without any {control.trouble}")
