@@ -186,8 +186,7 @@ def reattach() -> list[Outcome]:
     """
     with tables.lock(), Session.open() as session:
         session.carry_through()
-        entries = [entry for name in tables.names() if (entry := tables.read(name)) is not None]
-        return [session.bring(entry) for entry in entries]
+        return [session.bring(entry) for entry in tables.entries()]
 
 
 def forget(name: str) -> Outcome:
@@ -199,9 +198,9 @@ def forget(name: str) -> Outcome:
 def tell_running() -> list[str]:
     """Tell the plugins of every stage that runs, as a resident process does; return what was worth a word."""
     with tables.lock(), Session.open() as session:
-        for name in tables.names():
-            session.tell(_known(name))
-        return [str(failure) for failure in session.manager.failures]
+        remarks = [remark for entry in tables.entries() for remark in session.told(entry)]
+        damaged = map(str, tables.damaged())
+        return [*damaged, *remarks, *(str(failure) for failure in session.manager.failures)]
 
 
 def _known(name: str) -> tables.Entry:
@@ -314,6 +313,7 @@ class Session:
         With ``force``, policies of other tables that can't be carried over are left out. With a list
         ``absent``, what names a namespace or device that is not there goes there and is no error.
         """
+        tables.read(entry.table)  # a damaged record is refused before anything is changed
         table = self._read(entry) if entry.text else None
         sites = self._place(table, entry.netns, absent) if table is not None else {}
         before = running.everything(self.pins)
@@ -322,6 +322,8 @@ class Session:
         outcome = Outcome(entry.table, dry_run=dry_run)
         outcome.warnings += decide.unreachable(table, self.catalog) if table is not None else []
         outcome.warnings += stranded.given_up(given_up or ())
+        if absent is None:  # those who bring many tables say it once
+            outcome.warnings += map(str, tables.damaged())
         if not keep_effects:
             outcome.warnings += effects.untold(entry.table, decisions, self.catalog)
         with ExitStack() as opened:
@@ -335,8 +337,15 @@ class Session:
         outcome.warnings += [str(failure) for failure in self.manager.failures]
         return outcome
 
-    def tell(self, entry: tables.Entry) -> None:
-        """Tell the plugins of the stages of one table as they run."""
+    def told(self, entry: tables.Entry) -> list[str]:
+        """Tell the plugins of the stages of one table as they run; return why if they can't be told."""
+        try:
+            self._tell(entry)
+        except (EmptcpError, pybpf.BpfError) as error:
+            return [f"table {quoted(entry.table)}: {error}"]
+        return []
+
+    def _tell(self, entry: tables.Entry) -> None:
         sites = self._place(_recorded(entry), entry.netns, [])
         decisions = decide.decide(entry.table, sites, running.everything(self.pins), self.catalog, [])
         effects.Effects(self.pins, self.catalog, self.manager, entry.table, decisions).everything()

@@ -26,7 +26,7 @@ def locate(text: str) -> tuple[str, str]:
 
     Raises :class:`EmptcpError` when no table has it, or several have.
     """
-    known = [(entry.table, policy.name) for entry in _entries() for policy in _policies(entry)]
+    known = [(entry.table, policy.name) for entry in tables.entries() for policy in _policies(entry)]
     found = [pair for pair in known if text in (pair[1], "/".join(pair))]
     if len(found) == 1:
         return found[0]
@@ -194,11 +194,6 @@ def _leaf(
     if isinstance(node, model.Select):
         return model.Select(stage) if next(numbers) == wanted else node
     return node
-
-
-def _entries() -> Iterator[tables.Entry]:
-    found = (tables.read(name) for name in tables.names())
-    return (entry for entry in found if entry is not None)
 
 
 def _policies(entry: tables.Entry) -> tuple[model.Policy, ...]:

@@ -32,7 +32,14 @@ def findings() -> list[Finding]:
     """Return what is wrong with the pins, the tables and the journal."""
     tree = pins.find()
     found = running.everything(tree) if tree is not None else {}
-    return [*_journal(), *_probation(), *_programs(found), *_tables(found), *_useless(tree, found)]
+    return [
+        *_damaged(),
+        *_journal(),
+        *_probation(),
+        *_programs(found),
+        *_tables(found),
+        *_useless(tree, found),
+    ]
 
 
 def repair() -> list[str]:
@@ -86,19 +93,22 @@ def _programs(found: Mapping[Location, Running]) -> Iterator[Finding]:
             yield Finding(f"table {table} runs on {about.device}, and no record of it is left", REPAIR)
 
 
+def _damaged() -> Iterator[Finding]:
+    for error in tables.damaged():
+        yield Finding(error.sentence, error.fix)
+
+
 def _tables(found: Mapping[Location, Running]) -> Iterator[Finding]:
-    for name in tables.names():
+    for entry in tables.entries():
         try:
-            yield from _table(name, found)
+            yield from _table(entry, found)
         except EmptcpError as error:
-            yield Finding(f"table {name} can't be read any more: {error.sentence}", error.fix)
+            yield Finding(f"table {entry.table} can't be read any more: {error.sentence}", error.fix)
 
 
-def _table(name: str, found: Mapping[Location, Running]) -> Iterator[Finding]:
+def _table(entry: tables.Entry, found: Mapping[Location, Running]) -> Iterator[Finding]:
     """Yield where a table should run and does not, and what it names that is not there."""
-    entry = tables.read(name)
-    if entry is None:
-        return
+    name = entry.table
     absent: list[EmptcpError] = []
     table = file.loads(entry.text, entry.source or name)
     sites = placement.place(table, entry.netns, Catalog.of_enabled(), absent)

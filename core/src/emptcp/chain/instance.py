@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from emptcp.chain.pins import naming
 from emptcp.errors import EmptcpError
 
 LOCK = "run.lock"
@@ -32,8 +33,9 @@ class Instance:
                 f"'emptcp run' is there already{f', as process {owner}' if owner else ''}",
                 fix=f"One is enough for all tables; stop it first: kill {owner or 'PID'}",
             )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with naming(self._path):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._file = descriptor
         return self
 

@@ -25,6 +25,7 @@ import os
 import subprocess
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,16 @@ def make_run_folder() -> Path:
     folder = run_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an :class:`OSError` of writing, which names no file, name this one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 @dataclass(frozen=True, order=True)

@@ -4,6 +4,8 @@
 What *is* in force is read from the kernel. The two meet in the journal: before anything is switched, the
 table's new text is written as its journal entry; when all is switched, the entry becomes the table. A
 command that finds an entry left by a crash carries it through first: entries only ever go forward.
+
+A damaged file stands in the way of its own table only: who reads all files is given the others.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from emptcp.chain.pins import make_run_folder, run_folder
+from emptcp.chain.pins import make_run_folder, naming, run_folder
 from emptcp.errors import EmptcpError
 
 WAIT_SECONDS = 10.0
@@ -52,9 +54,10 @@ def lock() -> Iterator[None]:
                     fix=f"Wait for it, or end it; the lock is {path}.",
                 )
             time.sleep(0.05)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with naming(path):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         yield
 
 
@@ -74,6 +77,16 @@ def names() -> list[str]:
 def read(table: str) -> Entry | None:
     """Return a table's entry, or ``None``."""
     return _read(_path("tables", table))
+
+
+def entries() -> list[Entry]:
+    """Return the entries of all tables whose files are whole."""
+    return _whole("tables")
+
+
+def damaged() -> list[EmptcpError]:
+    """Return what is wrong with each damaged file, of the tables and of the journal."""
+    return [error for folder in ("tables", "journal") for _, error in _read_all(folder) if error is not None]
 
 
 def begin(entry: Entry) -> None:
@@ -98,9 +111,21 @@ def abandon(entry: Entry) -> None:
 
 
 def unfinished() -> list[Entry]:
-    """Return the journal's entries: changes that a crash interrupted."""
-    found = (_read(path) for path in sorted(_folder("journal").glob("*.json")))
-    return [entry for entry in found if entry is not None]
+    """Return the journal's entries, of files that are whole: changes that a crash interrupted."""
+    return _whole("journal")
+
+
+def _whole(folder: str) -> list[Entry]:
+    return [entry for entry, _ in _read_all(folder) if entry is not None]
+
+
+def _read_all(folder: str) -> Iterator[tuple[Entry | None, EmptcpError | None]]:
+    """Yield the entry of each file of a folder, or what is wrong with the file."""
+    for path in sorted(_folder(folder).glob("*.json")):
+        try:
+            yield _read(path), None
+        except EmptcpError as error:
+            yield None, error
 
 
 def _folder(name: str) -> Path:
@@ -113,13 +138,20 @@ def _path(folder: str, table: str) -> Path:
 
 def _read(path: Path) -> Entry | None:
     try:
-        return Entry(**json.loads(path.read_text(encoding="utf-8")))
+        entry = Entry(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
-        raise EmptcpError(
-            f"the file {path} is damaged", fix="Delete it, and apply its table's policy file again."
-        ) from None
+    except (ValueError, TypeError, RecursionError):
+        raise _damaged(path) from None
+    if entry.table != path.stem or not all(isinstance(value, str) for value in asdict(entry).values()):
+        raise _damaged(path)
+    return entry
+
+
+def _damaged(path: Path) -> EmptcpError:
+    return EmptcpError(
+        f"the file {path} is damaged", fix="Delete it, and apply its table's policy file again."
+    )
 
 
 def _write(path: Path, entry: Entry) -> None:
@@ -127,7 +159,7 @@ def _write(path: Path, entry: Entry) -> None:
     make_run_folder()
     path.parent.mkdir(mode=0o700, exist_ok=True)
     fresh = path.with_suffix(".new")
-    with open(fresh, "w", encoding="utf-8") as file:
+    with naming(fresh), open(fresh, "w", encoding="utf-8") as file:
         json.dump(asdict(entry), file)
         file.flush()
         os.fsync(file.fileno())

@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return REFUSED
+    except OSError as error:
+        print(_shortened(f"emptcp: {_told(error)}"), file=sys.stderr)
+        return REFUSED
     except KeyboardInterrupt:
         return 130
 
@@ -97,6 +100,20 @@ def _check_rights(command: str) -> None:
         raise EmptcpError(
             f"emptcp {command} reads and changes the kernel, which takes root", fix="Run it with sudo."
         )
+
+
+def _told(error: OSError) -> EmptcpError:
+    """Return what the system refused, in a sentence that names the file."""
+    why = (error.strerror or str(error) or type(error).__name__).lower()
+    if error.filename is None:
+        return EmptcpError(f"the system refuses what this takes: {why}", fix="See: emptcp doctor")
+    file = str(error.filename)
+    if "/" not in file:
+        return EmptcpError(f"the program '{file}' can't be run: {why}", fix="Install it, or mend PATH.")
+    fix = "Mend that, and try again."
+    if "EMPTCP_RUN" in os.environ and file.startswith(os.environ["EMPTCP_RUN"]):
+        fix = "EMPTCP_RUN names the folder of emptcp's state: name another, or leave it out."
+    return EmptcpError(f"{file} can't be used: {why}", fix=fix)
 
 
 def _version(words: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
@@ -61,12 +62,13 @@ class Duty:
 
     def begin(self) -> None:
         """Put right what changed while nobody was there, and tell the plugins what runs."""
-        from emptcp.chain import apply
-
         self.refresh()
         self._reattach()
-        for warning in apply.tell_running():
-            self._say(f"warning: {warning}")
+        with self._going_on():
+            from emptcp.chain import apply
+
+            for warning in apply.tell_running():
+                self._say(f"warning: {warning}")
 
     def events(self) -> Map | None:
         """Return the ring buffer of events if a program has one."""
@@ -83,8 +85,7 @@ class Duty:
         from emptcp.chain import tables
         from emptcp.hooks import namespaces
 
-        entries = [entry for name in tables.names() if (entry := tables.read(name)) is not None]
-        for netns in sorted({netns for entry in entries for netns in _netns(entry)}):
+        for netns in sorted({netns for entry in tables.entries() for netns in _netns(entry)}):
             try:
                 yield namespaces.resolve(netns)
             except EmptcpError:  # it may come back, and is looked for again
@@ -102,17 +103,22 @@ class Duty:
         self._reattach()
 
     def _reattach(self) -> None:
-        from emptcp.chain import apply
+        with self._going_on():
+            from emptcp.chain import apply
+
+            for outcome in apply.reattach():
+                if outcome.changed or outcome.warnings:
+                    self._report(outcome)
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Say what goes wrong: the next time it may go well."""
         from emptcp.pybpf import BpfError
 
         try:
-            outcomes = apply.reattach()
-        except (EmptcpError, BpfError) as error:
+            yield
+        except (EmptcpError, BpfError, OSError) as error:
             self._say(str(error))
-            return
-        for outcome in outcomes:
-            if outcome.changed or outcome.warnings:
-                self._report(outcome)
 
 
 def _traces() -> Traces:
@@ -134,7 +140,11 @@ def _netns(entry: Entry) -> Iterator[str]:
     """Yield the namespaces of a table's policies; empty is the one this process is in."""
     from emptcp.policy import file
 
-    for policy in file.loads(entry.text, entry.source or entry.table).policies:
+    try:
+        policies = file.loads(entry.text, entry.source or entry.table).policies
+    except EmptcpError:  # told of when tables are brought to where they belong, and by `doctor`
+        return
+    for policy in policies:
         yield policy.netns if policy.netns is not None else entry.netns
 
 

@@ -65,7 +65,7 @@ def lift(namespaces: Collection[str]) -> None:
     """
     from emptcp.chain import tables
 
-    names = [name for name in tables.names() if (entry := tables.read(name)) and entry.netns in namespaces]
+    names = [entry.table for entry in tables.entries() if entry.netns in namespaces]
     if names:
         from emptcp.chain import apply
 
