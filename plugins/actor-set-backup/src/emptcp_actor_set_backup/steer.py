@@ -160,10 +160,10 @@ def _send(
     """
     unseen = []
     for order in orders:
-        if change.matches(_as_it_leaves(order)):
-            injector.send(_packet(order, "peer"))
-        else:
+        if not change.matches(_as_it_leaves(order)):
             unseen.append(order)
+        elif not _sent(injector, order):
+            _release(flows, order, "peer")
     _send_unseen(change, flows, unseen, reader, injector)
 
 
@@ -177,9 +177,22 @@ def _send_unseen(
             break
         for order in orders:
             _note(flows, order, "peer", told=value(order.backup))
-            injector.send(_packet(order, "peer"))
+        unsent = [order for order in orders if not _sent(injector, order)]
+        for order in unsent:
+            _note(flows, order, "peer", told=UNKNOWN)
+            _release(flows, order, "peer")
+        orders = [order for order in orders if order not in unsent]
         after = {order.subflow.endpoints: order.subflow for order in _refreshed(change, orders, reader)}
         orders = [order for order in orders if _came_late(order.subflow, after.get(order.subflow.endpoints))]
+
+
+def _sent(injector: Injector, order: Order) -> bool:
+    """Send an order's packet to the peer; False where it can't leave now, for there is no route, say."""
+    try:
+        injector.send(_packet(order, "peer"))
+    except OSError:
+        return False
+    return True
 
 
 def _as_it_leaves(order: Order) -> bytes:

@@ -29,7 +29,11 @@ DEVICE = "path2"
 
 
 def table(
-    on: bool = True, hooks: str = '["ingress", "egress"]', backend: str = "auto", when: str = ""
+    on: bool = True,
+    hooks: str = '["ingress", "egress"]',
+    backend: str = "auto",
+    when: str = "",
+    device: str = DEVICE,
 ) -> Table:
     return file.loads(
         f"""
@@ -37,7 +41,7 @@ def table(
         [[policy]]
         name = "slow"
         hook = {hooks}
-        dev = "{DEVICE}"
+        dev = "{device}"
         backend = "{backend}"
         {f'when = "{when}"' if when else ""}
         do = ["set_backup(on={on})"]
@@ -130,6 +134,32 @@ def test_both_ends_of_an_idle_subflow_are_told_once_per_change_and_given_back(la
     apply.remove("backup")
     wait_until(lambda: ends.here == [False, False] and ends.there == [False, False])
     assert ends.counts() == (first[0] + 4, first[1] + 4)
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_subflow_on_which_nothing_can_be_sent_holds_up_no_other_and_is_told_later(
+    lab: Lab, ends: Ends, broken: int
+) -> None:
+    exchange(ends)  # the sockets know their devices now, also without a route
+    path = lab.paths[broken]
+    (route,) = lab.a.run(["ip", "-4", "route", "show", "dev", path.name]).stdout.splitlines()
+    words = [*route.split(), "dev", path.name]
+    lab.a.run(["ip", "route", "delete", *words])
+    try:
+        outcome = apply.apply(table(hooks='"egress"', device="path*"), lab.a.netns)
+        assert outcome.warnings == []
+        wait_until(lambda: ends.there == [broken != 0, broken != 1])
+    finally:
+        lab.a.run(["ip", "route", "add", *words])
+    wait_until(lambda: exchange(ends) or ends.there == [True, True])
+
+
+def exchange(ends: Ends) -> None:
+    """Send so much both ways that both subflows carry some."""
+    for one, other in ((ends.client, ends.server), (ends.server, ends.client)):
+        for _ in range(10):
+            one.sendall(bytes(50_000))
+            other.recv(50_000, socket.MSG_WAITALL)
 
 
 def test_applying_the_same_again_says_nothing(lab: Lab, ends: Ends) -> None:
