@@ -143,11 +143,14 @@ def strangers_object(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture
 def stranger(
     tmp_path: Path, strangers_object: bytes, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Path]]:
+) -> Callable[..., Path]:
     """Return what installs a third party's plugin ``mark`` as pip does, and returns its package's folder.
 
     ``plugin`` and ``actor`` are further lines of its manifest.
     """
+    # The last test's `instance` may have imported it once more when it ended.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "strangers_mark"]:
+        del sys.modules[name]
     site = tmp_path / "site"
     site.mkdir()
     monkeypatch.setenv("EMPTCP_ETC", str(tmp_path / "etc"))
@@ -167,6 +170,4 @@ def stranger(
         importlib.invalidate_caches()
         return package
 
-    yield install
-    for name in [name for name in sys.modules if name.partition(".")[0] == "strangers_mark"]:
-        del sys.modules[name]
+    return install

@@ -64,6 +64,9 @@ def emptcp_validate(stage: BoundStage, policy: Policy) -> None:
 def emptcp_format(stage: BoundStage) -> str | None:
     """Say a stage in the plugin's own words in ``emptcp list``; ``None`` leaves it to the next.
 
+    When nobody has words for it, or the stage's plugin is gone, it is printed as the file says it. The JSON
+    form always has that text.
+
     :param stage: the stage with its values.
     :returns: one line.
 

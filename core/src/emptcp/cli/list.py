@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from emptcp.chain.counters import Counters
     from emptcp.chain.description import PolicyRecord, StageRecord
     from emptcp.chain.running import Running
+    from emptcp.cli.wording import Words
 
 SCHEMA = 1
 
@@ -54,8 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
         ]
         print(json.dumps({"schema": SCHEMA, "tables": shown}))
         return 0
-    for name in chosen:
-        print("\n".join(_table(name, by_table.get(name, []))))
+    _print({name: by_table.get(name, []) for name in chosen})
     if not known:
         print("nothing runs; start with: emptcp apply FILE", file=sys.stderr)
     return 0
@@ -75,16 +75,29 @@ def _file(chosen: list[str]) -> Iterator[str]:
     yield entry.text if entry is not None else ""
 
 
-def _table(name: str, programs: list[Running]) -> Iterator[str]:
+def _print(chosen: dict[str, list[Running]]) -> None:
+    """Print tables as text; warnings go to stderr."""
+    from emptcp.cli import wording
+
+    programs = (program for found in chosen.values() for program in found)
+    shown = (policy for program in programs for policy in program.description.policies)
+    words, warnings = wording.of(policy for policy in shown if policy.table in chosen)
+    for name, found in chosen.items():
+        print("\n".join(_table(name, found, words)))
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _table(name: str, programs: list[Running], words: Words) -> Iterator[str]:
     yield f"table {name} {{"
     if not programs:
         yield "  no device to run on"
     for program in programs:
-        yield from _program(name, program)
+        yield from _program(name, program, words)
     yield "}"
 
 
-def _program(table: str, running: Running) -> Iterator[str]:
+def _program(table: str, running: Running, words: Words) -> Iterator[str]:
     about, counts = running.description, running.counts()
     namespace = f" in {about.netns}" if about.netns else ""
     yield f"  {about.hook} of {about.device}{namespace} by {about.backend} ({about.reason})"
@@ -93,7 +106,7 @@ def _program(table: str, running: Running) -> Iterator[str]:
     yield f"    seen: {_flow(counts[''])}{_reasons(counts[''])}"
     for policy in about.policies:
         if policy.table == table:
-            yield from _policy(policy, counts)
+            yield from _policy(policy, counts, words)
     for companion in about.companions:
         yield f"    companion {companion}"
 
@@ -108,17 +121,21 @@ def _lost(running: Running) -> str:
     return decide.why_lost(site) if decide.is_lost(running, site) else ""
 
 
-def _policy(policy: PolicyRecord, counts: dict[str, Counters]) -> Iterator[str]:
+def _policy(policy: PolicyRecord, counts: dict[str, Counters], words: Words) -> Iterator[str]:
     yield f'    policy "{policy.name}" {{'
-    width = max(len(stage.text) for stage in policy.stages)
-    for number, stage in enumerate(policy.stages, 1):
-        said = _stage(stage, counts[f"{policy.table}/{policy.name}/{stage.id}"])
-        yield f"      {number} {stage.kind:8} {stage.text:{width}}  {said}{_label(stage)}"
+    keys = [f"{policy.table}/{policy.name}/{stage.id}" for stage in policy.stages]
+    texts = [words.get(key, stage.text) for key, stage in zip(keys, policy.stages, strict=True)]
+    width = max(map(len, texts))
+    for number, (key, stage, text) in enumerate(zip(keys, policy.stages, texts, strict=True), 1):
+        told = f"{_stage(stage, counts[key])}{_label(stage, text)}"
+        yield f"      {number} {stage.kind:8} {text:{width}}  {told}"
     yield "    }"
 
 
-def _label(stage: StageRecord) -> str:
-    return "" if stage.id.partition("#")[0] == stage.name else f" [{stage.id}]"
+def _label(stage: StageRecord, text: str) -> str:
+    """Return what `tune` calls the stage, where the text does not begin with it."""
+    plain = stage.id.partition("#")[0] == stage.name and text == stage.text
+    return "" if plain else f" [{stage.id}]"
 
 
 def _stage(stage: StageRecord, count: Counters) -> str:
