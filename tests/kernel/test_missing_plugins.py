@@ -24,6 +24,14 @@ hook = "ingress"
 dev = "left0"
 do = ["{actor}()"]
 """
+HOOKS = """
+from pathlib import Path
+from emptcp.api import hookimpl
+
+@hookimpl
+def emptcp_removed(change):
+    Path("{heard}").write_text(change.stage.type.name)
+"""
 MARKED, COUNTED = "mark", "record"
 
 Write = Callable[..., str]
@@ -58,7 +66,8 @@ def lose(stranger: Callable[..., Path], emptcp: Any) -> Lose:
 
     def gone(how: str) -> None:
         if how == "disabled":
-            assert emptcp("plugins", "disable", "mark").code == 0
+            said = emptcp("plugins", "disable", "mark").out
+            assert "taken back only if it is enabled again before that" in said
         elif how == "changed":
             Path(folder, "__init__.py").write_text("# another release\n")
         else:
@@ -108,6 +117,22 @@ def test_beside_such_a_table_others_are_refused_by_name_until_it_is_removed(
     assert emptcp("remove", "broken").code == 0
     assert set(in_force()) == {"sound"}
     assert apply("third", COUNTED).code == 0
+
+
+def test_a_plugin_that_is_enabled_again_hears_of_the_removal(
+    apply: Apply, stranger: Callable[..., Path], emptcp: Any
+) -> None:
+    folder = stranger(plugin='module = "strangers_mark.hooks"')
+    heard = folder.parent / "heard"
+    Path(folder, "hooks.py").write_text(HOOKS.format(heard=heard))
+    assert emptcp("plugins", "enable", "mark").code == 0
+    assert apply("t", MARKED).code == 0
+    assert emptcp("plugins", "disable", "mark").code == 0
+    assert not heard.exists()
+    assert emptcp("plugins", "enable", "mark").code == 0
+    done = emptcp("remove", "t")
+    assert (done.code, done.err) == (0, "")
+    assert heard.read_text() == "mark"
 
 
 def test_the_last_sound_table_beside_a_broken_one_goes_by_force_and_the_broken_one_comes_back(

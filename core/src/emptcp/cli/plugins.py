@@ -80,6 +80,7 @@ def _disable(arguments: argparse.Namespace) -> int:
     policies = [*in_use.get(plugin.name, ()), *in_use.get(plugin.id, ())]
     if policies:
         print(f"It goes on running in {', '.join(policies)} until these are removed.")
+        print("What it did in sockets is taken back only if it is enabled again before that.")
     return 0
 
 

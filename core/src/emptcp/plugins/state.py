@@ -84,7 +84,7 @@ def enable(name: str) -> Plugin:
 
 
 def disable(name: str) -> Plugin:
-    """Keep policies from using a plugin. What runs goes on running.
+    """Keep policies from using a plugin. What runs goes on running, and no effect is taken back.
 
     Raises :class:`EmptcpError` when there is no such plugin, or the caller may not.
     """
