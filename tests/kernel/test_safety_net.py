@@ -13,6 +13,7 @@ import pytest
 
 from emptcp.chain import apply, health, running, tables
 from emptcp.chain import probation as pending
+from emptcp.chain.session import Session
 from emptcp.cli.main import main
 from emptcp.control import probation
 from emptcp.errors import EmptcpError
@@ -180,7 +181,7 @@ def test_a_change_that_can_not_be_taken_back_is_told_by_doctor_and_stops_no_othe
     applied(lab, tmp_path, "ack", "--confirm", "1")
     time.sleep(1.1)
     with monkeypatch.context() as broken:
-        broken.setattr(apply.Session, "change", _refuse)
+        broken.setattr(Session, "change", _refuse)
         apply.reattach()
         assert any("not confirmed" in finding.what for finding in health.findings())
     apply.reattach()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from emptcp.chain import apply, decide, pins, placement, probation, running, tables
 from emptcp.chain.pins import Location, Pins
 from emptcp.chain.running import Running
+from emptcp.chain.session import Outcome
 from emptcp.errors import EmptcpError
 from emptcp.plugins.catalog import Catalog
 from emptcp.policy import file
@@ -63,7 +64,7 @@ def repair() -> list[str]:
     ]
 
 
-def _lines(outcome: apply.Outcome) -> Iterator[str]:
+def _lines(outcome: Outcome) -> Iterator[str]:
     for one in outcome.done:
         if one.action != "keep":
             yield f"table {outcome.table}: {one.action} {one.hook} of {one.device}"

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emptcp.chain.apply import Done, Outcome
+    from emptcp.chain.session import Done, Outcome
 
 SCHEMA = 1
 

@@ -15,7 +15,7 @@ from emptcp.errors import EmptcpError
 from emptcp.plugins.occasions import Endpoint, StageEvent
 
 if TYPE_CHECKING:
-    from emptcp.chain.apply import Outcome
+    from emptcp.chain.session import Outcome
     from emptcp.chain.tables import Entry
     from emptcp.hooks.namespaces import Namespace
     from emptcp.plugins.catalog import Catalog

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Load the programs that decisions need, before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from emptcp.chain import program as programs
+from emptcp.chain import states
+from emptcp.chain.decide import ATTACH, SWITCH, Decision
+from emptcp.chain.objects import Objects
+from emptcp.chain.pins import Pins
+from emptcp.chain.plan import FragmentRef
+from emptcp.chain.shared import PinnedMaps, PrivateMaps
+
+
+class Loader:
+    """Loads what the decisions need, with one set of opened objects per namespace.
+
+    Without a pin tree everything is loaded over private maps: a trial that leaves nothing.
+    """
+
+    def __init__(self, tree: Pins | None, opened: ExitStack) -> None:
+        self._pins = tree
+        self._opened = opened
+        self._objects: dict[int, Objects] = {}
+
+    def prepare(self, decision: Decision) -> None:
+        """Load the decision's program, if it needs one, for the back-end that is tried first."""
+        decision.load = self._load
+        if decision.action in (ATTACH, SWITCH) and decision.place is not None:
+            self._load(decision, decision.place.code)
+
+    def _load(self, decision: Decision, code: str) -> programs.Loaded:
+        """Load a decision's program for a back-end's code, unless that was done before."""
+        assert decision.plan is not None
+        assert decision.place is not None
+        if decision.loaded is not None and decision.place.code == code:
+            return decision.loaded
+        if decision.place.code != code:
+            decision.place = replace(decision.place, backend=code)
+        cookie = decision.location.cookie
+        slots = states.offsets(self._places(cookie, decision.plan.fragments))
+        previous = decision.before.previous() if decision.before is not None else None
+        made = programs.load(
+            decision.plan, decision.policies, decision.place, self._of(cookie), slots, previous
+        )
+        self._opened.callback(made.close)
+        decision.loaded = made
+        return made
+
+    def _places(self, cookie: int, fragments: Sequence[FragmentRef]) -> dict[str, tuple[int, int]]:
+        if self._pins is None:
+            return states.allocate(fragments, {})
+        return states.keep(self._pins, cookie, fragments)
+
+    def _of(self, cookie: int) -> Objects:
+        if cookie not in self._objects:
+            shared = PrivateMaps() if self._pins is None else PinnedMaps(self._pins, cookie)
+            self._objects[cookie] = self._opened.enter_context(Objects(shared))
+        return self._objects[cookie]

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One command's view of plugins and kernel, and the steps by which it brings a table to where it should be.
+
+A change goes in four steps. *Place*: find the devices, bind the policies. *Decide*, per device and hook:
+leave alone, write parameters, switch to a new program, attach, detach. *Load* every new program; nothing has
+changed so far, so a refusal costs nothing. *Carry out*, with the journal written first: each switch is one
+link update, so a packet sees the old chain or the new one. If a step fails, the steps before it are taken
+back; if the process dies, the next command carries the journal's entry through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from emptcp import pybpf
+from emptcp.chain import (
+    attachment,
+    decide,
+    effects,
+    history,
+    instance,
+    pins,
+    placement,
+    probation,
+    running,
+    stranded,
+    tables,
+)
+from emptcp.chain.decide import ATTACH, Decision
+from emptcp.chain.load import Loader
+from emptcp.chain.pins import Pins
+from emptcp.chain.placement import Site
+from emptcp.chain.stranded import Stranded
+from emptcp.errors import EmptcpError, quoted
+from emptcp.hooks import foreign
+from emptcp.plugins.catalog import BoundStage, Catalog
+from emptcp.plugins.manager import Manager
+from emptcp.policy import file, model, text
+from emptcp.pybpf import features
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done at one location: ``action`` is attach, switch, tune, detach or keep."""
+
+    action: str
+    device: str
+    hook: str
+    backend: str
+    reason: str
+    policies: tuple[str, ...]
+    netns: str = ""
+
+
+@dataclass
+class Outcome:
+    """What a command did, or would do (``dry_run``), and what was worth a word."""
+
+    table: str
+    done: list[Done] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    dry_run: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was not as wanted."""
+        return any(one.action != "keep" for one in self.done)
+
+
+@dataclass
+class Session:
+    """One command's view of plugins and kernel."""
+
+    pins: Pins
+    catalog: Catalog
+    manager: Manager
+    written: model.Table | None = None
+    noting: bool = True
+
+    @classmethod
+    @contextmanager
+    def open(cls, writing: bool = True) -> Iterator[Session]:
+        """Open the pin tree (made if ``writing``) and the plugins."""
+        tree = pins.open_or_make() if writing else pins.find() or Pins(pins.run_folder() / "none")
+        session = cls(tree, Catalog.of_enabled(), Manager.of_enabled(report=lambda failure: None))
+        try:
+            yield session
+        finally:
+            if writing:
+                tree.prune()
+
+    def carry_through(self, but: str = "") -> None:
+        """Finish what a crash interrupted, except for a table that is about to be changed anyway.
+
+        What can't be finished stays in the journal, for `doctor` to tell of, and stops no other table.
+        """
+        for entry in tables.unfinished():
+            if entry.table != but:
+                self.bring(entry)
+        pending = probation.current()
+        if pending is not None and pending.left <= 0:
+            self._end_probation(pending)
+
+    def _end_probation(self, pending: probation.Probation) -> None:
+        """Take a change back that nobody confirmed; if that fails it stays noted, for `doctor` to tell of."""
+        changes = [change for change in history.everything() if change.after == pending.after]
+        with self._unnoted():
+            self.bring(pending.undone)
+        if tables.read(pending.table) == pending.before:
+            probation.end()
+            history.forget(changes[-1:])
+
+    def rollback(self, count: int) -> list[Outcome]:
+        """Take the last changes back: each table to what it was before the first of them."""
+        changes = history.last(count)
+        by_table = {change.after.table: change for change in reversed(changes)}
+        outcomes = []
+        for table, first in by_table.items():
+            with self._unnoted():
+                outcomes.append(self.change(first.undone))
+            history.forget([change for change in changes if change.after.table == table])
+        return outcomes
+
+    @contextmanager
+    def _unnoted(self) -> Iterator[None]:
+        """Keep what takes changes back out of the history."""
+        self.noting = False
+        try:
+            yield
+        finally:
+            self.noting = True
+
+    def bring(self, entry: tables.Entry) -> Outcome:
+        """Bring a table as far as it can be brought; what is missing, or refused, becomes a warning."""
+        absent: list[EmptcpError] = []
+        try:
+            outcome = self.change(entry, absent=absent)
+        except (EmptcpError, pybpf.BpfError) as error:
+            return Outcome(entry.table, warnings=[str(error)])
+        outcome.warnings += map(str, absent)
+        return outcome
+
+    def change(
+        self,
+        entry: tables.Entry,
+        *,
+        dry_run: bool = False,
+        keep_effects: bool = False,
+        force: bool = False,
+        absent: list[EmptcpError] | None = None,
+    ) -> Outcome:
+        """Bring one table to an entry; see the module's text for the steps.
+
+        With ``force``, policies of other tables that can't be carried over are left out. With a list
+        ``absent``, what names a namespace or device that is not there goes there and is no error.
+        """
+        tables.read(entry.table)  # a damaged record is refused before anything is changed
+        table = self._read(entry) if entry.text else None
+        sites = self._place(table, entry.netns, absent) if table is not None else {}
+        before = running.everything(self.pins)
+        given_up: list[Stranded] | None = [] if force else None
+        decisions = decide.decide(entry.table, sites, before, self.catalog, given_up)
+        outcome = Outcome(entry.table, dry_run=dry_run)
+        outcome.warnings += decide.unreachable(table, self.catalog) if table is not None else []
+        outcome.warnings += stranded.given_up(given_up or ())
+        if absent is None:  # those who bring many tables say it once
+            outcome.warnings += map(str, tables.damaged())
+        if not keep_effects:
+            outcome.warnings += effects.untold(entry.table, decisions, self.catalog)
+        with ExitStack() as opened:
+            loader = Loader(None if dry_run else self.pins, opened)
+            for decision in decisions:
+                loader.prepare(decision)
+            outcome.warnings += [remark for decision in decisions for remark in _remarks(decision)]
+            if not dry_run:
+                self._carry_out(entry, decisions, keep_effects)
+        outcome.done = [_done(decision) for decision in decisions]
+        outcome.warnings += [str(failure) for failure in self.manager.failures]
+        return outcome
+
+    def told(self, entry: tables.Entry) -> list[str]:
+        """Tell the plugins of the stages of one table as they run; return why if they can't be told."""
+        try:
+            self._tell(entry)
+        except (EmptcpError, pybpf.BpfError) as error:
+            return [f"table {quoted(entry.table)}: {error}"]
+        return []
+
+    def _tell(self, entry: tables.Entry) -> None:
+        sites = self._place(recorded(entry), entry.netns, [])
+        decisions = decide.decide(entry.table, sites, running.everything(self.pins), self.catalog, [])
+        effects.Effects(self.pins, self.catalog, self.manager, entry.table, decisions).everything()
+
+    def _read(self, entry: tables.Entry) -> model.Table:
+        """Return an entry's table, as its author wrote it if that is known: errors then name his lines."""
+        if self.written is not None and text.table_text(self.written) == entry.text:
+            return self.written
+        return recorded(entry)
+
+    def _place(
+        self, table: model.Table, netns: str, absent: list[EmptcpError] | None
+    ) -> dict[tuple[int, int], Site]:
+        for policy in table.policies:
+            for spec in (*model.selectors(policy.when), *model.actors(table, policy.do)):
+                stage = self.catalog.bind(spec)
+                _check_resident(stage, policy)
+                _check_features(stage, policy)
+                self.manager.validate(stage, policy)
+        return placement.place(table, netns, self.catalog, absent)
+
+    def _carry_out(self, entry: tables.Entry, decisions: list[Decision], keep_effects: bool) -> None:
+        """Switch everything, or nothing."""
+        told = effects.Effects(self.pins, self.catalog, self.manager, entry.table, decisions)
+        told.applying()
+        tables.begin(entry)
+        with ExitStack() as undo:
+            undo.callback(tables.abandon, entry)
+            for decision in decisions:
+                undo.callback(attachment.carry_out(self.pins, decision))
+            undo.pop_all()
+        for decision in decisions:
+            attachment.settle(self.pins, decision)
+        if not keep_effects:
+            told.removed()
+        before = tables.read(entry.table)
+        if self.noting and before != entry:
+            history.note(before, entry)
+        tables.finish(entry)
+        told.applied()
+
+
+def recorded(entry: tables.Entry) -> model.Table:
+    """Return the table of an entry; places in it are not those of the file that it came from."""
+    return file.loads(entry.text, f"table {entry.table}")
+
+
+def _check_resident(stage: BoundStage, policy: model.Policy) -> None:
+    if stage.type.resident and instance.resident(pins.run_folder()) is None:
+        raise EmptcpError(
+            f"{stage.type.kind} '{stage.type.name}' of policy {quoted(policy.name)} needs a process in user "
+            "space, and no `emptcp run` is there",
+            fix="Start one first, for instance: emptcp run &",
+            where=str(stage.spec.where),
+        )
+
+
+def _check_features(stage: BoundStage, policy: model.Policy) -> None:
+    for name in stage.type.declaration.features:
+        missing = features.reason(name)
+        if missing:
+            raise EmptcpError(
+                f"{stage.type.kind} '{stage.type.name}' of policy {quoted(policy.name)} needs what this "
+                f"kernel lacks, {features.FEATURES[name]}: {missing}",
+                fix="See what there is: emptcp doctor",
+                where=str(stage.spec.where),
+            )
+
+
+def _remarks(decision: Decision) -> Iterator[str]:
+    """Yield what an operator should know about a first attachment."""
+    if decision.action != ATTACH or decision.place is None:
+        return
+    device = decision.site.device
+    if decision.place.backend == "xdp" and not device.virtual:
+        yield f"native XDP may reset the link of {device.name} for a moment, this once"
+    for program in foreign.programs(decision.site.namespace, device):
+        if program.hook == decision.hook:
+            yield f"device {device.name} has a program of another tool, which goes on running: {program}"
+
+
+def _done(decision: Decision) -> Done:
+    about = decision.before.description if decision.before is not None else None
+    place = decision.place
+    return Done(
+        action=decision.action,
+        device=decision.site.device.name,
+        hook=decision.hook,
+        backend=place.backend if place is not None else about.backend if about is not None else "",
+        reason=place.reason if place is not None else "",
+        policies=tuple(f"{policy.table}/{policy.name}" for policy in decision.policies),
+        netns=decision.site.namespace.name,
+    )
