@@ -8,6 +8,7 @@ import subprocess
 import venv
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.parser import Parser
 from pathlib import Path
@@ -71,14 +72,14 @@ class Workshop:
 
     def wheel(self, sdist: Path, output: Path) -> Path:
         """Build in a folder of pip's own, where nothing of this tree is in reach."""
-        before = set(output.glob("*.whl"))
         self.pip("wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", output, sdist)
-        (archive,) = set(output.glob("*.whl")) - before
+        (archive,) = output.glob("*.whl")
         return archive
 
     def build(self, source: str) -> None:
         sdist = self.sdist(source)
-        self.built[source] = Built(sdist, self.wheel(sdist, self.wheels))
+        wheel = self.wheel(sdist, self.folder / "made" / Path(source).name)
+        self.built[source] = Built(sdist, wheel.rename(self.wheels / wheel.name))
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +93,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     for source in FOLDERS[:2]:
         made.build(source)
     made.pip("install", "--no-index", "--find-links", made.wheels, "emptcp-sdk")
-    for source in FOLDERS[2:]:
-        made.build(source)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(made.build, FOLDERS[2:]))
     requirements = made.built["core"].metadata()["Requires-Dist"]
     foreign = [entry for entry in requirements if "extra ==" not in entry and not entry.startswith("emptcp")]
     made.pip("download", "--dest", made.wheels, *foreign)

@@ -13,7 +13,8 @@ import pytest
 
 from .conftest import FOLDERS, ROOT, Workshop, run
 
-pytestmark = pytest.mark.packaging
+# The first test waits for all that is built.
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(150)]
 
 LICENCES = ["Apache-2.0.txt", "BSD-2-Clause.txt", "GPL-2.0-only.txt"]
 
