@@ -141,9 +141,7 @@ def strangers_object(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def stranger(
-    tmp_path: Path, strangers_object: bytes, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Path]:
+def stranger(tmp_path: Path, strangers_object: bytes, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Return what installs a third party's plugin ``mark`` as pip does, and returns its package's folder.
 
     ``plugin`` and ``actor`` are further lines of its manifest.

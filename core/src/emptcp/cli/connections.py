@@ -101,7 +101,7 @@ def _cells(row: _Row) -> Sequence[str]:
         for address, port in row.endpoints
     ]
     backup = ("yes" if socket.backup or socket.request_backup else "no") if socket is not None else ""
-    rtt = f"{socket.rtt_us / 1000:.1f} ms" if socket is not None else ""
+    rtt = f"{socket.rtt_us / 1000:.1f} ms" if socket is not None and socket.rtt_us else ""
     metrics = ", ".join(f"{name} {_number(name, value)}" for name, value in row.metrics.items())
     return row.token, *ends, backup, rtt, metrics
 
@@ -118,6 +118,6 @@ def _json(row: _Row) -> dict[str, Any]:
         "token": row.token or None,
         "backup": socket.backup if socket is not None else None,
         "request_backup": socket.request_backup if socket is not None else None,
-        "rtt": socket.rtt_us / 1e6 if socket is not None else None,
+        "rtt": socket.rtt_us / 1e6 if socket is not None and socket.rtt_us else None,
         "metrics": dict(row.metrics),
     }
