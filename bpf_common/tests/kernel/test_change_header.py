@@ -123,6 +123,16 @@ def test_the_scale_is_that_of_the_sender(change: Any) -> None:
         assert window.window == expected
 
 
+@pytest.mark.parametrize(("payload", "forbidden"), [(b"", 0), (b"x", 8)])
+def test_what_becomes_a_syn_with_data_is_left_alone_from_then_on(
+    change: Any, payload: bytes, forbidden: int
+) -> None:
+    packet = build(options=[TS, DSS], payload=payload)
+    changed = change(packet, "rewrite", number=IP4 + 13, data=b"\x02")
+    assert changed.done
+    assert changed.found.no_modify == forbidden
+
+
 @pytest.mark.parametrize("flags", ["S", "SA"])
 def test_a_syn_keeps_its_window(change: Any, flags: str) -> None:
     packet = build(flags=flags, window=500)

@@ -238,7 +238,7 @@ static __always_inline bool emptcp_is_rewritable(__u32 from, __u32 len)
 	return true;
 }
 
-/* The flags were rewritten: read them again. */
+/* The flags were rewritten: read them again. What has become a SYN with data is left alone from now on. */
 static __always_inline void emptcp_flags_changed(const struct emptcp_handle *pkt)
 {
 	struct emptcp_pkt *parsed = pkt->parsed;
@@ -250,6 +250,8 @@ static __always_inline void emptcp_flags_changed(const struct emptcp_handle *pkt
 	parsed->flags &= ~EMPTCP_PKT_PURE_ACK;
 	if (emptcp_is_bare_ack(*flags) && parsed->ip_end == parsed->payload)
 		parsed->flags |= EMPTCP_PKT_PURE_ACK;
+	if (*flags & EMPTCP_SYN && parsed->payload_len)
+		emptcp_forbid(parsed, EMPTCP_SYN_DATA);
 }
 
 static __always_inline bool emptcp_rewrite_header(const struct emptcp_handle *pkt, __u32 from,
