@@ -320,7 +320,7 @@ def test_a_plugin_that_does_not_pass_the_verifier_is_named_with_its_line(
     done = emptcp("apply", write(MARKED.format(number=2), "marked.toml"), "--netns", host)
     check_refused(
         done,
-        "stage 'mark' of policy 'marked/m': the verifier refuses",
+        "stage 'mark' (plugin 'mark') of policy 'marked/m': the verifier refuses",
         "invalid mem access",
         "return *(__u32 *)(long)param->number;",
         "the whole log is in",

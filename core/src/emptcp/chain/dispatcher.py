@@ -119,7 +119,7 @@ class Dispatcher(Joiner):
 
     def _companions(self) -> None:
         for number, fragment in enumerate(self.plan.companions):
-            name = f"companion {fragment.plugin}:{fragment.name}"
+            name = f"companion '{fragment.name}' of plugin '{fragment.plugin}'"
             after = f"companion{number}"
             self.line(name)
             if fragment.state_size:

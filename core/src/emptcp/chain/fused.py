@@ -23,8 +23,8 @@ from emptcp.chain.counters import CHUNK_STAGES, COUNTER_BYTES
 from emptcp.chain.dispatcher import Dispatcher
 from emptcp.chain.instructions import R0, R1, R2, R3, R5, R10
 from emptcp.chain.joining import ACCEPT, DROP, REDIRECT, RETURN, Binding, Joined, check_stack
-from emptcp.chain.plan import END, Plan, PlannedPolicy, Step
-from emptcp.errors import EmptcpError
+from emptcp.chain.plan import END, Plan, PlannedPolicy, Stage, Step
+from emptcp.errors import EmptcpError, quoted
 
 INSTRUCTION_BUDGET = 500_000
 """Instructions of one program; the kernel's verifier stops at a million visited ones."""
@@ -109,7 +109,7 @@ class _Fused(Dispatcher):
             self.asm.emit(bpf.LDX_DW, R5, R10, self.flow)
             self.asm.jump(f"noflow{step.index}", bpf.JEQ_IMM, R5, 0)
         self.arguments(stage.fragment, slot)
-        self.copy(self.binding.code[stage.fragment], f"after{step.index}", name)
+        self.copy(self.binding.code[stage.fragment], f"after{step.index}", _owner(policy, stage))
         self.line(name)
         if stage.kind == "selector":
             self._after_selector(step, end)
@@ -203,3 +203,9 @@ class _Fused(Dispatcher):
             self.asm.label(f"{name}.{zone}")
             self.asm.jump(f"{name}.{self.zone}")
         self.island_at = len(self.asm)
+
+
+def _owner(policy: PlannedPolicy, stage: Stage) -> str:
+    """Return whose code a stage's is, for a refusal."""
+    where = quoted(f"{policy.table}/{policy.name}")
+    return f"stage '{stage.id}' (plugin '{stage.fragment.plugin}') of policy {where}"

@@ -102,7 +102,7 @@ class Joined:
         return b"".join(struct.pack("<IIII", *record) for record in self.lines)
 
     def place(self, instruction: int) -> str:
-        """Return what stands at an instruction: ``table/policy: stage``, or a core block's name."""
+        """Return whose code stands at an instruction: a stage with its plugin and policy, or a block of core."""
         return next((name for start, end, name in self.places if start <= instruction < end), "core")
 
 

@@ -7,7 +7,7 @@ import re
 
 from emptcp import pybpf
 from emptcp.chain.joining import Joined
-from emptcp.errors import EmptcpError, quoted
+from emptcp.errors import EmptcpError
 
 KINDS = {"xdp": "xdp", "tc": "sched_cls"}
 """Kind of program by the back-end its code is compiled for."""
@@ -39,6 +39,4 @@ def _refusal(error: pybpf.VerifierError, joined: Joined) -> EmptcpError:
         )
     reached = re.findall(r"^(\d+): \(", error.log, re.MULTILINE)
     where = joined.place(int(reached[-1])) if reached else "the joined program"
-    policy, _, stage = where.partition(": ")
-    what = f"stage '{stage}' of policy {quoted(policy)}" if stage else where
-    return EmptcpError(f"{what}: {error.sentence}", fix=error.fix, where=error.where)
+    return EmptcpError(f"{where}: {error.sentence}", fix=error.fix, where=error.where)

@@ -140,7 +140,7 @@ class _Stage(_Calls):
         super().__init__(plan, binding, [self.code])
         self.tables = tables
         self.made = made
-        self.name = f"stage {made.fragment.plugin}:{made.fragment.name}"
+        self.name = f"fragment '{made.fragment.name}' of plugin '{made.fragment.plugin}'"
 
     def run(self) -> Joined:
         self.line(self.name)
