@@ -102,7 +102,7 @@ class Joined:
         return b"".join(struct.pack("<IIII", *record) for record in self.lines)
 
     def place(self, instruction: int) -> str:
-        """Return whose code stands at an instruction: a stage with its plugin and policy, or a block of core."""
+        """Return whose code stands at an instruction: a stage's, with plugin and policy, or core's."""
         return next((name for start, end, name in self.places if start <= instruction < end), "core")
 
 
