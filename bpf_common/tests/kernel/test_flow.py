@@ -55,6 +55,8 @@ class Flows:
             version=parts["version"][0],
             opener=parts["opener"][0],
             wscale=tuple(parts["wscale"]),
+            inconsistent=parts["inconsistent"][0],
+            key=tuple(int.from_bytes(parts["key"][n : n + 8], "big") for n in (0, 8)),
             token=tuple(int.from_bytes(parts["token"][n : n + 4], "big") for n in (0, 4)),
         )
 
@@ -96,6 +98,28 @@ def test_a_handshake_tells_scales_opener_and_version(flows: Flows) -> None:
     flows.see(build(**FORWARD, options=[MpCapable(sender_key=KEY, receiver_key=KEY)]))
     head = flows.head()
     assert (head.known, head.version, head.opener, head.wscale) == (1, 2, 1, (8, 11))
+
+
+OTHER = 0x99AABBCCDDEEFF00
+
+
+@pytest.mark.parametrize(
+    ("last", "inconsistent"),
+    [((KEY, OTHER), 0), ((KEY, OTHER + 1), 1), ((OTHER, KEY), 1)],
+)
+def test_a_key_that_changes_between_syn_ack_and_ack_marks_the_flow(
+    flows: Flows, last: tuple[int, int], inconsistent: int
+) -> None:
+    flows.see(build(**FORWARD, flags="S", options=[MpCapable()]))
+    flows.see(build(**BACKWARD, flags="SA", options=[MpCapable(sender_key=OTHER)]))
+    assert (flows.head().key, flows.head().inconsistent) == ((0, OTHER), 0)
+    flows.see(build(**FORWARD, options=[MpCapable(sender_key=last[0], receiver_key=last[1])]))
+    assert flows.head().inconsistent == inconsistent
+    assert flows.head().key == (last[0], OTHER)
+    flows.see(build(**FORWARD, options=[MpCapable(sender_key=last[0] + 1, receiver_key=last[1])]))
+    assert flows.head().inconsistent == 1
+    flows.see(build(**FORWARD, flags="S", options=[MpCapable()]))
+    assert (flows.head().key, flows.head().inconsistent) == ((0, 0), 0)
 
 
 def test_the_opener_is_the_end_that_sent_the_syn(flows: Flows) -> None:

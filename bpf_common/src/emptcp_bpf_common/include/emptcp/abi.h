@@ -131,15 +131,17 @@ struct emptcp_pkt {
 
 /* Head of an entry of the flow table; the plugins' slots follow. A SYN without ACK zeroes the entry. */
 struct emptcp_flow {
-	__u64 since;  /* bpf_ktime_get_ns() of the first packet seen */
-	__u8 known;   /* bit 0: an MPTCP option was seen on this flow */
-	__u8 version; /* MPTCP version + 1; 0: not seen */
-	__u8 opener;  /* direction of the SYN + 1; 0: not seen */
-	__u8 reserved0;
-	__u8 wscale[2]; /* per direction of the SYN that told it: scale + 1; 0: not seen */
+	__u64 since;	   /* bpf_ktime_get_ns() of the first packet seen */
+	__u8 known;	   /* bit 0: an MPTCP option was seen on this flow */
+	__u8 version;	   /* MPTCP version + 1; 0: not seen */
+	__u8 opener;	   /* direction of the SYN + 1; 0: not seen */
+	__u8 inconsistent; /* 1: a key was told twice and differently; what depends on keys must not act */
+	__u8 wscale[2];	   /* per direction of the SYN that told it: scale + 1; 0: not seen */
 	__u8 reserved1[2];
 	__u32 token[2]; /* per direction: token in an MP_JOIN SYN sent this way (network order), 0: none */
-	__u8 reserved2[40];
+	__u64 key[2];	/* per direction: key of the end that sends this way, as on the wire; 0: not seen. A
+			   secret */
+	__u8 reserved2[24];
 };
 
 /* What a fragment's body gets: a compile-time handle, gone after inlining. */

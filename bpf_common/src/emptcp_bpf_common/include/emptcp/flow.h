@@ -62,14 +62,39 @@ static __always_inline void emptcp_flow_syn(const struct emptcp_pkt *parsed, str
 		flow->wscale[1 - direction] = 1;
 }
 
+static __always_inline void emptcp_flow_key(struct emptcp_flow *flow, __u32 direction, __u64 key)
+{
+	__u64 before = direction ? flow->key[1] : flow->key[0];
+
+	if (before && before != key)
+		flow->inconsistent = 1;
+	else if (direction)
+		flow->key[1] = key;
+	else
+		flow->key[0] = key;
+}
+
+/* The keys of an MP_CAPABLE at `at` in the options: the sender's from 12 bytes on, both from 20 bytes on. */
+static __always_inline void emptcp_flow_keys(const struct emptcp_pkt *parsed, struct emptcp_flow *flow,
+					     __u32 at)
+{
+	__u32 direction = parsed->direction & 1, len = parsed->len[EMPTCP_MP_CAPABLE];
+
+	if (len >= 12)
+		emptcp_flow_key(flow, direction, *(const __u64 *)(parsed->block + ((at + 4) & 63)));
+	if (len >= 20)
+		emptcp_flow_key(flow, 1 - direction, *(const __u64 *)(parsed->block + ((at + 12) & 63)));
+}
+
 static __always_inline void emptcp_flow_mptcp(const struct emptcp_pkt *parsed, struct emptcp_flow *flow)
 {
 	__u32 capable = parsed->at[EMPTCP_MP_CAPABLE], join = parsed->at[EMPTCP_MP_JOIN];
 
 	flow->known = 1;
-	if (capable)
+	if (capable) {
 		flow->version = (parsed->block[(capable - EMPTCP_TCP_HEADER + 2) & 63] & 0xf) + 1;
-	else if (parsed->flags & EMPTCP_PKT_MPTCP_V0)
+		emptcp_flow_keys(parsed, flow, capable - EMPTCP_TCP_HEADER);
+	} else if (parsed->flags & EMPTCP_PKT_MPTCP_V0)
 		flow->version = 1;
 	if (join && parsed->len[EMPTCP_MP_JOIN] == sizeof(struct emptcp_mp_join_syn))
 		flow->token[parsed->direction & 1] =
