@@ -139,8 +139,7 @@ struct emptcp_flow {
 	__u8 wscale[2];	   /* per direction of the SYN that told it: scale + 1; 0: not seen */
 	__u8 reserved1[2];
 	__u32 token[2]; /* per direction: token in an MP_JOIN SYN sent this way (network order), 0: none */
-	__u64 key[2];	/* per direction: key of the end that sends this way, as on the wire; 0: not seen. A
-			   secret */
+	__u64 key[2];	/* per direction: the sending end's key, as on the wire; 0: not seen. Secrets */
 	__u8 reserved2[24];
 };
 
