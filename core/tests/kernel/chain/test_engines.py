@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from emptcp.chain import context, layout, reasons
+from emptcp.chain import context, fused, layout, reasons
 from emptcp.chain.dryrun import Runner
 from emptcp.chain.plan import BoundPolicy, FragmentRef, Stage, plan
 from emptcp.errors import EmptcpError
@@ -66,6 +66,15 @@ EMPTCP_ACTOR(deep, pkt, void, param)
 	for (int i = 0; i < 300; i++)
 		room[i] = i;
 	return room[7] ? EMPTCP_NEXT : EMPTCP_DROP;
+}
+
+EMPTCP_ACTOR(patient, pkt, void, param)
+{
+	volatile __u64 sum = 0;
+
+	for (__u32 i = 0; i < 3000000; i++)
+		sum += i;
+	return sum ? EMPTCP_NEXT : EMPTCP_DROP;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";
@@ -322,3 +331,18 @@ def test_stages_of_one_fragment_are_one_program_of_the_tail_engine(compiled: Pat
         assert stages is not None
         assert len(list(stages.keys())) == stages.info.max_entries == 1
         assert runner.run(PACKET).counts["t/p/a7"].packets == 1
+
+
+def test_more_instructions_than_the_budget_are_refused_before_the_kernel_is_asked(
+    compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "INSTRUCTION_BUDGET", 1000)
+    with pytest.raises(EmptcpError, match=r"make \d+ instructions, more than the 1000 allowed"):
+        Runner(list(many(compiled, 20)))
+
+
+def test_what_takes_the_verifier_too_long_is_refused_in_the_operators_words(compiled: Path) -> None:
+    ref = FragmentRef("test", str(compiled), "patient")
+    policy = BoundPolicy("t", "p", None, (), (Stage("p", "actor", "patient", "patient()", ref, b""),))
+    with pytest.raises(EmptcpError, match="take the kernel's verifier more steps than it allows"):
+        Runner([policy])
