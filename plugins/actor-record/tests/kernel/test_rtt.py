@@ -45,7 +45,8 @@ def own_emptcp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
 
 def test_it_is_that_of_each_path_and_all_bytes_are_counted(lab: Lab) -> None:
     apply.apply(file.loads(POLICY), lab.a.netns)
-    size = 1_000_000
+    # Long enough for several round trips on each path.
+    size = 5_000_000
     assert lab.transfer(size).intact
     tree = pins.find()
     assert tree is not None
