@@ -12,9 +12,9 @@ from emptcp.chain import engines, placement, stranded
 from emptcp.chain.bind import bind
 from emptcp.chain.objects import core_object
 from emptcp.chain.pins import Location
-from emptcp.chain.placement import HOOKS, L2, Site
+from emptcp.chain.placement import HOOKS, Site
 from emptcp.chain.plan import BoundPolicy, Plan, companions_for, plan
-from emptcp.chain.program import Loaded, Place
+from emptcp.chain.program import L2, Loaded, Place
 from emptcp.chain.running import Running
 from emptcp.chain.stranded import Stranded
 from emptcp.errors import EmptcpError, quoted

@@ -25,8 +25,6 @@ VERDICTS = {
 }
 """Names of the answers of XDP and TC programs."""
 
-_L2 = {"ethernet": 14, "none": 0}
-
 
 @dataclass(frozen=True)
 class Result:
@@ -62,7 +60,7 @@ class Runner:
         self.shared = PrivateMaps()
         self._objects = Objects(self.shared)
         made = plan(hook, policies, companions_for(hook, policies))
-        place = program.Place(hook, backend, _L2[link], device="(trial)", engine=engine)
+        place = program.Place(hook, backend, program.L2[link], device="(trial)", engine=engine)
         self.states = offsets(allocate(made.fragments, {}))
         self.loaded = program.load(made, policies, place, self._objects, self.states)
         self._before = self._counts()

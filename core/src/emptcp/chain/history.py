@@ -8,15 +8,13 @@ last :data:`KEPT` are kept. A damaged file is passed over: that change can't be 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from emptcp.chain.pins import make_run_folder, run_folder
-from emptcp.chain.tables import Entry
+from emptcp.chain.pins import run_folder
+from emptcp.chain.tables import Entry, write
 from emptcp.errors import EmptcpError
 
 KEPT = 32
@@ -42,7 +40,7 @@ def note(before: Entry | None, after: Entry) -> Change:
     changes = everything()
     number = changes[-1].number + 1 if changes else 1
     change = Change(number, time.time(), before, after)
-    _write(_path(number), asdict(change))
+    write(_path(number), asdict(change))
     for old in changes[: max(0, len(changes) + 1 - KEPT)]:
         _path(old.number).unlink(missing_ok=True)
     return change
@@ -87,11 +85,3 @@ def _change(path: Path) -> Change | None:
         return Change(data["number"], data["time"], before, Entry(**data["after"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(path: Path, data: dict[str, Any]) -> None:
-    make_run_folder()
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(data), encoding="utf-8")
-    os.replace(fresh, path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from emptcp.chain.bind import bind
 from emptcp.chain.pins import Location
 from emptcp.chain.plan import BoundPolicy
+from emptcp.chain.program import L2
 from emptcp.errors import EmptcpError, quoted
 from emptcp.hooks import devices, namespaces
 from emptcp.policy import model
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from emptcp.plugins.catalog import BoundStage, Catalog
 
 HOOKS = ("ingress", "egress")
-L2 = {"ethernet": 14, "none": 0}
-"""Bytes of link-layer header by what a device's packets begin with."""
-
 Validate = Callable[["BoundStage", model.Policy], None]
 
 

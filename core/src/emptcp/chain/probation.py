@@ -9,13 +9,12 @@ for, does not leave the change in force for good. There is one at a time, and no
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from emptcp.chain.pins import make_run_folder, run_folder
-from emptcp.chain.tables import Entry
+from emptcp.chain.pins import run_folder
+from emptcp.chain.tables import Entry, write
 from emptcp.errors import EmptcpError, quoted
 
 
@@ -45,11 +44,7 @@ class Probation:
 
 def begin(before: Entry | None, after: Entry, seconds: float) -> None:
     """Note a change that is about to be made."""
-    make_run_folder()
-    found = Probation(before, after, _now() + seconds)
-    fresh = _path().with_suffix(".new")
-    fresh.write_text(json.dumps(asdict(found)), encoding="utf-8")
-    os.replace(fresh, _path())
+    write(_path(), asdict(Probation(before, after, _now() + seconds)))
 
 
 def current() -> Probation | None:

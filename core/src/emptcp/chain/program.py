@@ -20,6 +20,9 @@ PARAMETERS, COUNTERS, DESCRIPTION = "emptcp_params", "emptcp_counts", "emptcp_ab
 ROOM = 512
 """Bytes a description may grow by before the program has to be made anew."""
 
+L2 = {"ethernet": 14, "none": 0}
+"""Bytes of link-layer header by what a device's packets begin with."""
+
 _HOOKS = {"ingress": 0, "egress": 1}
 _KEY = bytes(4)
 

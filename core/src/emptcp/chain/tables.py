@@ -14,10 +14,11 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from emptcp.chain.pins import make_run_folder, naming, run_folder
 from emptcp.errors import EmptcpError
@@ -91,7 +92,7 @@ def damaged() -> list[EmptcpError]:
 
 def begin(entry: Entry) -> None:
     """Write a journal entry: from here on the change is carried through."""
-    _write(_path("journal", entry.table), entry)
+    write(_path("journal", entry.table), asdict(entry))
 
 
 def finish(entry: Entry) -> None:
@@ -154,13 +155,13 @@ def _damaged(path: Path) -> EmptcpError:
     )
 
 
-def _write(path: Path, entry: Entry) -> None:
-    """Write a file whole or not at all."""
+def write(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a file of the run folder as JSON, whole or not at all."""
     make_run_folder()
     path.parent.mkdir(mode=0o700, exist_ok=True)
     fresh = path.with_suffix(".new")
     with naming(fresh), open(fresh, "w", encoding="utf-8") as file:
-        json.dump(asdict(entry), file)
+        json.dump(data, file)
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)

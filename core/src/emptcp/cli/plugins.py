@@ -39,13 +39,14 @@ def _command(
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from emptcp.cli.columns import aligned
     from emptcp.plugins import state
 
     plugins = state.judged(_in_use())
     if arguments.json:
         _print_json({"schema": SCHEMA, "plugins": [_row(plugin) for plugin in plugins]})
         return 0
-    _print_table([_COLUMNS, *(_cells(plugin) for plugin in plugins)])
+    print("\n".join(aligned([_COLUMNS, *(_cells(plugin) for plugin in plugins)])))
     for plugin in plugins:
         if plugin.reason and plugin.state != "active":
             print("\n".join(_remark(plugin)))
@@ -205,12 +206,6 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "max": None if parameter.maximum is None else shown(parameter.maximum),
         "help": parameter.help,
     }
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print_json(value: object) -> None:
