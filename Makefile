@@ -15,7 +15,7 @@ WITH_BPF      := $(patsubst %/pyproject.toml,%,$(shell grep -l 'hooks.emptcp' $(
 help:
 	@echo "make setup   Debian packages (as root), .venv, all packages editable, BPF objects"
 	@echo "make demo    setup, then the lab: a policy steers a live MPTCP transfer (as root)"
-	@echo "make test    setup, then tox: lint, unit, kernel, packaging, vm-6.1 (as root)"
+	@echo "make test    setup, then tox: lint, unit, kernel, traffic, packaging, vm-6.1 (as root)"
 	@echo "make vm      setup, then tox on other kernels: 5.10, 6.1, 6.12, 7, in QEMU without KVM"
 	@echo "make bench   setup, then what chains cost per packet on this machine (as root)"
 	@echo "make clean   remove environments, caches and objects"

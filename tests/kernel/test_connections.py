@@ -17,7 +17,7 @@ from emptcp.lab.path import Path
 from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket
 from emptcp.lab.topology import Lab, two_hosts
 
-pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
+pytestmark = [pytest.mark.kernel, pytest.mark.traffic, pytest.mark.usefixtures("instance")]
 
 RTT = {"path1": 0.020, "path2": 0.050}
 RECORD = """

@@ -15,7 +15,7 @@ import pytest
 from emptcp.chain import pins, tables
 from emptcp.hooks import namespaces
 
-pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
+pytestmark = [pytest.mark.kernel, pytest.mark.traffic, pytest.mark.usefixtures("instance")]
 
 RUN = [sys.executable, "-m", "emptcp.cli.main", "lab", "run", "two-path"]
 

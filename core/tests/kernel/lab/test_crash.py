@@ -18,7 +18,7 @@ from emptcp.hooks import namespaces
 from emptcp.lab import process
 from emptcp.lab.process import Identity
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.traffic]
 
 EMPTCP = [sys.executable, "-m", "emptcp.cli.main", "lab"]
 RUN = [*EMPTCP, "run", "two-path", "--no-policy", "--no-picture", "--link", "relay"]

@@ -19,7 +19,7 @@ from emptcp.lab.host import Host
 from emptcp.lab.path import LabPath, Path
 from emptcp.lab.topology import Lab, two_hosts
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.traffic]
 
 PATHS = [Path(rate=100e6, rtt=0.020), Path(rate=20e6, rtt=0.050)]
 # Other work on the machine only ever adds delay and takes rate away: a quiet second is enough.

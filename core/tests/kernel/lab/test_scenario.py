@@ -20,7 +20,7 @@ from emptcp.lab.recorder import Recorder
 from emptcp.lab.scenario import Moment, Run, Timeline
 from emptcp.lab.topology import Lab, two_hosts
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.traffic]
 
 # Slow paths fill quickly and cost little, so that a busy machine keeps up.
 PATHS = [Path(rate=20e6, rtt=0.010), Path(rate=20e6, rtt=0.030)]

@@ -21,7 +21,7 @@ from emptcp.lab.host import Host
 from emptcp.lab.path import Path
 from emptcp.lab.topology import two_hosts
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.traffic]
 
 SO_RCVBUFFORCE = 33
 ETH_P_ALL = 3

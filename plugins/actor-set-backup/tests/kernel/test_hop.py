@@ -19,7 +19,7 @@ from emptcp.lab.sockets import listen, mptcp_socket
 from emptcp.mptcp.sockets import SubflowReader
 from emptcp.policy import file
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.traffic]
 
 POLICY = """
 table = "hop"

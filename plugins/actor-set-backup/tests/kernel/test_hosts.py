@@ -22,7 +22,7 @@ from emptcp.mptcp.sockets import SubflowReader
 from emptcp.policy import file
 from emptcp.policy.model import Table
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.traffic]
 
 PRIO = "MPTcpExtMPPrioRx"
 DEVICE = "path2"
