@@ -13,7 +13,8 @@
 the last two bytes are: nothing, the stage's parameters themselves, or where they stand (in units of eight
 bytes). The six bits that Fig. 4 reserves say what a selector's answer does: by one answer the chain goes on
 with the next entry, by the other (*S*: a match) it skips so many. Entry 0 belongs to no stage and tells the
-first one. A second table, in parallel, tells where each stage counts and how far its policy's end is.
+first one. A second table, in parallel, tells of each stage where it counts (place and chunk), which policy it
+belongs to, and how far that policy's end is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from emptcp.chain.counters import CHUNK_STAGES, COUNTER_BYTES
+from emptcp.chain.counters import CHUNK_STAGES
 from emptcp.chain.layout import Slot
 from emptcp.chain.plan import END, Plan, Step
 from emptcp.errors import EmptcpError
@@ -94,8 +95,8 @@ def build(
         on_match, skip = _skip(step, end)
         kind, value = parameters(step.stage.parameters, slot)
         entries.append(Entry(followers[step.index + 1], kind, on_match, skip, value))
-        base = counter % CHUNK_STAGES * COUNTER_BYTES // 8
-        about.append(base | counter // CHUNK_STAGES << 16 | (end - step.index - 1) << 24)
+        chunk, place = divmod(counter, CHUNK_STAGES)
+        about.append(place | step.policy << 8 | chunk << 16 | (end - step.index - 1) << 24)
     return Context(tuple(entries), tuple(about))
 
 

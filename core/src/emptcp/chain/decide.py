@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emptcp.chain import engines, placement, stranded
+from emptcp.chain import engines, layout, placement, stranded
 from emptcp.chain.bind import bind
 from emptcp.chain.objects import core_object
 from emptcp.chain.pins import Location
@@ -172,7 +172,7 @@ def fingerprint(made: Plan, how: str) -> str:
 
     ``how`` names back-end and engine.
     """
-    digest = hashlib.sha256(f"{how} {made.hook} {made.needs}".encode())
+    digest = hashlib.sha256(f"{layout.VERSION} {how} {made.hook} {made.needs}".encode())
     for path in sorted({str(core_object()), *(f.object for f in made.fragments)}):
         digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
     for policy in made.policies:

@@ -44,12 +44,16 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class PolicyRecord:
-    """One running policy. ``source`` is a policy file with just this policy: enough to build it again."""
+    """One running policy. ``source`` is a policy file with just this policy: enough to build it again.
+
+    ``switch`` is the offset of its switch in the parameter value (0: a program of before has none).
+    """
 
     table: str
     name: str
     source: str
     stages: tuple[StageRecord, ...]
+    switch: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ tests of every plugin, and to ask whether a policy would select a packet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -45,7 +45,8 @@ class Result:
 class Runner:
     """A loaded, unattached program for one hook and back-end. A context manager.
 
-    ``link`` is what packets begin with: ``ethernet`` or ``none`` (an IP header).
+    ``link`` is what packets begin with: ``ethernet`` or ``none`` (an IP header). ``off`` tells of each
+    policy, by table and name, whether it is switched off.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Runner:
         backend: str = "xdp",
         link: str = "ethernet",
         engine: str = "fused",
+        off: Callable[[str, str], bool] = lambda table, policy: False,
     ) -> None:
         self.backend = backend
         self.shared = PrivateMaps()
@@ -62,7 +64,7 @@ class Runner:
         made = plan(hook, policies, companions_for(hook, policies))
         place = program.Place(hook, backend, program.L2[link], device="(trial)", engine=engine)
         self.states = offsets(allocate(made.fragments, {}))
-        self.loaded = program.load(made, policies, place, self._objects, self.states)
+        self.loaded = program.load(made, policies, place, self._objects, self.states, off=off)
         self._before = self._counts()
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ island that forwards jumps to the next one.
 from __future__ import annotations
 
 from emptcp.chain import instructions as bpf
-from emptcp.chain import reasons
+from emptcp.chain import layout, reasons
 from emptcp.chain.counters import CHUNK_STAGES, COUNTER_BYTES
 from emptcp.chain.dispatcher import Dispatcher
 from emptcp.chain.instructions import R0, R1, R2, R3, R5, R10
@@ -79,12 +79,23 @@ class _Fused(Dispatcher):
         self.asm.label(end)
 
     def _enter(self, policy: PlannedPolicy, end: str) -> None:
-        """Begin a policy: all its counters are in one chunk, and plain TCP is only for those who ask."""
+        """Begin a policy: all its counters are in one chunk, and plain TCP is only for those who ask.
+
+        One that is switched off is skipped.
+        """
         chunk = self.binding.counter_slots[policy.first] // CHUNK_STAGES
         if chunk != self.chunk:
             self.load_counters(chunk)
+        self._skip_switched_off(policy, end)
         if not policy.plain_tcp and any(other.plain_tcp for other in self.plan.policies):
             self._skip_plain_tcp(policy, end)
+
+    def _skip_switched_off(self, policy: PlannedPolicy, end: str) -> None:
+        """Behind the load of the counters, which the next policies go on with."""
+        switch = layout.switch(self.plan.steps[policy.first].policy)
+        self.asm.load_map_value(R1, self.binding.maps.parameters, switch)
+        self.asm.emit(bpf.LDX_DW, R1, R1)
+        self.asm.jump(end, bpf.JNE_IMM, R1, 0)
 
     def _skip_plain_tcp(self, policy: PlannedPolicy, end: str) -> None:
         asm, inside = self.asm, f"in{policy.first}"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a program's parameters stand in its one-value parameter map.
 
-The value starts with core's parse configuration (``struct emptcp_parse_config``, 16 bytes kept for it).
+The value starts with core's parse configuration (``struct emptcp_parse_config``, 16 bytes kept for it), and
+a word of eight bytes for each policy, which switches it off by one store (:func:`switch`).
 A stage's struct of up to eight bytes has one aligned slot and is written by one store. A larger one
 has an index and two slots: the unused slot is written first, then the index flips, so that no packet
 sees half a change.
@@ -12,7 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+VERSION = 2
+"""Goes up when values are laid out otherwise, so that the next `apply` makes programs of before anew."""
+
 CONFIG_SIZE = 16
+SWITCH_SIZE = 8
 ATOMIC = 8
 
 
@@ -49,10 +54,18 @@ class Slot:
         return self.first_side + self.stride * (2 if self.flips else 1)
 
 
-def slots(sizes: Iterable[int]) -> tuple[list[Slot | None], int]:
-    """Place structs of the given sizes (0: a stage without parameters); return slots and the total size."""
+def switch(policy: int) -> int:
+    """Return the offset of a policy's switch, by the policy's number: 0 is on, anything else is off."""
+    return CONFIG_SIZE + SWITCH_SIZE * policy
+
+
+def slots(sizes: Iterable[int], policies: int) -> tuple[list[Slot | None], int]:
+    """Place structs of the given sizes (0: a stage without parameters) behind the switches of ``policies``.
+
+    Returns the slots and the total size.
+    """
     placed: list[Slot | None] = []
-    offset = CONFIG_SIZE
+    offset = switch(policies)
     for size in sizes:
         slot = Slot(offset, size) if size else None
         placed.append(slot)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from emptcp import pybpf
@@ -110,17 +110,19 @@ def load(
     objects: Objects,
     state_slots: Mapping[str, int],
     previous: Previous | None = None,
+    off: Callable[[str, str], bool] = lambda table, policy: False,
 ) -> Loaded:
-    """Join and load ``plan``, made of ``policies``, for ``place``.
+    """Join and load ``plan``, made of ``policies``, for ``place``; ``off`` tells which begin switched off.
 
     Raises :class:`EmptcpError` naming policy and stage when a budget is exceeded or the verifier refuses.
     """
-    places, size = layout.slots(len(step.stage.parameters) for step in plan.steps)
+    places, size = layout.slots((len(step.stage.parameters) for step in plan.steps), len(policies))
     counts, given, following = _counters(policies, previous)
     offset, tables = engines.tables(place.engine, plan, places, given, size)
     slots = Slots(places, given, state_slots, following, offset if tables else 0)
     description = _describe(plan, policies, place, slots)
-    parameters = _parameters(plan, place, places, offset, tables)
+    switches = [off(policy.table, policy.name) for policy in policies]
+    parameters = _parameters(plan, place, places, switches, bytes(offset) + tables)
     about = _about(description)
     maps = joining.Maps(objects.packet(place.hook, place.code).fd, parameters.fd, counts.fd, about.fd)
     binding = _binding(plan, place, objects, maps, slots)
@@ -152,10 +154,12 @@ def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slo
 
 
 def _parameters(
-    plan: Plan, place: Place, slots: list[layout.Slot | None], size: int, tables: bytes
+    plan: Plan, place: Place, slots: list[layout.Slot | None], switches: Sequence[bool], empty: bytes
 ) -> pybpf.Map:
-    value = bytearray(size) + tables
+    value = bytearray(empty)
     struct.pack_into("<IHB", value, 0, plan.needs, place.l2, _HOOKS[place.hook])
+    for number, off in enumerate(switches):
+        value[layout.switch(number)] = off
     for step, slot in zip(plan.steps, slots, strict=True):
         if slot is not None:
             layout.fill(value, slot, step.stage.parameters)
@@ -225,8 +229,14 @@ def _describe(plan: Plan, policies: Sequence[BoundPolicy], place: Place, slots: 
         netns=place.netns,
         cookie=place.cookie,
         policies=tuple(
-            PolicyRecord(span.table, span.name, policy.source, tuple(records[span.first : span.last + 1]))
-            for span, policy in zip(plan.policies, policies, strict=True)
+            PolicyRecord(
+                span.table,
+                span.name,
+                policy.source,
+                tuple(records[span.first : span.last + 1]),
+                layout.switch(number),
+            )
+            for number, (span, policy) in enumerate(zip(plan.policies, policies, strict=True))
         ),
         companions=tuple(f"{fragment.plugin}:{fragment.name}" for fragment in plan.companions),
         state_slots={plugin: slots.states[plugin] for plugin in sorted(used)},

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from emptcp import pybpf
 from emptcp.chain import context, layout
 from emptcp.chain import program as programs
 from emptcp.chain.counters import Counters
-from emptcp.chain.description import Description, StageRecord
+from emptcp.chain.description import Description, PolicyRecord, StageRecord
 from emptcp.chain.pins import LINK, PROGRAM, Location, Pins, find
 
 
@@ -42,6 +42,23 @@ class Running:
         value = self.parameters.lookup(bytes(4)) or b""
         slots = (stage.slot for policy in self.description.policies for stage in policy.stages)
         return [layout.read(value, slot) if slot is not None else b"" for slot in slots]
+
+    def off(self, policy: PolicyRecord) -> bool:
+        """Return whether one of the description's policies is switched off."""
+        value = self.parameters.lookup(bytes(4)) or b""
+        return bool(policy.switch) and any(value[policy.switch : policy.switch + layout.SWITCH_SIZE])
+
+    def switch(self, off: Callable[[str, str], bool]) -> None:
+        """Switch every policy off or on, each by one store; ``off`` is asked by table and name."""
+        wanted = {record.switch: off(record.table, record.name) for record in self.description.policies}
+        mapped = bool(self.parameters.info.flags & pybpf.BPF_F_MMAPABLE)
+        value = bytearray() if mapped else bytearray(self.parameters.lookup(bytes(4)) or b"")
+        words = (self.parameters.mmap() if mapped else memoryview(value)).cast("Q")
+        for place, word in wanted.items():
+            if place and words[place // 8] != word:
+                words[place // 8] = word
+        if not mapped:
+            self.parameters.update(bytes(4), bytes(value))
 
     def write(self, stages: Mapping[str, bytes], description: Description) -> None:
         """Put other parameters in force, by ``table/policy/stage``, and describe them.

@@ -4,9 +4,10 @@
 A root program, the one that is attached, does what every dispatcher does, then calls the first stage. A
 stage's program reads its entry of the chain context (:mod:`emptcp.chain.context`), runs the fragment, counts,
 and calls the next one. Fragments that several stages use are one program: what differs between stages is in
-their entries. The place in the context travels with the packet in ``emptcp_pkt.entry``, in the per-CPU value
-of the parsed packet. Programs that share a program array are of one kind; an entry that is missing ends the
-chain, and the packet passes.
+their entries. Only a policy's first stage is a program apart, as it looks at the policy's switch. The place
+in the context travels with the packet in ``emptcp_pkt.entry``, in the per-CPU value of the parsed packet.
+Programs that share a program array are of one kind; an entry that is missing ends the chain, and the packet
+passes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from emptcp.chain.counters import CHUNK_BYTES, COUNTER_BYTES
 from emptcp.chain.dispatcher import Dispatcher
 from emptcp.chain.instructions import R0, R1, R2, R3, R4, R10
 from emptcp.chain.joining import ACCEPT, DROP, REDIRECT, RETURN, Binding, Joined, Joiner, check_stack
-from emptcp.chain.layout import ATOMIC, aligned
+from emptcp.chain.layout import ATOMIC, SWITCH_SIZE, aligned, switch
 from emptcp.chain.plan import FragmentRef, Plan, Step
 from emptcp.errors import EmptcpError
 
@@ -34,11 +35,13 @@ _LOOKUP, _TAIL_CALL = 1, 12
 class Variant:
     """What one program of the array is made of.
 
-    ``gated``: the first stage of a policy that sees MPTCP only, on a hook where another policy sees all TCP.
+    ``first``: the first stage of a policy, which looks at its switch. ``gated``: and the policy sees MPTCP
+    only, on a hook where another policy sees all TCP.
     """
 
     fragment: FragmentRef
     kind: str
+    first: bool
     gated: bool
     parameters: int
 
@@ -63,8 +66,9 @@ def variant(plan: Plan, step: Step) -> Variant:
     """Return which program runs a step."""
     policy = plan.policies[step.policy]
     mixed = any(other.plain_tcp for other in plan.policies)
-    gated = mixed and not policy.plain_tcp and step.index == policy.first
-    return Variant(step.stage.fragment, step.stage.kind, gated, len(step.stage.parameters))
+    first = step.index == policy.first
+    gated = first and mixed and not policy.plain_tcp
+    return Variant(step.stage.fragment, step.stage.kind, first, gated, len(step.stage.parameters))
 
 
 def variants(plan: Plan) -> list[Variant]:
@@ -146,6 +150,8 @@ class _Stage(_Calls):
         self.line(self.name)
         self._find_packet()
         self._find_entry()
+        if self.made.first:
+            self._switch()
         if self.made.gated:
             self._gate()
         self._find_counters()
@@ -188,6 +194,19 @@ class _Stage(_Calls):
             asm.emit(bpf.LDX_W, R2, R2)
             asm.emit(bpf.STX_DW, R10, R2, slot)
 
+    def _switch(self) -> None:
+        """Skip a policy that is switched off."""
+        asm = self.asm
+        asm.emit(bpf.LDX_DW, R1, R10, self.about)
+        asm.emit(bpf.RSH64_IMM, R1, imm=8)
+        asm.emit(bpf.AND64_IMM, R1, imm=0xFF)
+        asm.jump("pass", bpf.JGT_IMM, R1, len(self.plan.policies) - 1)
+        asm.emit(bpf.MUL64_IMM, R1, imm=SWITCH_SIZE)
+        asm.load_map_value(R2, self.binding.maps.parameters, switch(0))
+        asm.emit(bpf.ADD64_REG, R2, R1)
+        asm.emit(bpf.LDX_DW, R2, R2)
+        asm.jump("return", bpf.JNE_IMM, R2, 0)
+
     def _gate(self) -> None:
         """Skip the policy for a packet of plain TCP."""
         asm, packet = self.asm, self.binding.packet
@@ -212,8 +231,8 @@ class _Stage(_Calls):
         self.look_up_kept(self.binding.maps.counters)
         asm.jump("pass", bpf.JEQ_IMM, R0, 0)
         asm.emit(bpf.LDX_DW, R1, R10, self.about)
-        asm.emit(bpf.AND64_IMM, R1, imm=0xFFFF)
-        asm.emit(bpf.LSH64_IMM, R1, imm=3)
+        asm.emit(bpf.AND64_IMM, R1, imm=0xFF)
+        asm.emit(bpf.MUL64_IMM, R1, imm=COUNTER_BYTES)
         asm.jump("pass", bpf.JGT_IMM, R1, CHUNK_BYTES - COUNTER_BYTES)
         asm.emit(bpf.ADD64_REG, R0, R1)
         asm.emit(bpf.STX_DW, R10, R0, self.counters)
@@ -293,7 +312,7 @@ class _Stage(_Calls):
         asm.label("stay")
         asm.emit(bpf.MOV64_IMM, R4, imm=0)
         asm.jump("go on")
-        if self.made.gated:
+        if self.made.first:
             self._return()
 
     def _after_actor(self) -> None:

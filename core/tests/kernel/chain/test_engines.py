@@ -324,13 +324,86 @@ def test_a_chain_deeper_than_the_kernels_tail_calls_is_refused_by_tail_and_run_b
         assert runner.run(PACKET).counts["t/p/a32"].packets == 1
 
 
-def test_stages_of_one_fragment_are_one_program_of_the_tail_engine(compiled: Path) -> None:
-    policy = BoundPolicy("t", "p", None, (), tuple(actor(compiled, f"a{n}", NEXT) for n in range(8)))
-    with Runner([policy], engine="tail") as runner:
+def test_stages_of_one_fragment_are_one_program_of_the_tail_engine_and_another_where_policies_begin(
+    compiled: Path,
+) -> None:
+    actors = tuple(actor(compiled, f"a{n}", NEXT) for n in range(8))
+    policies = [BoundPolicy("t", name, None, (), actors) for name in ("p", "q")]
+    with Runner(policies, engine="tail") as runner:
         stages = runner.loaded.made.stages
         assert stages is not None
-        assert len(list(stages.keys())) == stages.info.max_entries == 1
-        assert runner.run(PACKET).counts["t/p/a7"].packets == 1
+        assert len(list(stages.keys())) == stages.info.max_entries == 2
+        assert runner.run(PACKET).counts["t/q/a7"].packets == 1
+
+
+@st.composite
+def switching(draw: st.DrawFn) -> tuple[list[Modelled], list[list[bool]]]:
+    """Return policies and what is switched off, one time after another."""
+    policies = draw(st.lists(modelled(), min_size=1, max_size=5))
+    switches = st.lists(st.booleans(), min_size=len(policies), max_size=len(policies))
+    return policies, draw(st.lists(switches, min_size=1, max_size=3))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("hook", "backend"), [("ingress", "xdp"), ("ingress", "tc"), ("egress", "tc")])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(case=switching())
+def test_policies_that_are_switched_off_are_as_if_they_were_not_there(
+    compiled: Path, hook: str, backend: str, engine: str, case: tuple[list[Modelled], list[list[bool]]]
+) -> None:
+    policies, times = case
+    made = [bound(compiled, n, p) for n, p in enumerate(policies)]
+    assume(engine == "fused" or context.depth(plan(hook, made)) <= context.MOST_CALLS)
+    with Runner(made, hook, backend, engine=engine) as runner:
+        words = runner.loaded.parameters.mmap().cast("Q")
+        for off in times:
+            for record, is_off in zip(runner.loaded.description.policies, off, strict=True):
+                words[record.switch // 8] = is_off
+            verdict, matched, ran = expected_without(policies, off)
+            got = runner.run(PACKET)
+            assert (got.verdict, list(got.matched)) == (verdict, matched)
+            assert {name for name, count in got.counts.items() if count.packets and name} == set(ran)
+
+
+def expected_without(
+    policies: list[Modelled], off: list[bool]
+) -> tuple[str, list[str], dict[str, tuple[int, str | None]]]:
+    """Return what :func:`expected` does, of the policies that are on."""
+    silent = Modelled(None, {}, [])
+    verdict, matched, ran = expected(
+        [silent if is_off else policy for policy, is_off in zip(policies, off, strict=True)]
+    )
+    return verdict, [name for name in matched if not off[int(name[1:])]], ran
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_program_begins_with_the_switches_that_it_is_given(compiled: Path, engine: str) -> None:
+    policies = [
+        BoundPolicy("t", name, None, (), (actor(compiled, "a", verdict),))
+        for name, verdict in (("drops", DROP), ("passes", NEXT))
+    ]
+    with Runner(
+        policies, engine=engine, off=lambda table, policy: (table, policy) == ("t", "drops")
+    ) as runner:
+        got = runner.run(PACKET)
+    assert (got.verdict, got.matched) == ("pass", ("passes",))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_policy_behind_one_of_another_chunk_of_counters_that_is_off_counts_where_it_should(
+    compiled: Path, engine: str
+) -> None:
+    long = tuple(actor(compiled, f"a{n}", NEXT) for n in range(15))
+    count = 17 if engine == "fused" else 2
+    policies = [BoundPolicy("t", f"p{n}", None, (), long) for n in range(count)]
+    with Runner(policies, engine=engine) as runner:
+        words = runner.loaded.parameters.mmap().cast("Q")
+        for skipped in range(count):
+            for number, record in enumerate(runner.loaded.description.policies):
+                words[record.switch // 8] = number == skipped
+            counts = runner.run(PACKET).counts
+            for number in range(count):
+                assert counts[f"t/p{number}/a14"].packets == (number != skipped)
 
 
 def test_more_instructions_than_the_budget_are_refused_before_the_kernel_is_asked(

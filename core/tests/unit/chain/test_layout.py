@@ -9,10 +9,14 @@ from hypothesis import strategies as st
 from emptcp.chain import layout
 
 
-@given(st.lists(st.integers(0, 256), max_size=20))
-def test_slots_never_overlap_and_start_behind_the_parse_configuration(sizes: list[int]) -> None:
-    placed, total = layout.slots(sizes)
-    end = layout.CONFIG_SIZE
+@given(st.lists(st.integers(0, 256), max_size=20), st.integers(0, 9))
+def test_slots_never_overlap_and_start_behind_the_parse_configuration_and_the_switches(
+    sizes: list[int], policies: int
+) -> None:
+    placed, total = layout.slots(sizes, policies)
+    switches = [layout.switch(number) for number in range(policies + 1)]
+    assert switches == [layout.CONFIG_SIZE + 8 * number for number in range(policies + 1)]
+    end = switches[-1]
     for slot, size in zip(placed, sizes, strict=True):
         assert (slot is None) == (size == 0)
         if slot is not None:
@@ -25,7 +29,7 @@ def test_slots_never_overlap_and_start_behind_the_parse_configuration(sizes: lis
 
 @given(st.lists(st.binary(min_size=1, max_size=64), min_size=1, max_size=6), st.data())
 def test_what_was_changed_is_read_back_and_neighbours_stay(structs: list[bytes], data: st.DataObject) -> None:
-    placed, total = layout.slots(len(packed) for packed in structs)
+    placed, total = layout.slots((len(packed) for packed in structs), 1)
     value = bytearray(total)
     for slot, packed in zip(placed, structs, strict=True):
         assert slot is not None
@@ -40,7 +44,7 @@ def test_what_was_changed_is_read_back_and_neighbours_stay(structs: list[bytes],
 
 
 def test_a_large_struct_is_written_to_the_side_that_is_not_in_force() -> None:
-    (slot,), total = layout.slots([24])
+    (slot,), total = layout.slots([24], 1)
     assert slot is not None
     value = bytearray(total)
     layout.fill(value, slot, b"a" * 24)
