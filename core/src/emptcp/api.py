@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from emptcp.mptcp.inject import Injector, deliver, send
     from emptcp.mptcp.routes import device_indexes
     from emptcp.mptcp.samples import sample_frames
+    from emptcp.mptcp.selected import selected_subflows
     from emptcp.mptcp.sockets import Subflow, SubflowReader, subflows
     from emptcp.packet import mptcp as options
     from emptcp.plugins.catalog import BoundStage
     from emptcp.policy.model import Policy
+    from emptcp.pybpf import features
 
 _HOME = {
     "BoundStage": "emptcp.plugins.catalog",
@@ -39,11 +41,13 @@ _HOME = {
     "duplicate_ack": "emptcp.mptcp.acknowledge",
     "next_sequence": "emptcp.mptcp.acknowledge",
     "sample_frames": "emptcp.mptcp.samples",
+    "selected_subflows": "emptcp.mptcp.selected",
     "send": "emptcp.mptcp.inject",
     "subflows": "emptcp.mptcp.sockets",
 }
 _MODULES = {
     "devices": "emptcp.hooks.devices",
+    "features": "emptcp.pybpf.features",
     "namespaces": "emptcp.hooks.namespaces",
     "options": "emptcp.packet.mptcp",
 }
@@ -68,12 +72,14 @@ __all__ = [
     "devices",
     "did_you_mean",
     "duplicate_ack",
+    "features",
     "hookimpl",
     "hookspec",
     "namespaces",
     "next_sequence",
     "options",
     "sample_frames",
+    "selected_subflows",
     "send",
     "subflows",
 ]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from dataclasses import replace
 from emptcp.chain.plan import BoundPolicy, FragmentRef, Stage
 from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins.catalog import BoundStage, Catalog, StageType
-from emptcp.plugins.layout import FragmentLayout
+from emptcp.plugins.layout import STAGE_ID, FragmentLayout
 from emptcp.policy import model, text, values
 
 
@@ -72,17 +73,27 @@ def _stage(policy: model.Policy, hook: str, bound: BoundStage, naming: Counter[s
             fix="Write unsafe = true in the policy if you mean it.",
             where=str(bound.spec.where),
         )
+    name = _id(bound.spec, naming)
     return Stage(
-        id=_id(bound.spec, naming),
+        id=name,
         kind=declaration.kind,
         name=declaration.name,
         text=bound.text,
         fragment=_fragment(bound.type, bound.type.fragment),
-        parameters=bound.packed,
+        parameters=_numbered(bound, f"{policy.table}/{policy.name}/{name}"),
         reads=frozenset(declaration.reads),
         plain_tcp=bound.wants_plain_tcp,
         companions=tuple(_companions(bound.type)),
     )
+
+
+def _numbered(bound: BoundStage, name: str) -> bytes:
+    """Return the parameters with the stage's number in the member that asks for it."""
+    member = bound.type.fragment.fields.get(STAGE_ID)
+    if member is None:
+        return bound.packed
+    number = hashlib.blake2b(name.encode(), digest_size=member.bytes).digest()
+    return bound.packed[: member.offset] + number + bound.packed[member.offset + member.bytes :]
 
 
 def _check_hook(policy: model.Policy, hook: str, bound: BoundStage) -> None:

@@ -60,7 +60,8 @@ class PolicyRecord:
 class Description:
     """One running program.
 
-    ``reason`` says why it got its back-end; ``following`` is the first counter slot that was never given.
+    ``reason`` says why it got its back-end; ``sockets`` are the socket companions that its actors need
+    (:mod:`emptcp.chain.sockets`); ``following`` is the first counter slot that was never given.
     """
 
     hook: str
@@ -72,6 +73,7 @@ class Description:
     cookie: int
     policies: tuple[PolicyRecord, ...] = ()
     companions: tuple[str, ...] = ()
+    sockets: tuple[str, ...] = ()
     state_slots: dict[str, int] = dataclasses.field(default_factory=dict)
     following: int = 1
     fingerprint: str = ""
@@ -88,6 +90,7 @@ class Description:
         data.pop("schema")
         data["policies"] = tuple(_policy(entry) for entry in data["policies"])
         data["companions"] = tuple(data["companions"])
+        data["sockets"] = tuple(data.get("sockets", ()))
         return cls(**data)
 
     def stages(self) -> dict[str, StageRecord]:

@@ -42,17 +42,18 @@ class States:
         start = HEAD_BYTES + self._offset
         return value[start : start + self._size] if value is not None else None
 
-    def put(self, one: Endpoint, other: Endpoint, state: bytes) -> None:
-        """Write the slot's bytes, making an entry where there is none.
+    def put(self, one: Endpoint, other: Endpoint, state: bytes, at: int = 0) -> None:
+        """Write the slot's bytes from ``at`` on, making an entry where there is none.
 
-        Nothing else of the entry is written: programs on other CPUs go on counting in it. Raises
-        :class:`ValueError` when ``state`` is longer than the slot.
+        ``at`` is a multiple of 8, and whole words of 8 bytes are written. Nothing else of the entry is:
+        programs on other CPUs go on counting in it. Raises :class:`ValueError` when ``state`` reaches behind
+        the slot.
         """
-        if len(state) > self._size:
-            raise ValueError(f"{len(state)} bytes are too many for a slot of {self._size}")
+        if at % _WORD or at + len(state) > self._size:
+            raise ValueError(f"{len(state)} bytes at {at} are not within a slot of {self._size}")
         flow = key(one, other)
-        words = (self._size + _WORD - 1) // _WORD
-        order = _ORDER.pack(self._offset // _WORD, words, flow, state)
+        words = (len(state) + _WORD - 1) // _WORD
+        order = _ORDER.pack((self._offset + at) // _WORD, words, flow, state)
         # A busy table may give an entry away again before anything was written to it.
         for _ in range(_ATTEMPTS):
             if self._writer.test_run(order).retval:

@@ -34,6 +34,12 @@ def core_object() -> Path:
     return path
 
 
+def own_maps(path: str) -> list[str]:
+    """Return the names of the maps that are an object's own, which programs that use it share."""
+    names = pybpf.ObjectSpec.read(path).maps
+    return [name for name in names if name not in _OWNED_BY_CORE and not name.startswith(".")]
+
+
 class Objects:
     """Opened objects over one set of shared maps. Keep it open until the joined programs are loaded."""
 
@@ -105,8 +111,7 @@ class Objects:
         key = (path, hook, backend)
         if key not in self._captured:
             names = pybpf.ObjectSpec.read(path).maps
-            own = [name for name in names if name not in _OWNED_BY_CORE and not name.startswith(".")]
-            pins = self.shared.plugin_pins(fragment.plugin, own)
+            pins = self.shared.plugin_pins(fragment.plugin, own_maps(path))
             self._captured[key] = pybpf.capture(path, self._core_maps(names, hook, backend), pins)
         return self._captured[key]
 

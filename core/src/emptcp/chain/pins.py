@@ -8,6 +8,7 @@
     <bpffs>/emptcp/v1/maps/<plugin>/<map>              a plugin's maps, shared by all programs that name them
     <bpffs>/emptcp/v1/<netns cookie>/flows             the flow table of a network namespace
     <bpffs>/emptcp/v1/<netns cookie>/state_slots       which plugin has which bytes of its entries
+    <bpffs>/emptcp/v1/<netns cookie>/socket/<name>/    a socket companion: `events`, `iterator`
     <bpffs>/emptcp/v1/<netns cookie>/<hook>/<ifindex>/ one program: `link`, or `program` without links;
                                                        with the engine `tail` also `stages_<id>`, its array
 
@@ -106,6 +107,14 @@ class Pins:
         """Return the pin of the map that says which plugin has which slot of the flow table."""
         return self.root / str(cookie) / "state_slots"
 
+    def sockets(self, cookie: int) -> Path:
+        """Return the folder of a namespace's socket companions."""
+        return self.root / str(cookie) / "socket"
+
+    def with_sockets(self) -> list[int]:
+        """Return the cookies of the namespaces that have socket companions."""
+        return sorted(int(path.parent.name) for path in self.root.glob("[0-9]*/socket"))
+
     def folder(self, location: Location) -> Path:
         """Return the folder of one program's pins."""
         return self.root / str(location.cookie) / location.hook / str(location.ifindex)
@@ -140,7 +149,7 @@ class Pins:
         used = {str(location.cookie) for location in self.locations()}
         for folder in self.root.glob("[0-9]*"):
             if folder.name not in used:
-                self._unpin(folder.iterdir())
+                self._unpin(folder.rglob("*"))
         if not used:
             self._unpin(
                 path for pattern in ("packet_*", "events", "maps/*/*") for path in self.root.glob(pattern)

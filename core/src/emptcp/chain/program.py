@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from emptcp import pybpf
-from emptcp.chain import counters, engines, joining, layout
+from emptcp.chain import counters, engines, joining, layout, sockets
 from emptcp.chain.description import Description, PolicyRecord, StageRecord
 from emptcp.chain.objects import CORE, CORE_FLOW, CORE_GLANCE, Objects
 from emptcp.chain.plan import BoundPolicy, Plan, Step
@@ -239,6 +239,7 @@ def _describe(plan: Plan, policies: Sequence[BoundPolicy], place: Place, slots: 
             for number, (span, policy) in enumerate(zip(plan.policies, policies, strict=True))
         ),
         companions=tuple(f"{fragment.plugin}:{fragment.name}" for fragment in plan.companions),
+        sockets=tuple(map(sockets.name, sockets.wanted(policies))),
         state_slots={plugin: slots.states[plugin] for plugin in sorted(used)},
         following=slots.following,
         fingerprint=place.fingerprint,

@@ -25,16 +25,19 @@ from emptcp.chain import (
     placement,
     probation,
     running,
+    sockets,
     stranded,
     tables,
 )
-from emptcp.chain.decide import ATTACH, Decision
+from emptcp.chain.decide import ATTACH, DETACH, Decision
 from emptcp.chain.load import Loader
 from emptcp.chain.pins import Pins
 from emptcp.chain.placement import Site
+from emptcp.chain.plan import FragmentRef
 from emptcp.chain.stranded import Stranded
 from emptcp.errors import EmptcpError, quoted
 from emptcp.hooks import foreign
+from emptcp.hooks.namespaces import Namespace
 from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.manager import Manager
 from emptcp.policy import file, model, text
@@ -89,7 +92,7 @@ class Session:
             yield session
         finally:
             if writing:
-                tree.prune()
+                _prune(tree)
 
     def carry_through(self, but: str = "") -> None:
         """Finish what a crash interrupted, except for a table that is about to be changed anyway.
@@ -167,6 +170,7 @@ class Session:
         outcome.warnings += stranded.given_up(given_up or ())
         if absent is None:  # those who bring many tables say it once
             outcome.warnings += map(str, tables.damaged())
+        outcome.warnings += _sockets_out_of_reach(decisions)
         if not keep_effects:
             outcome.warnings += effects.untold(entry.table, decisions, self.catalog)
         with ExitStack() as opened:
@@ -217,6 +221,8 @@ class Session:
         tables.begin(entry)
         with ExitStack() as undo:
             undo.callback(tables.abandon, entry)
+            for namespace, companions in _socket_companions(decisions):
+                undo.push(sockets.attach(self.pins, namespace, companions))
             for decision in decisions:
                 undo.callback(attachment.carry_out(self.pins, decision))
             undo.pop_all()
@@ -224,11 +230,38 @@ class Session:
             attachment.settle(self.pins, decision)
         if not keep_effects:
             told.removed()
+            sockets.run_everywhere(self.pins)
         before = tables.read(entry.table)
         if self.noting and before != entry:
             history.note(before, entry)
         tables.finish(entry)
         told.applied()
+        sockets.run_everywhere(self.pins)
+
+
+def _socket_companions(decisions: list[Decision]) -> Iterator[tuple[Namespace, tuple[FragmentRef, ...]]]:
+    """Yield each namespace with the socket companions that the policies there need after the change."""
+    for decision in decisions:
+        if decision.action != DETACH and not decision.site.gone:
+            yield decision.site.namespace, sockets.wanted(decision.policies)
+
+
+def _sockets_out_of_reach(decisions: list[Decision]) -> list[str]:
+    """Return a warning when actors have socket companions that this kernel can't run."""
+    wanted = {one.plugin for _, companions in _socket_companions(decisions) for one in companions}
+    why = sockets.missing() if wanted else ""
+    plugins = sorted(wanted) if why else ()
+    return [f"plugin '{plugin}' can't reach sockets on this kernel: {why}" for plugin in plugins]
+
+
+def _prune(tree: Pins) -> None:
+    """Remove from the pin tree what nothing that runs needs."""
+    if tree.with_sockets():
+        found = running.everything(tree).values()
+        sockets.prune(
+            tree, {(one.location.cookie, name) for one in found for name in one.description.sockets}
+        )
+    tree.prune()
 
 
 def recorded(entry: tables.Entry) -> model.Table:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv6Address
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 _EVENT = struct.Struct("=QIHBB16s16s2s2s32s4x")
 _HOOKS = ("ingress", "egress", "socket")
 
+SWEEP = 0.9
+"""Seconds between two walks over the sockets."""
+
 Owners = Mapping[str, str]
 """Fragment -> the plugin that it belongs to."""
 
@@ -41,6 +45,7 @@ class Duty:
         self._seen: Traces = ()
         self._manager: Manager | None = None
         self._owners: Owners = {}
+        self._swept = 0.0
 
     def refresh(self) -> None:
         """Load the enabled plugins, again when some were installed, removed, enabled or disabled.
@@ -59,6 +64,18 @@ class Duty:
             self._manager = Manager.of_enabled()
         except EmptcpError as error:  # half an installation, say: go on with what there was
             self._say(str(error))
+
+    def sweep(self) -> None:
+        """Bring sockets to what actors want of them, once a second: those from before the policies."""
+        if time.monotonic() - self._swept < SWEEP:
+            return
+        self._swept = time.monotonic()
+        from emptcp.chain import pins, sockets
+
+        tree = pins.find()
+        if tree is not None:
+            with self._going_on():
+                sockets.run_everywhere(tree)
 
     def begin(self) -> None:
         """Put right what changed while nobody was there, and tell the plugins what runs."""

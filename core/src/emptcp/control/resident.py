@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from emptcp.hooks.namespaces import Namespace
     from emptcp.pybpf import Map, RingBuffer
 
-REFRESH = 2.0
-"""Seconds after which a newly applied table is noticed."""
+REFRESH = 1.0
+"""Seconds after which a newly applied table is noticed, and a socket that no event told of."""
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -28,6 +28,10 @@ class Work(Protocol):
 
     def refresh(self) -> None:
         """Take notice of what changed meanwhile; called before each wait."""
+        ...
+
+    def sweep(self) -> None:
+        """Do what is due from time to time; called after each wait."""
         ...
 
     def events(self) -> Map | None:
@@ -94,6 +98,7 @@ class Resident:
             self._refresh()
             while self._wait(stop):
                 self._refresh()
+                self._work.sweep()
         finally:
             self._close()
 

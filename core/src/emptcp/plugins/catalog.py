@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins import layout
 from emptcp.plugins.distributions import canonical
-from emptcp.plugins.manifest import Parameter, StageDeclaration, check_range
+from emptcp.plugins.manifest import Companion, Parameter, StageDeclaration, check_range
 from emptcp.policy import model, values
 from emptcp.policy.place import Place
 from emptcp.policy.text import argument_text
@@ -54,8 +54,13 @@ class StageType:
 
     @property
     def companions(self) -> tuple[tuple[str, layout.FragmentLayout], ...]:
-        """The fragments wanted on other hooks, each with its hook."""
-        return tuple((one.hook, self._fragment(one.fragment)) for one in self.declaration.companions)
+        """The fragments wanted on other hooks, each with its hook; of a socket companion only the name."""
+        return tuple((one.hook, self._companion(one)) for one in self.declaration.companions)
+
+    def _companion(self, one: Companion) -> layout.FragmentLayout:
+        if one.hook == "socket":
+            return layout.FragmentLayout(one.fragment, ())
+        return self._fragment(one.fragment)
 
     def _fragment(self, name: str) -> layout.FragmentLayout:
         found = layout.read(self.object).fragments.get(name)

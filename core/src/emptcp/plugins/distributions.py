@@ -5,6 +5,7 @@ from __future__ import annotations
 
 FIRST_PARTY = frozenset(
     {
+        "emptcp-actor-rate-limit",
         "emptcp-actor-record",
         "emptcp-actor-set-backup",
         "emptcp-bench",

@@ -22,6 +22,9 @@ from emptcp.policy.values import Field
 if TYPE_CHECKING:
     from emptcp.pybpf.btf import Btf, Member
 
+STAGE_ID = "stage_id"
+"""The member of a parameter struct that core fills with the number of the stage (``emptcp/actor.h``)."""
+
 BACKENDS = ("xdp", "tc")
 LARGEST_PARAMETERS = 256
 LARGEST_STATE = 192
@@ -46,11 +49,12 @@ class FragmentLayout:
 
 @dataclass(frozen=True)
 class ObjectLayout:
-    """All fragments of an object, by name, and the ABI that each was compiled for."""
+    """All fragments of an object, by name, its socket companions, and the ABI that each was compiled for."""
 
     path: Path
     fragments: Mapping[str, FragmentLayout]
     abi: Mapping[str, int]
+    sockets: frozenset[str] = frozenset()
 
 
 def read(path: Path) -> ObjectLayout:
@@ -75,7 +79,8 @@ def _read(path: Path, _modified: int, _size: int) -> ObjectLayout:
         spec = ObjectSpec.read(path)
         found = _functions(program.section for program in spec.programs.values())
         layouts = {name: _fragment(spec.btf, name, backends) for name, backends in found.items()}
-        return ObjectLayout(path, layouts, dict(_abi(spec.section("emptcp.abi") or b"")))
+        sockets = frozenset(_sockets({name: program.section for name, program in spec.programs.items()}))
+        return ObjectLayout(path, layouts, dict(_abi(spec.section("emptcp.abi") or b"")), sockets)
     except BpfError as error:
         raise EmptcpError(f"the object {path.name} can't be read: {error.sentence}", fix=error.fix) from None
 
@@ -88,6 +93,14 @@ def _functions(sections: Iterable[str]) -> dict[str, tuple[str, ...]]:
         if section.startswith("emptcp.") and backend in BACKENDS and name:
             found[name] = (*found.get(name, ()), backend)
     return found
+
+
+def _sockets(sections: Mapping[str, str]) -> Iterator[str]:
+    """Yield the socket companions (``emptcp/socket.h``): a program for socket events, and an iterator."""
+    for name, section in sections.items():
+        stem = name.removesuffix("__ops")
+        if section == "sockops" and stem != name and sections.get(f"{stem}__iter") == "iter/tcp":
+            yield stem
 
 
 def _fragment(btf: Btf, name: str, backends: tuple[str, ...]) -> FragmentLayout:
@@ -146,7 +159,10 @@ def check(manifest: Manifest, layout: ObjectLayout) -> None:
         _check_fragment(layout, stage.fragment)
         _check_parameters(stage, layout.fragments[stage.fragment])
         for companion in stage.companions:
-            _check_fragment(layout, companion.fragment)
+            if companion.hook == "socket":
+                _check_socket_companion(layout, companion.fragment)
+            else:
+                _check_fragment(layout, companion.fragment)
 
 
 def _check_fragment(layout: ObjectLayout, name: str) -> None:
@@ -156,6 +172,17 @@ def _check_fragment(layout: ObjectLayout, name: str) -> None:
     if missing:
         section = f"emptcp.{missing[0]}/{name}"
         raise EmptcpError(f"the object {layout.path.name} has no section {section}", fix="Compile it again.")
+    _check_abi(layout, name)
+
+
+def _check_socket_companion(layout: ObjectLayout, name: str) -> None:
+    if name not in layout.sockets:
+        sentence = f"the object {layout.path.name} has no socket companion '{name}'"
+        raise EmptcpError(sentence, fix="Write it with EMPTCP_SOCKET_COMPANION, and compile it again.")
+    _check_abi(layout, name)
+
+
+def _check_abi(layout: ObjectLayout, name: str) -> None:
     abi = layout.abi.get(name)
     if abi != CHAIN_ABI:
         made_for = f"is made for chain ABI {abi}" if abi is not None else "says no chain ABI"
@@ -185,5 +212,7 @@ def _check_parameters(stage: StageDeclaration, fragment: FragmentLayout) -> None
 
 
 def _is_filler(name: str, declared: set[str]) -> bool:
-    """Return whether a member needs no parameter: padding, or the length of a list."""
-    return name.startswith(("reserved", "pad", "_")) or name.removesuffix("_len") in declared
+    """Return whether a member needs no parameter: padding, the stage's number, or the length of a list."""
+    return (
+        name == STAGE_ID or name.startswith(("reserved", "pad", "_")) or name.removesuffix("_len") in declared
+    )

@@ -23,8 +23,8 @@ class FlowStates(Protocol):
         """Return the slot's bytes, ``None`` for a subflow without an entry."""
         ...
 
-    def put(self, one: Endpoint, other: Endpoint, state: bytes) -> None:
-        """Write the slot's bytes, making an entry where there is none."""
+    def put(self, one: Endpoint, other: Endpoint, state: bytes, at: int = 0) -> None:
+        """Write the slot from byte ``at`` on, in whole words of 8, making an entry where there is none."""
         ...
 
 

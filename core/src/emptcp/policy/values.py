@@ -121,6 +121,7 @@ class Int(_Whole):
 
     def __init__(self, names: Mapping[str, int] | None = None) -> None:
         self.names = dict(names or {})
+        self.example = next(iter(self.names), self.example)
 
     def parse(self, text: str) -> int:
         if self.names:

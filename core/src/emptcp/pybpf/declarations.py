@@ -134,6 +134,7 @@ uint32_t bpf_map__btf_key_type_id(const struct bpf_map *);
 uint32_t bpf_map__btf_value_type_id(const struct bpf_map *);
 _Bool bpf_map__is_internal(const struct bpf_map *);
 int bpf_map__reuse_fd(struct bpf_map *, int);
+int bpf_map__set_initial_value(struct bpf_map *, const void *, size_t);
 
 int bpf_map_create(int, const char *, uint32_t, uint32_t, uint32_t, const struct bpf_map_create_opts *);
 int bpf_map_lookup_elem(int, const void *, void *);

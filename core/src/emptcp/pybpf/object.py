@@ -191,6 +191,19 @@ class OpenedObject:
         )
         return [line for a, b in pairs if a and b for line in mine.compare(theirs, a, b)]
 
+    def fill(self, constants: Mapping[str, bytes]) -> None:
+        """Write the constants of whole sections, before they are frozen.
+
+        :raises BpfError: there is no such section, or it has another size.
+        """
+        sections = self.maps()
+        for name, data in constants.items():
+            if name not in sections:
+                raise BpfError(f"{self.path.name} has no section {name}", fix="Compile it again.")
+            code = self._library.function("bpf_map__set_initial_value")(sections[name], data, len(data))
+            if code < 0:
+                raise failed(f"{self.path.name}: cannot fill section {name} with {len(data)} bytes", code)
+
     def load(self) -> None:
         """Create the maps and load the programs that are switched on.
 
@@ -255,6 +268,7 @@ def load_object(
     *,
     pins: Mapping[str, str] | None = None,
     programs: Collection[str] | None = None,
+    constants: Mapping[str, bytes] | None = None,
 ) -> LoadedObject:
     """Load an ordinary object.
 
@@ -263,6 +277,7 @@ def load_object(
     :param maps: existing maps to use for those of the same name.
     :param pins: map name -> path on bpffs: use what is pinned there, else pin the new map there.
     :param programs: names of the functions to load, by default all that are no fragments.
+    :param constants: section (``.rodata.x``) -> what its constants are to be.
     :raises VerifierError: a program is rejected.
     :raises BpfError: the file is no object, a map does not fit, or the kernel refuses.
     """
@@ -274,6 +289,7 @@ def load_object(
         )
         opened.substitute(maps or {})
         opened.reuse_pins(pins or {})
+        opened.fill(constants or {})
         opened.load()
         loaded = LoadedObject(opened.path, opened.loaded_programs(), opened.loaded_maps(), _types(opened))
     pin_new(loaded.maps, pins or {})

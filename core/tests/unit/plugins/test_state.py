@@ -48,6 +48,7 @@ def test_first_party_is_an_exact_list() -> None:
         "emptcp-selector-ip-pair",
         "emptcp-selector-packet-type",
         "emptcp-selector-subflow",
+        "emptcp-actor-rate-limit",
         "emptcp-actor-record",
         "emptcp-actor-set-backup",
         "emptcp-bench",

@@ -29,25 +29,14 @@ struct record_state {
 	__u8 reserved[5];
 };
 
-/* A merged packet stands for several: each has the headers again. */
-static __always_inline __u32 wire_packets(const struct emptcp_handle *pkt)
-{
-	__u32 segments = 0;
-
-	if (pkt->backend == EMPTCP_TC && pkt->parsed->flags & EMPTCP_PKT_GSO)
-		segments = ((struct __sk_buff *)pkt->ctx)->gso_segs;
-	return segments ? segments : 1;
-}
-
 static __always_inline void count(const struct emptcp_handle *pkt, __u32 what, struct record_state *state)
 {
-	__u32 from = emptcp_source(pkt), packets = wire_packets(pkt);
+	__u32 from = emptcp_source(pkt);
 
 	if (what & PACKETS)
-		__sync_fetch_and_add(&state->packets[from], packets);
+		__sync_fetch_and_add(&state->packets[from], emptcp_wire_packets(pkt));
 	if (what & BYTES)
-		__sync_fetch_and_add(&state->bytes[from], packets * (pkt->parsed->payload - pkt->parsed->l3) +
-								  pkt->parsed->payload_len);
+		__sync_fetch_and_add(&state->bytes[from], emptcp_wire_bytes(pkt));
 }
 
 static __always_inline void sample(struct record_state *state, __u64 now)

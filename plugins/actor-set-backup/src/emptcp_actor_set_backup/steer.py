@@ -15,13 +15,11 @@ from emptcp.api import (
     Injector,
     Subflow,
     SubflowReader,
-    device_indexes,
-    devices,
     duplicate_ack,
-    namespaces,
     next_sequence,
     options,
     sample_frames,
+    selected_subflows,
 )
 
 from .told import UNKNOWN, End, read, sender, value, write
@@ -53,7 +51,7 @@ def judge(change: Change, steers: End) -> None:
     if flows is None:
         return
     with SubflowReader() as reader:
-        for subflow, _device in _selected(change, steers, reader):
+        for subflow, _device in selected_subflows(change, steers, reader):
             known, end = read(flows, subflow), sender(subflow, steers)
             if known.own[end] == UNKNOWN and known.told[end] == UNKNOWN:
                 earlier = subflow.backup if steers == "us" else subflow.request_backup
@@ -67,7 +65,7 @@ def steer(change: Change, steers: End, backup: bool) -> None:
     if flows is None:
         return
     with SubflowReader() as reader:
-        orders = [Order(*found, backup) for found in _selected(change, steers, reader)]
+        orders = [Order(*found, backup) for found in selected_subflows(change, steers, reader)]
         if steers == "us":
             _tell_us(change, flows, orders, reader)
         else:
@@ -82,7 +80,7 @@ def give_back(change: Change, steers: End) -> None:
     with SubflowReader() as reader:
         orders = [
             Order(subflow, device, known.own[end] == value(True))
-            for subflow, device in _selected(change, steers, reader)
+            for subflow, device in selected_subflows(change, steers, reader)
             for known, end in [(read(flows, subflow), sender(subflow, steers))]
             if known.told[end] != UNKNOWN
         ]
@@ -93,17 +91,6 @@ def give_back(change: Change, steers: End) -> None:
                 _send_unseen(change, flows, orders, reader, injector)
     for order in orders:
         _note(flows, order, steers, told=UNKNOWN, own=UNKNOWN)
-
-
-def _selected(change: Change, steers: End, reader: SubflowReader) -> Iterable[tuple[Subflow, Device]]:
-    """Yield the open subflows of the namespace that the change's policy selects, with their devices."""
-    here = [subflow for subflow in reader.read(change.namespace) if subflow.open]
-    known = devices.list_devices(change.namespace or namespaces.resolve())
-    by_index = {device.ifindex: device for device in known if device.name in change.devices}
-    for subflow, index in zip(here, device_indexes(change.namespace, here), strict=True):
-        device = by_index.get(index)
-        if device and any(change.matches(frame) for frame in sample_frames(subflow, device, steers)):
-            yield subflow, device
 
 
 def _tell_us(change: Change, flows: FlowStates, orders: list[Order], reader: SubflowReader) -> None:

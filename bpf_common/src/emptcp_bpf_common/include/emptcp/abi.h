@@ -157,6 +157,7 @@ enum emptcp_fragment_kind {
 	EMPTCP_KIND_SELECTOR = 1,
 	EMPTCP_KIND_ACTOR = 2,
 	EMPTCP_KIND_COMPANION = 3,
+	EMPTCP_KIND_SOCKET = 5,
 };
 
 struct emptcp_abi {

@@ -15,7 +15,8 @@
  *		return EMPTCP_NEXT;
  *	}
  *
- * PARAM_T and STATE_T may be `void`; their limits stand in <emptcp/selector.h>.
+ * PARAM_T and STATE_T may be `void`; their limits stand in <emptcp/selector.h>. A member `__u64 stage_id` of
+ * PARAM_T is no parameter: core fills it with a number that the stage has on every hook and device.
  */
 #ifndef EMPTCP_ACTOR_H
 #define EMPTCP_ACTOR_H

@@ -390,4 +390,49 @@ static __always_inline bool emptcp_cap_window(const struct emptcp_handle *pkt, c
 			    sizeof(field));
 }
 
+/* What emptcp_mark_ce() found. */
+enum emptcp_ecn {
+	EMPTCP_ECN_MARKED =
+		0, /* the packet says "congestion experienced" (RFC 3168), as it may have before */
+	EMPTCP_ECN_NOT_ECT = 1, /* its sender does not understand that */
+	EMPTCP_ECN_REFUSED = 2, /* it could not be written */
+};
+
+/* Write the byte of the IP header at `offset`; IPv4's checksum covers it. */
+static __always_inline bool emptcp_store_ip_byte(const struct emptcp_handle *pkt, __u32 offset, __u8 old,
+						 __u8 new)
+{
+	__u8 from[2] = {0, old}, to[2] = {0, new};
+	__u8 *place;
+
+	if (pkt->parsed->family == 4 && !emptcp_ip4_check_add(pkt, emptcp_fold(emptcp_word_change(from, to))))
+		return false;
+	if (pkt->backend == EMPTCP_TC)
+		return !bpf_skb_store_bytes(pkt->ctx, offset, &new, 1, 0);
+	place = emptcp_bytes(pkt, offset, 1);
+	if (!place)
+		return false;
+	*place = new;
+	return true;
+}
+
+/* Mark a packet whose sender understands ECN. TCP's checksum does not cover what is written. */
+static __always_inline enum emptcp_ecn emptcp_mark_ce(const struct emptcp_handle *pkt)
+{
+	/* The two bits: the last ones of IPv4's second byte, in the middle of IPv6's. */
+	__u32 shift = pkt->parsed->family == 4 ? 0 : 4, offset = pkt->parsed->l3 + 1, bits;
+	const __u8 *byte = emptcp_bytes(pkt, offset, 1);
+	__u8 old;
+
+	if (!byte)
+		return EMPTCP_ECN_REFUSED;
+	old = *byte;
+	bits = old >> shift & 3;
+	if (!bits)
+		return EMPTCP_ECN_NOT_ECT;
+	if (bits != 3 && !emptcp_store_ip_byte(pkt, offset, old, old | 3 << shift))
+		return EMPTCP_ECN_REFUSED;
+	return EMPTCP_ECN_MARKED;
+}
+
 #endif

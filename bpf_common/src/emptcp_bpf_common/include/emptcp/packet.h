@@ -86,6 +86,22 @@ static __always_inline bool emptcp_read(const struct emptcp_handle *pkt, __u32 o
 	return true;
 }
 
+/* A merged packet stands for several on the wire, each with the headers again. */
+static __always_inline __u32 emptcp_wire_packets(const struct emptcp_handle *pkt)
+{
+	__u32 segments = 0;
+
+	if (pkt->backend == EMPTCP_TC && pkt->parsed->flags & EMPTCP_PKT_GSO)
+		segments = ((struct __sk_buff *)pkt->ctx)->gso_segs;
+	return segments ? segments : 1;
+}
+
+/* Bytes on the wire from the IP header on; a merged packet's headers count once per packet. */
+static __always_inline __u32 emptcp_wire_bytes(const struct emptcp_handle *pkt)
+{
+	return emptcp_wire_packets(pkt) * (pkt->parsed->payload - pkt->parsed->l3) + pkt->parsed->payload_len;
+}
+
 static __always_inline bool emptcp_is_pure_ack(const struct emptcp_handle *pkt)
 {
 	return pkt->parsed->flags & EMPTCP_PKT_PURE_ACK;

@@ -44,6 +44,11 @@ typedef __u32 __wsum;
 	} __attribute__((aligned(8)))
 
 struct bpf_sock;
+
+struct bpf_spin_lock {
+	__u32 val;
+};
+
 struct bpf_flow_keys;
 
 struct xdp_md {

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The kernel's own structures, only with the members that are read. libbpf relocates each access to the
+ * running kernel (CO-RE), so bit-fields and sizes that moved between releases stay right.
+ */
+#ifndef EMPTCP_KERNEL_H
+#define EMPTCP_KERNEL_H
+
+#include <emptcp/uapi.h>
+
+#define AF_INET	   2
+#define AF_INET6   10
+#define TCP_LISTEN 10
+
+#define EMPTCP_KERNEL __attribute__((preserve_access_index))
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+} EMPTCP_KERNEL;
+
+struct in6_addr {
+	__u8 bytes[16];
+};
+
+struct sock_common {
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	__be16 skc_dport;
+	__u16 skc_num;
+	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	int skc_bound_dev_if;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
+} EMPTCP_KERNEL;
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
+} EMPTCP_KERNEL;
+
+struct sock {
+	unsigned long sk_max_pacing_rate;
+	int sk_rx_dst_ifindex;
+} EMPTCP_KERNEL;
+
+struct inet_connection_sock {
+	void *icsk_ulp_data;
+} EMPTCP_KERNEL;
+
+struct tcp_options_received {
+	__u16 tstamp_ok : 1;
+	__u16 wscale_ok : 1;
+	__u16 snd_wscale : 4;
+	__u16 rcv_wscale : 4;
+} EMPTCP_KERNEL;
+
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	__u32 snd_una;
+	__u32 snd_nxt;
+	__u32 snd_wnd;
+	__u32 write_seq;
+	__u32 rcv_nxt;
+	__u32 rcv_wup;
+	__u32 rcv_wnd;
+	__u32 srtt_us;
+	struct tcp_options_received rx_opt;
+	_Bool is_mptcp;
+} EMPTCP_KERNEL;
+
+struct mptcp_subflow_context {
+	__u32 token;
+	__u32 request_bkup : 1;
+	__u32 backup : 1;
+	__s16 local_id;
+	__u8 remote_id;
+} EMPTCP_KERNEL;
+
+#endif

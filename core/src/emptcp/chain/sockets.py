@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Socket companions (``emptcp/socket.h``): programs that bring sockets to what actors want of their subflows.
+
+For each namespace with an actor that has one, the companion is attached to the root cgroup, where it hears of
+sockets of that namespace, and pinned beside an iterator that runs it over the sockets that are there. The
+pins' names carry plugin, companion and a digest of the object: a new release is another companion, and takes
+over before the old one goes. Which of them are needed is what running programs say (``Description.sockets``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from emptcp import pybpf
+from emptcp.chain import states
+from emptcp.chain.objects import own_maps
+from emptcp.chain.pins import Pins
+from emptcp.chain.plan import BoundPolicy, FragmentRef, companions_for
+from emptcp.chain.shared import PinnedMaps
+from emptcp.errors import EmptcpError
+from emptcp.hooks import namespaces, sock_ops
+from emptcp.hooks.namespaces import Namespace
+from emptcp.pybpf import features
+
+_EVENTS, _ITERATOR = "events", "iterator"
+
+# struct emptcp_socket_place
+_PLACE = struct.Struct("=QI4x")
+_SECTION = ".rodata.emptcp"
+
+_NEEDED = ("sock_ops", "netns_cookie", "bpf_iter_setsockopt")
+
+
+def missing() -> str:
+    """Return why socket companions can't be used on this kernel, empty when they can."""
+    return next(filter(None, map(features.reason, _NEEDED)), "")
+
+
+def wanted(policies: Iterable[BoundPolicy]) -> tuple[FragmentRef, ...]:
+    """Return the socket companions that the actors of some policies have."""
+    return companions_for("socket", policies)
+
+
+def name(companion: FragmentRef) -> str:
+    """Return what a companion of this very object is called in descriptions and pins."""
+    digest = hashlib.sha256(Path(companion.object).read_bytes()).hexdigest()
+    return f"{companion.plugin}-{companion.name}-{digest[:8]}"
+
+
+def attach(pins: Pins, namespace: Namespace, companions: Sequence[FragmentRef]) -> ExitStack:
+    """Attach those that are not there yet; closing what is returned takes them away again.
+
+    Raises :class:`EmptcpError` when the kernel refuses; then nothing was attached.
+    """
+    with ExitStack() as undo:
+        for companion in companions if not missing() else ():
+            folder = pins.sockets(namespace.cookie) / name(companion)
+            if not (folder / _ITERATOR).exists():
+                undo.callback(_remove, folder)
+                _attach(pins, namespace, companion, folder)
+        return undo.pop_all()
+
+
+def run(pins: Pins, namespace: Namespace) -> None:
+    """Run a namespace's companions over all its sockets."""
+    for path in sorted(pins.sockets(namespace.cookie).glob(f"*/{_ITERATOR}")):
+        with pybpf.Link.from_pin(path) as link:
+            namespaces.call(namespace, link.read)
+
+
+def run_everywhere(pins: Pins) -> None:
+    """Run the companions of every namespace that is there."""
+    for cookie in pins.with_sockets():
+        try:
+            namespace = namespaces.by_cookie(cookie)
+        except EmptcpError:  # it went, and its sockets with it
+            continue
+        run(pins, namespace)
+
+
+def prune(pins: Pins, needed: Collection[tuple[int, str]]) -> None:
+    """Take away the companions that are not needed: what is, is told by a namespace's cookie and a name."""
+    for cookie in pins.with_sockets():
+        for folder in sorted(pins.sockets(cookie).iterdir()):
+            if (cookie, folder.name) not in needed:
+                _remove(folder)
+
+
+def _attach(pins: Pins, namespace: Namespace, companion: FragmentRef, folder: Path) -> None:
+    place = states.offsets(states.known(pins, namespace.cookie)).get(companion.plugin)
+    if place is None:
+        raise EmptcpError(
+            f"socket companion '{companion.name}' of plugin '{companion.plugin}' has no state to read",
+            fix="Its actor has to keep one per subflow: EMPTCP_ACTOR_STATE.",
+        )
+    events, iterator = f"{companion.name}__ops", f"{companion.name}__iter"
+    _remove(folder)  # of a command that was killed in the middle
+    pins.make(folder)
+    with ExitStack() as opened:
+        maps = PinnedMaps(pins, namespace.cookie)
+        loaded = opened.enter_context(
+            pybpf.load_object(
+                companion.object,
+                dict(_core_maps(companion.object, maps)),
+                pins=maps.plugin_pins(companion.plugin, own_maps(companion.object)),
+                programs=(events, iterator),
+                constants={_SECTION: _PLACE.pack(namespace.cookie, place)},
+            )
+        )
+        opened.enter_context(sock_ops.attach(loaded.programs[events])).pin(folder / _EVENTS)
+        # Pinned last: a companion without its iterator was not attached to the end.
+        opened.enter_context(pybpf.Link.attach_iter(loaded.programs[iterator])).pin(folder / _ITERATOR)
+
+
+def _core_maps(path: str, maps: PinnedMaps) -> Iterator[tuple[str, pybpf.Map]]:
+    names = pybpf.ObjectSpec.read(path).maps
+    for shared, make in (("emptcp_flows", maps.flows), ("emptcp_events", maps.events)):
+        if shared in names:
+            yield shared, make()
+
+
+def _remove(folder: Path) -> None:
+    for pin in sorted(folder.glob("*"), reverse=True):
+        pin.unlink()
+    if folder.is_dir():
+        folder.rmdir()

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of this host's subflows a policy selects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from emptcp.mptcp.routes import device_indexes
+from emptcp.mptcp.samples import sample_frames
+
+if TYPE_CHECKING:
+    from emptcp.hooks.devices import Device
+    from emptcp.mptcp.acknowledge import End
+    from emptcp.mptcp.sockets import Subflow, SubflowReader
+    from emptcp.plugins.occasions import Change
+
+
+def selected_subflows(change: Change, to: End, reader: SubflowReader) -> Iterator[tuple[Subflow, Device]]:
+    """Yield the open subflows of the change's namespace that its policy selects, with their devices.
+
+    ``to="us"``: by packets that come in, ``"peer"``: by packets that go out; see :func:`sample_frames`.
+    """
+    from emptcp.hooks import devices, namespaces
+
+    here = [subflow for subflow in reader.read(change.namespace) if subflow.open]
+    known = devices.list_devices(change.namespace or namespaces.resolve())
+    by_index = {device.ifindex: device for device in known if device.name in change.devices}
+    for subflow, index in zip(here, device_indexes(change.namespace, here), strict=True):
+        device = by_index.get(index)
+        if device and any(change.matches(frame) for frame in sample_frames(subflow, device, to)):
+            yield subflow, device

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include <emptcp/actor.h>
+#include <emptcp/address.h>
+#include <emptcp/socket.h>
+
+enum per {
+	PER_SUBFLOW = 0,
+	PER_POLICY = 1,
+	PER_DEV = 2,
+};
+
+enum mode {
+	AUTO = 0,
+	PACING = 1,
+	POLICE = 2,
+	MARK = 3,
+};
+
+struct rate_limit {
+	__u64 rate;	/* bytes per second */
+	__u64 stage_id; /* by core */
+	__u32 burst;	/* microseconds */
+	__u8 per;
+	__u8 mode;
+	__u8 reserved[2];
+};
+
+/* Pairs are by the end that sends. emptcp_actor_rate_limit.hooks writes the first word. */
+struct rate_limit_state {
+	__u32 wanted[2]; /* bytes per second; 0: nothing is wanted, EMPTCP_UNPACED: as it was before us */
+	__u32 paced[2];	 /* what we set, 0: nothing */
+	__u32 before[2]; /* what we found */
+	__u64 due[2];	 /* when all that was let through would be sent at the rate, CLOCK_MONOTONIC */
+};
+
+/* For `per` policy and dev: whose packets run on several CPUs. */
+struct bucket_key {
+	__u64 stage;
+	__u32 hook;
+	__u32 device; /* ifindex, 0 for a policy as a whole */
+};
+
+struct bucket {
+	struct bpf_spin_lock lock;
+	__u32 reserved;
+	__u64 due;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct bucket_key);
+	__type(value, struct bucket);
+} rate_limit_buckets SEC(".maps");
+
+/*
+ * The virtual scheduling algorithm (ITU-T I.371): `due` runs ahead of the clock by what was let through. Past
+ * the burst a packet is too much. It counts as let through also when it is not what is dropped.
+ */
+static __always_inline bool too_much(__u64 *due, __u64 now, __u64 burst, __u64 cost)
+{
+	__u64 start = *due > now ? *due : now;
+
+	if (start - now > burst)
+		return true;
+	*due = start + cost;
+	return false;
+}
+
+static __always_inline bool shared_too_much(const struct emptcp_handle *pkt, const struct rate_limit *param,
+					    __u64 now, __u64 burst, __u64 cost)
+{
+	struct bucket_key key = {.stage = param->stage_id, .hook = pkt->parsed->hook};
+	const struct bucket fresh = {};
+	struct bucket *bucket;
+	bool answer;
+
+	if (param->per == PER_DEV)
+		key.device = pkt->backend == EMPTCP_XDP ? ((struct xdp_md *)pkt->ctx)->ingress_ifindex
+							: ((struct __sk_buff *)pkt->ctx)->ifindex;
+	bucket = bpf_map_lookup_elem(&rate_limit_buckets, &key);
+	if (!bucket) {
+		bpf_map_update_elem(&rate_limit_buckets, &key, &fresh, BPF_NOEXIST);
+		bucket = bpf_map_lookup_elem(&rate_limit_buckets, &key);
+		if (!bucket)
+			return false;
+	}
+	bpf_spin_lock(&bucket->lock);
+	answer = too_much(&bucket->due, now, burst, cost);
+	bpf_spin_unlock(&bucket->lock);
+	return answer;
+}
+
+/* Whether our host has the socket that sent this packet. */
+static __always_inline bool is_ours(const struct emptcp_handle *pkt)
+{
+	return pkt->backend == EMPTCP_TC && pkt->parsed->hook == EMPTCP_EGRESS &&
+	       ((struct __sk_buff *)pkt->ctx)->sk;
+}
+
+static __always_inline int police(const struct emptcp_handle *pkt, const struct rate_limit *param,
+				  struct rate_limit_state *state)
+{
+	__u64 now = emptcp_now(), burst = (__u64)param->burst * 1000;
+	__u64 cost = (__u64)emptcp_wire_bytes(pkt) * 1000000000 / param->rate;
+	bool much;
+
+	if (param->per == PER_SUBFLOW)
+		much = too_much(emptcp_source(pkt) ? &state->due[1] : &state->due[0], now, burst, cost);
+	else
+		much = shared_too_much(pkt, param, now, burst, cost);
+	/* What has no payload is what makes connections, and says what arrived: dropping it saves nothing. */
+	if (!much || !pkt->parsed->payload_len)
+		return EMPTCP_NEXT;
+	if (param->mode == MARK && emptcp_mark_ce(pkt) == EMPTCP_ECN_MARKED)
+		return EMPTCP_NEXT;
+	return EMPTCP_DROP;
+}
+
+EMPTCP_ACTOR_STATE(rate_limit, pkt, struct rate_limit, param, struct rate_limit_state, state)
+{
+	__u32 mode = param->mode;
+
+	if (!param->rate)
+		return EMPTCP_NEXT;
+	if (mode == AUTO)
+		mode = param->per == PER_SUBFLOW && is_ours(pkt) ? PACING : POLICE;
+	if (mode != PACING)
+		return police(pkt, param, state);
+	if (!is_ours(pkt))
+		return emptcp_skip(pkt, EMPTCP_REFUSED);
+	state->wanted[emptcp_source(pkt) & 1] =
+		param->rate < EMPTCP_UNPACED ? param->rate : EMPTCP_UNPACED - 1;
+	return EMPTCP_NEXT;
+}
+
+static __always_inline void pace(const struct emptcp_socket *sock, __u32 *wanted, __u32 *paced, __u32 *before)
+{
+	__u32 rate = *wanted;
+
+	if (!rate || rate == *paced)
+		return;
+	if (rate == EMPTCP_UNPACED) {
+		if (!*paced || emptcp_pace(sock, *before)) {
+			*paced = 0;
+			*wanted = 0;
+		}
+		return;
+	}
+	if (!*paced)
+		*before = sock->pacing;
+	if (emptcp_pace(sock, rate))
+		*paced = rate;
+}
+
+EMPTCP_SOCKET_COMPANION(rate_limit_pace, sock, struct rate_limit_state, state)
+{
+	if (sock->direction)
+		pace(sock, &state->wanted[1], &state->paced[1], &state->before[1]);
+	else
+		pace(sock, &state->wanted[0], &state->paced[0], &state->before[0]);
+}
