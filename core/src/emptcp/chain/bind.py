@@ -83,7 +83,7 @@ def _stage(policy: model.Policy, hook: str, bound: BoundStage, naming: Counter[s
         parameters=_numbered(bound, f"{policy.table}/{policy.name}/{name}"),
         reads=frozenset(declaration.reads),
         plain_tcp=bound.wants_plain_tcp,
-        companions=tuple(_companions(bound.type)),
+        companions=tuple(_companions(bound)),
     )
 
 
@@ -107,9 +107,9 @@ def _check_hook(policy: model.Policy, hook: str, bound: BoundStage) -> None:
         )
 
 
-def _companions(stage: StageType) -> Iterator[tuple[str, FragmentRef]]:
+def _companions(stage: BoundStage) -> Iterator[tuple[str, FragmentRef]]:
     for hook, layout in stage.companions:
-        yield hook, _fragment(stage, layout)
+        yield hook, _fragment(stage.type, layout)
 
 
 def _fragment(stage: StageType, layout: FragmentLayout) -> FragmentRef:

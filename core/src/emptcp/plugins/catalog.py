@@ -54,10 +54,11 @@ class StageType:
 
     @property
     def companions(self) -> tuple[tuple[str, layout.FragmentLayout], ...]:
-        """The fragments wanted on other hooks, each with its hook; of a socket companion only the name."""
-        return tuple((one.hook, self._companion(one)) for one in self.declaration.companions)
+        """The fragments that may be wanted on other hooks, each with its hook."""
+        return tuple((one.hook, self.companion(one)) for one in self.declaration.companions)
 
-    def _companion(self, one: Companion) -> layout.FragmentLayout:
+    def companion(self, one: Companion) -> layout.FragmentLayout:
+        """Return a companion's fragment; of a socket companion only the name."""
         if one.hook == "socket":
             return layout.FragmentLayout(one.fragment, ())
         return self._fragment(one.fragment)
@@ -97,6 +98,21 @@ class BoundStage:
             for parameter in self.type.declaration.parameters
             if parameter.plain_tcp
         )
+
+    @property
+    def companions(self) -> tuple[tuple[str, layout.FragmentLayout], ...]:
+        """The fragments that the stage wants on other hooks with these values, each with its hook."""
+        wanted = (one for one in self.type.declaration.companions if self._wants(one))
+        return tuple((one.hook, self.type.companion(one)) for one in wanted)
+
+    def _wants(self, companion: Companion) -> bool:
+        types = {parameter.name: parameter.type for parameter in self.type.declaration.parameters}
+        for name, names in companion.only.items():
+            value = self.values.get(name, ())
+            given = value if isinstance(value, tuple) else (types[name].format(value),)
+            if set(given) & set(names):
+                return True
+        return not companion.only
 
     @property
     def arguments(self) -> dict[str, model.Argument]:

@@ -8,7 +8,7 @@ It stands in the package's folder beside the object file. The keys are published
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ STAGE_KEYS: Mapping[str, tuple[str, ...]] = {
 PARAMETER_KEYS = (
     "name", "type", "help", "default", "required", "min", "max", "unit", "values", "of", "many", "plain_tcp",
 )  # fmt: skip
-COMPANION_KEYS = ("hook", "fragment")
+COMPANION_KEYS = ("hook", "fragment", "only")
 DECLARATION_KEYS = ("name", "help")
 
 _COMMAND = re.compile(r"[a-z][a-z0-9-]*")
@@ -66,10 +66,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Companion:
-    """A fragment that an actor needs on another hook."""
+    """A fragment that an actor needs on another hook.
+
+    ``only``: parameter -> values; it is needed where one of the parameter's values is among them.
+    """
 
     hook: str
     fragment: str
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -221,7 +225,9 @@ def _stages(top: Section, kind: str) -> Iterator[StageDeclaration]:
             unsafe=section.flag("unsafe"),
             features=section.texts("features"),
             parameters=_parameters(section),
-            companions=tuple(_companion(one) for one in section.sections("companion", "companion")),
+            companions=tuple(
+                _companion(one, _parameters(section)) for one in section.sections("companion", "companion")
+            ),
         )
 
 
@@ -229,11 +235,19 @@ def _usual(kind: str) -> tuple[str, ...]:
     return ("NEXT",) if kind == "actor" else ()
 
 
-def _companion(section: Section) -> Companion:
+def _companion(section: Section, parameters: Sequence[Parameter]) -> Companion:
     section.refuse_unknown(COMPANION_KEYS)
     section.require("hook", 'Add hook = "egress".')
     section.require("fragment", 'Add fragment = "..".')
-    return Companion(section.choice("hook", model.HOOKS, ""), _name(section, "fragment"))
+    only = dict(_only(section.table("only"), parameters)) if "only" in section else {}
+    return Companion(section.choice("hook", model.HOOKS, ""), _name(section, "fragment"), only)
+
+
+def _only(section: Section, parameters: Sequence[Parameter]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    known = {one.name: tuple(getattr(one.type, "names", ())) for one in parameters}
+    section.refuse_unknown(tuple(name for name, names in known.items() if names))
+    for name in section.names():
+        yield name, section.choices(name, known[name])
 
 
 def _declarations(top: Section, kind: str) -> Iterator[Declaration]:

@@ -78,9 +78,16 @@ def _parameter() -> Schema:
 
 
 def _companion() -> Schema:
-    return table(
-        manifest.COMPANION_KEYS, {"hook": choice(model.HOOKS), "fragment": _NAME}, ["hook", "fragment"]
-    )
+    described = {
+        "hook": choice(model.HOOKS),
+        "fragment": _NAME,
+        "only": {
+            "type": "object",
+            "additionalProperties": TEXTS,
+            "description": "parameter and values: wanted where one of them is given",
+        },
+    }
+    return table(manifest.COMPANION_KEYS, described, ["hook", "fragment"])
 
 
 def _declaration() -> Schema:

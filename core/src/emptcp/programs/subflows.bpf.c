@@ -36,30 +36,6 @@ enum subflow_flag {
 	SUBFLOW_TIMESTAMPS = 1 << 2,
 };
 
-enum field_info {
-	BYTE_OFFSET = 0,
-	BYTE_SIZE = 1,
-	EXISTS = 2,
-	SIGNED = 3,
-	SHIFT_LEFT = 4,
-	SHIFT_RIGHT = 5,
-};
-
-/* Which byte holds a bit-field, how wide it is and where its bits lie all differ between kernels. */
-#define READ_FIELD(from, field)                                                                            \
-	({                                                                                                 \
-		__u64 value = 0;                                                                           \
-		bpf_probe_read_kernel(&value, __builtin_preserve_field_info((from)->field, BYTE_SIZE),     \
-				      (const void *)(from) +                                               \
-					      __builtin_preserve_field_info((from)->field, BYTE_OFFSET));  \
-		value <<= __builtin_preserve_field_info((from)->field, SHIFT_LEFT);                        \
-		if (__builtin_preserve_field_info((from)->field, SIGNED))                                  \
-			value = (__s64)value >> __builtin_preserve_field_info((from)->field, SHIFT_RIGHT); \
-		else                                                                                       \
-			value >>= __builtin_preserve_field_info((from)->field, SHIFT_RIGHT);               \
-		value;                                                                                     \
-	})
-
 static __always_inline void addresses(struct emptcp_subflow_record *record, const struct sock_common *sk)
 {
 	record->family = sk->skc_family;
@@ -85,9 +61,9 @@ static __always_inline void sequence(struct emptcp_subflow_record *record, const
 	record->rcv_wup = tcp->rcv_wup;
 	record->rcv_wnd = tcp->rcv_wnd;
 	record->srtt_us = tcp->srtt_us;
-	record->snd_wscale = READ_FIELD(tcp, rx_opt.snd_wscale);
-	record->rcv_wscale = READ_FIELD(tcp, rx_opt.rcv_wscale);
-	if (READ_FIELD(tcp, rx_opt.tstamp_ok))
+	record->snd_wscale = EMPTCP_READ_FIELD(tcp, rx_opt.snd_wscale);
+	record->rcv_wscale = EMPTCP_READ_FIELD(tcp, rx_opt.rcv_wscale);
+	if (EMPTCP_READ_FIELD(tcp, rx_opt.tstamp_ok))
 		record->flags |= SUBFLOW_TIMESTAMPS;
 }
 
@@ -96,19 +72,19 @@ static __always_inline void devices(struct emptcp_subflow_record *record, const 
 	const struct sock *sk = (const void *)tcp;
 
 	/* Since 5.17; before, the caller asks the routing table. */
-	if (__builtin_preserve_field_info(sk->sk_rx_dst_ifindex, EXISTS))
+	if (__builtin_preserve_field_info(sk->sk_rx_dst_ifindex, EMPTCP_FIELD_EXISTS))
 		record->device = sk->sk_rx_dst_ifindex;
 }
 
 static __always_inline void mptcp(struct emptcp_subflow_record *record,
 				  const struct mptcp_subflow_context *subflow)
 {
-	record->token = READ_FIELD(subflow, token);
-	record->local_id = READ_FIELD(subflow, local_id);
-	record->remote_id = READ_FIELD(subflow, remote_id);
-	if (READ_FIELD(subflow, backup))
+	record->token = EMPTCP_READ_FIELD(subflow, token);
+	record->local_id = EMPTCP_READ_FIELD(subflow, local_id);
+	record->remote_id = EMPTCP_READ_FIELD(subflow, remote_id);
+	if (EMPTCP_READ_FIELD(subflow, backup))
 		record->flags |= SUBFLOW_BACKUP;
-	if (READ_FIELD(subflow, request_bkup))
+	if (EMPTCP_READ_FIELD(subflow, request_bkup))
 		record->flags |= SUBFLOW_REQUEST_BACKUP;
 }
 

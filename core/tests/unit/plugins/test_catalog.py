@@ -165,3 +165,20 @@ def test_a_name_that_two_enabled_plugins_provide_must_be_qualified(site: Any) ->
     with pytest.raises(EmptcpError, match="is provided by emptcp-actor-record and someones-cap"):
         catalog.actor("cap")
     assert catalog.actor("someones-cap:cap").distribution == "someones-cap"
+
+
+@pytest.mark.parametrize(
+    ("written", "companions"),
+    [
+        ("record('packets')", []),
+        ("record('rtt')", ["egress"]),
+        ("record('rtt', 'bytes')", ["egress"]),
+        ("rate_limit(rate=1mbit)", ["socket"]),
+        ("rate_limit(rate=1mbit, mode=police)", []),
+        ("rate_limit(rate=1mbit, mode=window, per=connection)", ["socket", "ingress", "egress"]),
+        ("rate_limit(rate=1mbit, per=connection)", ["socket", "ingress", "egress"]),
+    ],
+)
+def test_a_companion_is_wanted_where_the_values_ask_for_it(written: str, companions: list[str]) -> None:
+    stage = Catalog.of_enabled().bind(when.parse_stage(written))
+    assert [hook for hook, _ in stage.companions] == companions

@@ -64,6 +64,11 @@ def test_bounds_and_defaults_are_written_like_values() -> None:
         (ACTOR + 'verdicts = ["DORP"]', "8:13", "'verdicts' of actor 'act' can't be 'DORP'"),
         (ACTOR + '[[actor]]\nname = "act"\nhooks = ["egress"]', "", "declares actor 'act' twice"),
         (ACTOR + '[[actor.companion]]\nhook = "egres"\nfragment = "f"', "9:8", "can't be 'egres'"),
+        (
+            ACTOR + '[[actor.companion]]\nhook = "egress"\nfragment = "f"\nonly = { x = ["y"] }',
+            "11:10",
+            "'x'",
+        ),
         (PARAMETER + 'name = "p"', "8:9", "parameter lacks the key 'type'"),
         (PARAMETER + 'name = "p"\ntype = "pecent"', "10:8", "'pecent' is no type of a parameter"),
         (PARAMETER + 'name = "p"\ntype = "flags"', "8:9", "of type flags has no values"),

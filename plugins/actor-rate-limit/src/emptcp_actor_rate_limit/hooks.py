@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 from emptcp.api import (
@@ -18,8 +19,8 @@ from emptcp.api import (
 )
 
 NAME = "rate_limit"
-AUTO, PACING, MARK = 0, 1, 3
-PER_SUBFLOW = 0
+AUTO, PACING, POLICE, MARK, WINDOW = range(5)
+SUBFLOW, POLICY, DEV, CONNECTION = range(4)
 
 # The first word of struct rate_limit_state: bytes per second that each end may send
 _WANTED = struct.Struct("=2I")
@@ -27,33 +28,54 @@ _UNPACED = 0xFFFFFFFF
 
 _PACING_NEEDS = ("sock_ops", "netns_cookie", "bpf_iter_setsockopt")
 
+SHARED_WINDOWS = (5, 19)
+"""The Linux since which subflows send by the connection's window (mptcp_check_allowed_size)."""
+
 
 @hookimpl
 def emptcp_validate(stage: BoundStage, policy: Policy) -> None:
-    """Refuse pacing where it can't act, and marks where they can't be read."""
-    if stage.type.name != NAME or stage.values["mode"] != PACING:
+    """Refuse what can't be had together: a mode, what has the rate, the hooks, this kernel."""
+    if stage.type.name != NAME:
         return
-    where = str(stage.spec.where)
-    if stage.values["per"] != PER_SUBFLOW:
-        raise EmptcpError(
-            f"policy '{policy.name}': rate_limit(mode=pacing) paces sockets, so a rate is per subflow",
-            fix="Write per=subflow, or mode=police.",
-            where=where,
+    wrong = _wrong(stage.values["mode"], stage.values["per"], policy)
+    if wrong is not None:
+        sentence, fix = wrong
+        message = f"policy '{policy.name}': rate_limit {sentence}"
+        raise EmptcpError(message, fix=fix, where=str(stage.spec.where))
+
+
+def _wrong(mode: int, per: int, policy: Policy) -> tuple[str, str] | None:
+    """Return what is wrong, and the fix."""
+    if mode == PACING:
+        return _wrong_pacing(per, policy)
+    if mode == WINDOW and per in (POLICY, DEV):
+        return "by mode=window limits connections", "Write per=connection, or mode=police."
+    if mode == WINDOW and per == SUBFLOW and _kernel() >= SHARED_WINDOWS:
+        return (
+            "by mode=window can't limit a subflow: since Linux 5.19 a sender takes the window of the whole "
+            "connection for each of them",
+            "Write per=connection, or mode=pacing.",
         )
+    if per == CONNECTION and mode not in (AUTO, WINDOW):
+        return "per=connection limits by the receive window", "Write mode=window."
+    return None
+
+
+def _wrong_pacing(per: int, policy: Policy) -> tuple[str, str] | None:
+    if per != SUBFLOW:
+        return "by mode=pacing paces sockets, so a rate is per subflow", "Write per=subflow, or mode=police."
     if "egress" not in policy.hooks:
-        raise EmptcpError(
-            f"policy '{policy.name}': rate_limit(mode=pacing) paces what this host sends, at hook 'egress', "
-            "which the policy has not",
-            fix='Write hook = "egress" in the policy, or mode=police.',
-            where=where,
-        )
+        sentence = "by mode=pacing paces what this host sends, at hook 'egress', which the policy has not"
+        return sentence, 'Write hook = "egress" in the policy, or mode=police.'
     missing = next(filter(None, map(features.reason, _PACING_NEEDS)), "")
-    if missing:
-        raise EmptcpError(
-            f"policy '{policy.name}': rate_limit(mode=pacing) needs what this kernel lacks: {missing}",
-            fix="Write mode=police.",
-            where=where,
-        )
+    return (
+        (f"by mode=pacing needs what this kernel lacks: {missing}", "Write mode=police.") if missing else None
+    )
+
+
+def _kernel() -> tuple[int, ...]:
+    """Return version and patch level of the running kernel."""
+    return tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 
 
 @hookimpl
@@ -73,7 +95,7 @@ def emptcp_removed(change: Change) -> None:
 def _paces(change: Change) -> bool:
     if change.stage.type.name != NAME or change.hook != "egress":
         return False
-    return change.value("mode") in (AUTO, PACING) and change.value("per") == PER_SUBFLOW
+    return change.value("mode") in (AUTO, PACING) and change.value("per") == SUBFLOW
 
 
 def _want(change: Change, rate: int) -> None:

@@ -7,6 +7,7 @@ enum per {
 	PER_SUBFLOW = 0,
 	PER_POLICY = 1,
 	PER_DEV = 2,
+	PER_CONNECTION = 3,
 };
 
 enum mode {
@@ -14,6 +15,7 @@ enum mode {
 	PACING = 1,
 	POLICE = 2,
 	MARK = 3,
+	WINDOW = 4,
 };
 
 struct rate_limit {
@@ -30,7 +32,10 @@ struct rate_limit_state {
 	__u32 wanted[2]; /* bytes per second; 0: nothing is wanted, EMPTCP_UNPACED: as it was before us */
 	__u32 paced[2];	 /* what we set, 0: nothing */
 	__u32 before[2]; /* what we found */
-	__u64 due[2];	 /* when all that was let through would be sent at the rate, CLOCK_MONOTONIC */
+	__u64 syn_at;	 /* of a handshake under way, CLOCK_MONOTONIC */
+	__u32 rtt;	 /* microseconds, 0: unknown */
+	__u32 reserved;
+	__u64 due[2]; /* when all that was let through would be sent at the rate, CLOCK_MONOTONIC */
 };
 
 /* For `per` policy and dev: whose packets run on several CPUs. */
@@ -118,14 +123,33 @@ static __always_inline int police(const struct emptcp_handle *pkt, const struct 
 	return EMPTCP_DROP;
 }
 
+/* Let the receiver offer no more than what the rate takes in a round trip. */
+static __always_inline int window(const struct emptcp_handle *pkt, const struct rate_limit *param,
+				  const struct rate_limit_state *state)
+{
+	const struct tcphdr *tcp = emptcp_tcp(pkt);
+	__u64 bytes = param->rate * state->rtt / 1000000;
+
+	if (!state->rtt)
+		return emptcp_skip(pkt, EMPTCP_UNKNOWN_STATE);
+	if (!tcp)
+		return emptcp_skip(pkt, EMPTCP_TRUNCATED);
+	emptcp_cap_window(pkt, tcp, bytes < ~0U ? bytes : ~0U);
+	return EMPTCP_NEXT;
+}
+
 EMPTCP_ACTOR_STATE(rate_limit, pkt, struct rate_limit, param, struct rate_limit_state, state)
 {
 	__u32 mode = param->mode;
 
 	if (!param->rate)
 		return EMPTCP_NEXT;
-	if (mode == AUTO)
+	if (mode == AUTO && param->per == PER_CONNECTION)
+		mode = WINDOW;
+	else if (mode == AUTO)
 		mode = param->per == PER_SUBFLOW && is_ours(pkt) ? PACING : POLICE;
+	if (mode == WINDOW)
+		return window(pkt, param, state);
 	if (mode != PACING)
 		return police(pkt, param, state);
 	if (!is_ours(pkt))
@@ -133,6 +157,23 @@ EMPTCP_ACTOR_STATE(rate_limit, pkt, struct rate_limit, param, struct rate_limit_
 	state->wanted[emptcp_source(pkt) & 1] =
 		param->rate < EMPTCP_UNPACED ? param->rate : EMPTCP_UNPACED - 1;
 	return EMPTCP_NEXT;
+}
+
+/*
+ * A handshake takes a round trip wherever it passes: from the SYN to the ACK that answers the SYN/ACK, both
+ * of the end that opens. Core begins the state anew with each SYN.
+ */
+EMPTCP_COMPANION(rate_limit_handshake, pkt, struct rate_limit_state, state)
+{
+	__u32 flags = pkt->parsed->tcp_flags & (EMPTCP_SYN | EMPTCP_ACK | EMPTCP_RST);
+
+	if (flags == EMPTCP_SYN) {
+		state->syn_at = emptcp_now();
+	} else if (state->syn_at && flags == EMPTCP_ACK && pkt->flow &&
+		   pkt->flow->opener == pkt->parsed->direction + 1) {
+		state->rtt = (emptcp_now() - state->syn_at) / 1000;
+		state->syn_at = 0;
+	}
 }
 
 static __always_inline void pace(const struct emptcp_socket *sock, __u32 *wanted, __u32 *paced, __u32 *before)
@@ -154,8 +195,10 @@ static __always_inline void pace(const struct emptcp_socket *sock, __u32 *wanted
 		*paced = rate;
 }
 
-EMPTCP_SOCKET_COMPANION(rate_limit_pace, sock, struct rate_limit_state, state)
+EMPTCP_SOCKET_COMPANION(rate_limit_socket, sock, struct rate_limit_state, state)
 {
+	if (sock->rtt_min && sock->rtt_min != ~0U)
+		state->rtt = sock->rtt_min;
 	if (sock->direction)
 		pace(sock, &state->wanted[1], &state->paced[1], &state->before[1]);
 	else

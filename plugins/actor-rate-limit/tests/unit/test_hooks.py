@@ -7,6 +7,7 @@ from emptcp.errors import EmptcpError
 from emptcp.plugins.catalog import Catalog
 from emptcp.policy import file, model
 from emptcp.pybpf import features
+from emptcp_actor_rate_limit import hooks
 from emptcp_actor_rate_limit.hooks import emptcp_validate
 
 
@@ -41,6 +42,32 @@ def test_pacing_is_refused_where_the_kernel_can_not(monkeypatch: pytest.MonkeyPa
     with pytest.raises(EmptcpError, match="needs what this kernel lacks: switched off") as caught:
         validate("rate_limit(rate=1mbit, mode=pacing)")
     assert caught.value.fix == "Write mode=police."
+
+
+@pytest.mark.parametrize(
+    ("actor", "sentence", "fix"),
+    [
+        ("mode=window", "since Linux 5.19", "Write per=connection, or mode=pacing."),
+        ("mode=window, per=dev", "limits connections", "Write per=connection, or mode=police."),
+        ("mode=window, per=policy", "limits connections", "Write per=connection, or mode=police."),
+        ("mode=police, per=connection", "by the receive window", "Write mode=window."),
+        ("mode=pacing, per=connection", "a rate is per subflow", "Write per=subflow, or mode=police."),
+    ],
+)
+def test_what_does_not_go_together_is_refused(actor: str, sentence: str, fix: str) -> None:
+    with pytest.raises(EmptcpError, match=sentence) as caught:
+        validate(f"rate_limit(rate=1mbit, {actor})")
+    assert caught.value.fix == fix
+
+
+def test_before_linux_5_19_a_window_limits_a_subflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "_kernel", lambda: (5, 18))
+    validate("rate_limit(rate=1mbit, mode=window)")
+
+
+@pytest.mark.parametrize("mode", ["auto", "window"])
+def test_a_connection_is_limited_by_its_window(mode: str) -> None:
+    validate(f"rate_limit(rate=1mbit, mode={mode}, per=connection)", '["ingress"]')
 
 
 @pytest.mark.parametrize("mode", ["auto", "police", "mark"])

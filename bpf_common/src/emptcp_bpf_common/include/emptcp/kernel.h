@@ -6,7 +6,7 @@
 #ifndef EMPTCP_KERNEL_H
 #define EMPTCP_KERNEL_H
 
-#include <emptcp/uapi.h>
+#include <emptcp/bpf.h>
 
 #define AF_INET	   2
 #define AF_INET6   10
@@ -57,6 +57,15 @@ struct tcp_options_received {
 	__u16 rcv_wscale : 4;
 } EMPTCP_KERNEL;
 
+struct minmax_sample {
+	__u32 t;
+	__u32 v;
+} EMPTCP_KERNEL;
+
+struct minmax {
+	struct minmax_sample s[3];
+} EMPTCP_KERNEL;
+
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 snd_una;
@@ -67,6 +76,7 @@ struct tcp_sock {
 	__u32 rcv_wup;
 	__u32 rcv_wnd;
 	__u32 srtt_us;
+	struct minmax rtt_min;
 	struct tcp_options_received rx_opt;
 	_Bool is_mptcp;
 } EMPTCP_KERNEL;
@@ -78,5 +88,32 @@ struct mptcp_subflow_context {
 	__s16 local_id;
 	__u8 remote_id;
 } EMPTCP_KERNEL;
+
+/* __builtin_preserve_field_info() */
+enum emptcp_field_info {
+	EMPTCP_FIELD_BYTE_OFFSET = 0,
+	EMPTCP_FIELD_BYTE_SIZE = 1,
+	EMPTCP_FIELD_EXISTS = 2,
+	EMPTCP_FIELD_SIGNED = 3,
+	EMPTCP_FIELD_SHIFT_LEFT = 4,
+	EMPTCP_FIELD_SHIFT_RIGHT = 5,
+};
+
+/* Which byte holds a bit-field, how wide it is and where its bits lie all differ between kernels. */
+#define EMPTCP_READ_FIELD(from, field)                                                                    \
+	({                                                                                                \
+		__u64 value = 0;                                                                          \
+		bpf_probe_read_kernel(                                                                    \
+			&value, __builtin_preserve_field_info((from)->field, EMPTCP_FIELD_BYTE_SIZE),     \
+			(const void *)(from) +                                                            \
+				__builtin_preserve_field_info((from)->field, EMPTCP_FIELD_BYTE_OFFSET));  \
+		value <<= __builtin_preserve_field_info((from)->field, EMPTCP_FIELD_SHIFT_LEFT);          \
+		if (__builtin_preserve_field_info((from)->field, EMPTCP_FIELD_SIGNED))                    \
+			value = (__s64)value >>                                                           \
+				__builtin_preserve_field_info((from)->field, EMPTCP_FIELD_SHIFT_RIGHT);   \
+		else                                                                                      \
+			value >>= __builtin_preserve_field_info((from)->field, EMPTCP_FIELD_SHIFT_RIGHT); \
+		value;                                                                                    \
+	})
 
 #endif

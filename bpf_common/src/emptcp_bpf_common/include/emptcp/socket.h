@@ -41,6 +41,7 @@ struct emptcp_socket {
 	void *ctx;		  /* what bpf_setsockopt() takes */
 	struct emptcp_flow *flow; /* the head of the subflow's entry */
 	__u32 direction;	  /* of what this socket sends, as emptcp_pkt.direction */
+	__u32 rtt_min;		  /* microseconds, over the last minutes; ~0: not measured yet */
 	__u32 pacing;		  /* SO_MAX_PACING_RATE in bytes per second when this run began */
 };
 
@@ -134,10 +135,24 @@ static __always_inline struct emptcp_flow_entry *emptcp_socket_event(struct bpf_
 	if (established)
 		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG);
 	sock->ctx = ops;
+	sock->rtt_min = ops->rtt_min;
 	/* Before 6.1 a program can't ask; nobody but us paces a subflow's socket before it is established. */
 	if (bpf_getsockopt(ops, EMPTCP_SOL_SOCKET, EMPTCP_SO_MAX_PACING_RATE, &sock->pacing, sizeof(__u32)))
 		sock->pacing = EMPTCP_UNPACED;
 	return entry;
+}
+
+/* The window scales of a connection whose SYNs nobody saw. The peer's windows are scaled by what it said. */
+static __always_inline void emptcp_socket_scales(const struct tcp_sock *tcp, const struct emptcp_socket *sock)
+{
+	__u8 ours = EMPTCP_READ_FIELD(tcp, rx_opt.rcv_wscale) + 1;
+	__u8 theirs = EMPTCP_READ_FIELD(tcp, rx_opt.snd_wscale) + 1;
+	struct emptcp_flow *flow = sock->flow;
+
+	if (!flow->wscale[0])
+		flow->wscale[0] = sock->direction ? theirs : ours;
+	if (!flow->wscale[1])
+		flow->wscale[1] = sock->direction ? ours : theirs;
 }
 
 /* bpf_iter/tcp: a socket that is there. */
@@ -146,6 +161,7 @@ static __always_inline struct emptcp_flow_entry *emptcp_socket_found(struct bpf_
 {
 	__be32 local[4] = {0, 0, bpf_htonl(0xffff), 0}, remote[4] = {0, 0, bpf_htonl(0xffff), 0};
 	struct sock_common *sk = ctx->sk_common;
+	struct emptcp_flow_entry *entry;
 	struct tcp_sock *tcp;
 	unsigned long pacing;
 
@@ -164,7 +180,11 @@ static __always_inline struct emptcp_flow_entry *emptcp_socket_found(struct bpf_
 	pacing = ((const struct sock *)tcp)->sk_max_pacing_rate;
 	sock->pacing = pacing < EMPTCP_UNPACED ? pacing : EMPTCP_UNPACED;
 	sock->ctx = tcp;
-	return emptcp_socket_flow(local, sk->skc_num, remote, bpf_ntohs(sk->skc_dport), sock);
+	sock->rtt_min = tcp->rtt_min.s[0].v;
+	entry = emptcp_socket_flow(local, sk->skc_num, remote, bpf_ntohs(sk->skc_dport), sock);
+	if (entry)
+		emptcp_socket_scales(tcp, sock);
+	return entry;
 }
 
 /* Let the socket send at most so many bytes per second, EMPTCP_UNPACED: as fast as it may. False: refused. */
