@@ -126,6 +126,14 @@ def test_a_header_is_not_written_through_a_pointer(tmp_path: Path, statement: st
     assert re.search("const|read-only", refused(tmp_path, text))
 
 
+def test_a_struct_larger_than_the_scratch_is_refused_where_it_is_used(tmp_path: Path) -> None:
+    line = "    EMPTCP_SCRATCH(pkt, struct mark)->n[0] = 1;"
+    text = CAP_WINDOW.replace("    emptcp_cap_window(pkt, tcp, param->bytes);", line)
+    fitting = text.replace("EMPTCP_ACTOR(", "struct mark { __u32 n[4]; };\nEMPTCP_ACTOR(", 1)
+    assert ObjectSpec.read(compiled(tmp_path, fitting)).programs
+    assert "larger than a packet's scratch" in refused(tmp_path, fitting.replace("n[4]", "n[5]"))
+
+
 @pytest.mark.parametrize(("struct", "size"), [("emptcp_key", 36), ("emptcp_flow", 64), ("emptcp_abi", 64)])
 def test_sizes_are_part_of_the_abi(tmp_path: Path, struct: str, size: int) -> None:
     found = types(compiled(tmp_path, f"#include <emptcp/abi.h>\nstruct {struct} kept;\n"))

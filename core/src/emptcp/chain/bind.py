@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from emptcp.chain.plan import BoundPolicy, FragmentRef, Stage
 from emptcp.errors import EmptcpError, quoted
-from emptcp.plugins.catalog import BoundStage, Catalog, StageType
+from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.layout import STAGE_ID, FragmentLayout
 from emptcp.policy import model, text, values
 
@@ -79,7 +79,7 @@ def _stage(policy: model.Policy, hook: str, bound: BoundStage, naming: Counter[s
         kind=declaration.kind,
         name=declaration.name,
         text=bound.text,
-        fragment=_fragment(bound.type, bound.type.fragment),
+        fragment=_fragment(bound, bound.type.fragment),
         parameters=_numbered(bound, f"{policy.table}/{policy.name}/{name}"),
         reads=frozenset(declaration.reads),
         plain_tcp=bound.wants_plain_tcp,
@@ -107,11 +107,12 @@ def _check_hook(policy: model.Policy, hook: str, bound: BoundStage) -> None:
         )
 
 
-def _companions(stage: BoundStage) -> Iterator[tuple[str, FragmentRef]]:
-    for hook, layout in stage.companions:
-        yield hook, _fragment(stage.type, layout)
+def _companions(bound: BoundStage) -> Iterator[tuple[str, FragmentRef]]:
+    for hook, layout in bound.companions:
+        yield hook, _fragment(bound, layout)
 
 
-def _fragment(stage: StageType, layout: FragmentLayout) -> FragmentRef:
-    flow = "flow" in stage.declaration.reads
-    return FragmentRef(stage.plugin, str(stage.object), layout.name, layout.state_size, flow)
+def _fragment(bound: BoundStage, layout: FragmentLayout) -> FragmentRef:
+    found = bound.type
+    flow = "flow" in found.declaration.reads
+    return FragmentRef(found.plugin, str(found.object), layout.name, layout.state_size, flow, bound.imports)

@@ -23,7 +23,8 @@ class StageRecord:
     """One running stage. ``text`` is how a file would say it.
 
     ``counter`` is its slot in the counters, ``offset`` and ``size`` are of its struct in the parameter value,
-    ``entry`` is the offset there of its entry of the chain context (0: it has none, or no parameters).
+    ``entry`` is the offset there of its entry of the chain context (0: it has none, or no parameters),
+    ``imports`` are the plugins whose maps it borrows.
     """
 
     id: str
@@ -35,6 +36,7 @@ class StageRecord:
     offset: int = 0
     size: int = 0
     entry: int = 0
+    imports: tuple[str, ...] = ()
 
     @property
     def slot(self) -> Slot | None:
@@ -99,5 +101,7 @@ class Description:
 
 
 def _policy(data: dict[str, Any]) -> PolicyRecord:
-    data["stages"] = tuple(StageRecord(**stage) for stage in data["stages"])
+    data["stages"] = tuple(
+        StageRecord(**stage | {"imports": tuple(stage.get("imports", ()))}) for stage in data["stages"]
+    )
     return PolicyRecord(**data)

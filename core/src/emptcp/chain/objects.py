@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from emptcp import pybpf
+from emptcp.chain import lending
 from emptcp.chain.code import Code, Function, SourceLine
 from emptcp.chain.instructions import decode
 from emptcp.chain.joining import PacketLayout
@@ -20,7 +21,6 @@ from emptcp.errors import EmptcpError
 CORE_GLANCE = FragmentRef("core", "", "core_glance")
 CORE = FragmentRef("core", "", "core_parse")
 CORE_FLOW = FragmentRef("core", "", "core_flow")
-_OWNED_BY_CORE = frozenset({"emptcp_packet", "emptcp_flows", "emptcp_events"})
 
 
 def core_object() -> Path:
@@ -32,12 +32,6 @@ def core_object() -> Path:
             fix="Install emptcp from a wheel, or run `make setup`.",
         )
     return path
-
-
-def own_maps(path: str) -> list[str]:
-    """Return the names of the maps that are an object's own, which programs that use it share."""
-    names = pybpf.ObjectSpec.read(path).maps
-    return [name for name in names if name not in _OWNED_BY_CORE and not name.startswith(".")]
 
 
 class Objects:
@@ -110,9 +104,13 @@ class Objects:
         path = fragment.object or str(core_object())
         key = (path, hook, backend)
         if key not in self._captured:
-            names = pybpf.ObjectSpec.read(path).maps
-            pins = self.shared.plugin_pins(fragment.plugin, own_maps(path))
-            self._captured[key] = pybpf.capture(path, self._core_maps(names, hook, backend), pins)
+            cores = self._core_maps(pybpf.ObjectSpec.read(path).maps, hook, backend)
+            self._captured[key] = lending.opened(
+                self.shared,
+                fragment,
+                path,
+                lambda existing, borrowed: pybpf.capture(path, cores, existing, borrowed),
+            )
         return self._captured[key]
 
     def _core_maps(self, names: Collection[str], hook: str, backend: str) -> dict[str, pybpf.Map]:

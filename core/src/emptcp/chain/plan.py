@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from emptcp.chain.counters import CHUNK_STAGES
 from emptcp.errors import EmptcpError
+from emptcp.plugins.imports import Imported
 from emptcp.policy import model
 
 END = -1
@@ -27,7 +28,8 @@ PARSE_OPTIONS, PARSE_KEY, PARSE_PLAIN = 1, 2, 4
 class FragmentRef:
     """Where a fragment is: the plugin, its object file, the section's name without the back-end.
 
-    ``flow``: it reads the head of the packet's flow-table entry, if there is one.
+    ``flow``: it reads the head of the packet's flow-table entry, if there is one. ``imports`` are the maps
+    of other plugins that its object uses.
     """
 
     plugin: str
@@ -35,6 +37,7 @@ class FragmentRef:
     name: str
     state_size: int = 0
     flow: bool = False
+    imports: tuple[Imported, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -253,4 +253,5 @@ def _stage(step: Step, slots: Slots) -> StageRecord:
     counter = slots.counters[step.index]
     entry = slots.context + 4 * (step.index + 1) if slots.context and slot is not None else 0
     names = (stage.id, stage.kind, stage.fragment.plugin, stage.name, stage.text)
-    return StageRecord(*names, counter, *place, entry)
+    lenders = tuple(dict.fromkeys(one.plugin for one in stage.fragment.imports))
+    return StageRecord(*names, counter, *place, entry, lenders)

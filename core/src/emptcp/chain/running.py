@@ -145,6 +145,20 @@ def tables(found: dict[Location, Running]) -> dict[str, list[Running]]:
     return dict(sorted(by_table.items()))
 
 
+def tables_using(found: dict[Location, Running], plugin: str) -> list[str]:
+    """Return the tables that use maps of a plugin: with stages of it, or of one that imports from it.
+
+    Without a plugin, those that use anything of emptcp.
+    """
+    stages = (
+        (policy.table, {stage.plugin, *stage.imports})
+        for running in found.values()
+        for policy in running.description.policies
+        for stage in policy.stages
+    )
+    return sorted({table for table, plugins in stages if not plugin or plugin in plugins})
+
+
 def plugins_in_use(found: dict[Location, Running]) -> dict[str, tuple[str, ...]]:
     """Return plugin -> the policies that use it."""
     users: dict[str, dict[str, None]] = {}

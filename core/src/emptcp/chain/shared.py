@@ -7,13 +7,15 @@ runs (:class:`PrivateMaps`), which then see and change nothing of what runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from emptcp import pybpf
 from emptcp.chain.pins import Pins
 from emptcp.errors import EmptcpError
+from emptcp.plugins import imports
+from emptcp.pybpf.likeness import differences, of_map
 
 KEY_BYTES = 36
 """``struct emptcp_key``."""
@@ -43,8 +45,19 @@ class SharedMaps(Protocol):
         """Return the ring buffer of events."""
         ...
 
-    def plugin_pins(self, plugin: str, names: Iterable[str]) -> dict[str, str]:
-        """Return map name -> pin for the maps of a plugin; empty where nothing is pinned."""
+    def plugin_map(self, plugin: str, name: str) -> pybpf.Map | None:
+        """Return a plugin's map if there is one already."""
+        ...
+
+    def keep(self, plugin: str, name: str, made: pybpf.Map) -> None:
+        """Keep a plugin's map that was just made, for those who come later."""
+        ...
+
+    def give_up(self, plugin: str, name: str, mismatch: pybpf.MapMismatch) -> None:
+        """Forget a plugin's map that is not made as it is needed now.
+
+        Raises :class:`EmptcpError` when something uses it.
+        """
         ...
 
 
@@ -65,6 +78,7 @@ class PrivateMaps:
 
     def __init__(self) -> None:
         self._maps: dict[str, pybpf.Map] = {}
+        self._plugins: dict[tuple[str, str], pybpf.Map] = {}
 
     def packet(self, hook: str, backend: str, size: int) -> pybpf.Map:
         """See :class:`SharedMaps`."""
@@ -85,9 +99,17 @@ class PrivateMaps:
             self._maps["events"] = _events()
         return self._maps["events"]
 
-    def plugin_pins(self, plugin: str, names: Iterable[str]) -> dict[str, str]:
+    def plugin_map(self, plugin: str, name: str) -> pybpf.Map | None:
         """See :class:`SharedMaps`."""
-        return {}
+        return self._plugins.get((plugin, name))
+
+    def keep(self, plugin: str, name: str, made: pybpf.Map) -> None:
+        """See :class:`SharedMaps`."""
+        self._plugins[plugin, name] = made.duplicate()
+
+    def give_up(self, plugin: str, name: str, mismatch: pybpf.MapMismatch) -> None:
+        """See :class:`SharedMaps`. All that is here was made by the same objects, and is in use."""
+        raise mismatch
 
 
 class PinnedMaps:
@@ -110,33 +132,47 @@ class PinnedMaps:
         """See :class:`SharedMaps`."""
         return self._pinned(self._pins.events(), _events())
 
-    def plugin_pins(self, plugin: str, names: Iterable[str]) -> dict[str, str]:
+    def plugin_map(self, plugin: str, name: str) -> pybpf.Map | None:
         """See :class:`SharedMaps`."""
-        pins = {name: self._pins.plugin_map(plugin, name) for name in names}
-        for path in pins.values():
-            self._pins.make(path.parent)
-        return {name: str(path) for name, path in pins.items()}
+        path = self._pins.plugin_map(plugin, name)
+        return pybpf.Map.from_pin(path) if path.exists() else None
+
+    def keep(self, plugin: str, name: str, made: pybpf.Map) -> None:
+        """See :class:`SharedMaps`."""
+        path = self._pins.plugin_map(plugin, name)
+        self._pins.make(path.parent)
+        made.pin(path)
+
+    def give_up(self, plugin: str, name: str, mismatch: pybpf.MapMismatch) -> None:
+        """See :class:`SharedMaps`."""
+        path = self._pins.plugin_map(plugin, name)
+        self._give_up(path, f"map '{name}' of plugin '{plugin}'", mismatch.differences, plugin)
 
     def _pinned(self, path: Path, fresh: pybpf.Map) -> pybpf.Map:
         """Open what is pinned, if it is alike; else pin ``fresh``."""
         if path in self._open:
             return self._open[path]
-        if path.exists():
-            found = pybpf.Map.from_pin(path)
-            _alike(path, found.info, fresh.info)
-        else:
+        found = pybpf.Map.from_pin(path) if path.exists() else None
+        if found is not None and (lines := differences(of_map(fresh), of_map(found))):
+            self._give_up(path, f"map '{path.name}' of emptcp", lines)
+            found = None
+        if found is None:
             self._pins.make(path.parent)
             found = fresh
             found.pin(path)
         self._open[path] = found
         return found
 
+    def _give_up(self, path: Path, what: str, lines: Sequence[str], plugin: str = "") -> None:
+        """Unpin a map that is made otherwise than needed; refuse to while tables use it."""
+        from emptcp.chain import running
 
-def _alike(path: Path, found: pybpf.MapInfo, wanted: pybpf.MapInfo) -> None:
-    for field in ("kind", "key_size", "value_size", "max_entries"):
-        there, here = getattr(found, field), getattr(wanted, field)
-        if there != here:
+        tables = running.tables_using(running.everything(self._pins), plugin)
+        if tables:
+            listed = " and ".join(f"`emptcp remove {table}`" for table in tables)
             raise EmptcpError(
-                f"the map pinned at {path} has {field.replace('_', ' ')} {there}, this release needs {here}",
-                fix="Remove the tables that an older release applied, then apply them again.",
+                f"the {what} that is in use, pinned at {path}, is not made as it is needed now: "
+                f"{imports.shown(lines)}",
+                fix=f"Run {listed}, then apply again; what the map holds is lost.",
             )
+        path.unlink()

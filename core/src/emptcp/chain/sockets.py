@@ -16,8 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from emptcp import pybpf
-from emptcp.chain import states
-from emptcp.chain.objects import own_maps
+from emptcp.chain import lending, states
 from emptcp.chain.pins import Pins
 from emptcp.chain.plan import BoundPolicy, FragmentRef, companions_for
 from emptcp.chain.shared import PinnedMaps
@@ -103,12 +102,18 @@ def _attach(pins: Pins, namespace: Namespace, companion: FragmentRef, folder: Pa
     with ExitStack() as opened:
         maps = PinnedMaps(pins, namespace.cookie)
         loaded = opened.enter_context(
-            pybpf.load_object(
+            lending.opened(
+                maps,
+                companion,
                 companion.object,
-                dict(_core_maps(companion.object, maps)),
-                pins=maps.plugin_pins(companion.plugin, own_maps(companion.object)),
-                programs=(events, iterator),
-                constants={_SECTION: _PLACE.pack(namespace.cookie, place)},
+                lambda existing, borrowed: pybpf.load_object(
+                    companion.object,
+                    dict(_core_maps(companion.object, maps)),
+                    existing=existing,
+                    borrowed=borrowed,
+                    programs=(events, iterator),
+                    constants={_SECTION: _PLACE.pack(namespace.cookie, place)},
+                ),
             )
         )
         opened.enter_context(sock_ops.attach(loaded.programs[events])).pin(folder / _EVENTS)

@@ -127,9 +127,16 @@ def _mptcp() -> Check:
 
 
 def _plugins() -> Iterator[Check]:
-    from emptcp.plugins import state
+    from emptcp.errors import EmptcpError
+    from emptcp.plugins import imports, state
 
-    for plugin in state.judged():
+    plugins = state.judged()
+    for plugin in plugins:
+        if plugin.usable:
+            try:
+                imports.resolve(plugin, plugins)
+            except EmptcpError as error:
+                yield Check("plugin", PROBLEM, error.sentence, error.fix)
         if plugin.state in ("invalid", "changed"):
             yield Check("plugin", PROBLEM, f"{plugin.id}: {plugin.state}, {plugin.reason}", plugin.fix)
 

@@ -146,6 +146,11 @@ def _description(plugin: Plugin) -> Iterator[str]:
         yield from _stage(stage)
     for one in plugin.manifest.declarations:
         yield f"\n{one.kind} {one.name}: {one.help}"
+    for export in plugin.manifest.exports:
+        yield f"\nexports map {export.map}: {export.help}"
+    for wanted in plugin.manifest.imports:
+        alias = f" as {wanted.name}" if wanted.name != wanted.map else ""
+        yield f"\nimports map {wanted.map} of {wanted.source}{alias}"
 
 
 def _stage(stage: StageDeclaration) -> Iterator[str]:
@@ -177,10 +182,15 @@ def _facts(parameter: Parameter) -> Iterator[str]:
 
 
 def _details(plugin: Plugin) -> dict[str, Any]:
-    stages = plugin.manifest.stages if plugin.manifest else ()
+    manifest = plugin.manifest
+    stages, exports, imports = (
+        (manifest.stages, manifest.exports, manifest.imports) if manifest else ((), (), ())
+    )
     return {
-        "summary": plugin.manifest.summary if plugin.manifest else "",
+        "summary": manifest.summary if manifest else "",
         "folder": str(plugin.folder) if plugin.folder else None,
+        "exports": [{"map": one.map, "help": one.help} for one in exports],
+        "imports": [{"map": one.map, "from": one.source, "as": one.name} for one in imports],
         "stages": [
             {
                 "kind": stage.kind,

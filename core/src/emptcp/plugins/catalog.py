@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
-from emptcp.plugins import layout
+from emptcp.plugins import imports, layout
 from emptcp.plugins.distributions import canonical
+from emptcp.plugins.imports import Imported
 from emptcp.plugins.manifest import Companion, Parameter, StageDeclaration, check_range
 from emptcp.policy import model, values
 from emptcp.policy.place import Place
@@ -72,12 +73,16 @@ class StageType:
 
 @dataclass(frozen=True)
 class BoundStage:
-    """A stage with its type, its values by parameter (those given or defaulted) and their packed bytes."""
+    """A stage with its type, its values by parameter (those given or defaulted) and their packed bytes.
+
+    ``imports`` are the maps of other plugins that its object uses.
+    """
 
     type: StageType
     spec: model.StageSpec
     values: Mapping[str, Any] = field(default_factory=dict)
     packed: bytes = b""
+    imports: tuple[Imported, ...] = ()
 
     @property
     def label(self) -> str:
@@ -166,12 +171,23 @@ class Catalog:
         """Bind a stage: find its type, check its arguments, pack them.
 
         ``devices`` tells the ifindex of a ``dev`` parameter's device. Raises :class:`EmptcpError` at the
-        place of the argument.
+        place of the argument, or of the stage when its plugin can't have a map that it imports.
         """
         found = self._find(spec.kind, spec.name, spec.where)
         given = dict(_read_all(found, spec))
         values_by_name = dict(_completed(found, spec, given))
-        return BoundStage(found, spec, values_by_name, _pack(found, spec, values_by_name, devices))
+        packed = _pack(found, spec, values_by_name, devices)
+        return BoundStage(found, spec, values_by_name, packed, self._imports(found, spec))
+
+    def _imports(self, stage: StageType, spec: model.StageSpec) -> tuple[Imported, ...]:
+        identity = (stage.distribution, stage.plugin)
+        (owner,) = (one for one in self._plugins if (one.distribution, one.name) == identity)
+        try:
+            return imports.resolve(owner, self._plugins)
+        except EmptcpError as error:
+            raise EmptcpError(
+                f"{_title(stage)}: {error.sentence}", fix=error.fix, where=str(spec.where)
+            ) from None
 
     def _find(self, kind: str, qualified: str, where: Place | None) -> StageType:
         distribution, _, name = qualified.rpartition(":")

@@ -14,18 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emptcp.errors import EmptcpError
+from emptcp.errors import EmptcpError, did_you_mean
 from emptcp.plugins.manifest import Manifest, StageDeclaration
 from emptcp.plugins.versions import CHAIN_ABI
 from emptcp.policy.values import Field
 
 if TYPE_CHECKING:
     from emptcp.pybpf.btf import Btf, Member
+    from emptcp.pybpf.elf import MapSpec
 
 STAGE_ID = "stage_id"
 """The member of a parameter struct that core fills with the number of the stage (``emptcp/actor.h``)."""
 
 BACKENDS = ("xdp", "tc")
+PRIVATE_KINDS = frozenset({"prog_array", "array_of_maps", "hash_of_maps", "struct_ops", "arena"})
+"""Kinds of maps that can't be exported: what they hold belongs to the program that they were made for."""
+
 LARGEST_PARAMETERS = 256
 LARGEST_STATE = 192
 
@@ -49,12 +53,13 @@ class FragmentLayout:
 
 @dataclass(frozen=True)
 class ObjectLayout:
-    """All fragments of an object, by name, its socket companions, and the ABI that each was compiled for."""
+    """All fragments of an object, by name, its socket companions, their ABI, and the object's maps."""
 
     path: Path
     fragments: Mapping[str, FragmentLayout]
     abi: Mapping[str, int]
     sockets: frozenset[str] = frozenset()
+    maps: Mapping[str, MapSpec] = field(default_factory=dict)
 
 
 def read(path: Path) -> ObjectLayout:
@@ -80,7 +85,8 @@ def _read(path: Path, _modified: int, _size: int) -> ObjectLayout:
         found = _functions(program.section for program in spec.programs.values())
         layouts = {name: _fragment(spec.btf, name, backends) for name, backends in found.items()}
         sockets = frozenset(_sockets({name: program.section for name, program in spec.programs.items()}))
-        return ObjectLayout(path, layouts, dict(_abi(spec.section("emptcp.abi") or b"")), sockets)
+        abi = dict(_abi(spec.section("emptcp.abi") or b""))
+        return ObjectLayout(path, layouts, abi, sockets, spec.maps)
     except BpfError as error:
         raise EmptcpError(f"the object {path.name} can't be read: {error.sentence}", fix=error.fix) from None
 
@@ -163,6 +169,35 @@ def check(manifest: Manifest, layout: ObjectLayout) -> None:
                 _check_socket_companion(layout, companion.fragment)
             else:
                 _check_fragment(layout, companion.fragment)
+    for export in manifest.exports:
+        _check_export(layout, export.map)
+    for wanted in manifest.imports:
+        _map(layout, wanted.name, "imports")
+
+
+def _map(layout: ObjectLayout, name: str, verb: str) -> MapSpec:
+    if name not in layout.maps:
+        fix = did_you_mean(name, layout.maps) or f'Define it there: struct {{ .. }} {name} SEC(".maps");'
+        raise EmptcpError(
+            f"the manifest {verb} map '{name}', which {layout.path.name} does not define", fix=fix
+        )
+    return layout.maps[name]
+
+
+def _check_export(layout: ObjectLayout, name: str) -> None:
+    found = _map(layout, name, "exports")
+    if found.kind in PRIVATE_KINDS:
+        sentence = f"map '{name}' of {layout.path.name} is a {found.kind}, which can't be exported"
+        raise EmptcpError(sentence, fix="Export a map that holds values.")
+    untyped = [what for what, size, known in _sides(found) if size and not known]
+    if untyped:
+        sentence = f"map '{name}' of {layout.path.name} is exported, and says no type of its {untyped[0]}"
+        raise EmptcpError(sentence, fix=f"Write __type({untyped[0]}, ..) instead of a size.")
+
+
+def _sides(found: MapSpec) -> Iterator[tuple[str, int, int]]:
+    yield "key", found.key_size, found.key_type
+    yield "value", found.value_size, found.value_type
 
 
 def _check_fragment(layout: ObjectLayout, name: str) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from emptcp.errors import EmptcpError, quoted
+from emptcp.plugins import sharing
+from emptcp.plugins.sharing import Export, Import
 from emptcp.plugins.versions import CHAIN_ABI, HOOK_API, MANIFEST_SCHEMA
 from emptcp.plugins.whereabouts import MANIFEST
 from emptcp.policy import document, model, values
@@ -29,7 +31,7 @@ KINDS = ("selector", "actor")
 DECLARATIONS = ("key", "controller", "command")
 
 _DESCRIPTION = ("schema", "abi", "hook_api", "name", "summary", "object", "module", "resident")
-TOP_KEYS = (*_DESCRIPTION, *KINDS, *DECLARATIONS)
+TOP_KEYS = (*_DESCRIPTION, *KINDS, *DECLARATIONS, "export", "import")
 _STAGE_BASE = ("name", "help", "hooks", "reads", "fragment", "features", "parameter")
 STAGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "selector": _STAGE_BASE,
@@ -113,6 +115,8 @@ class Manifest:
     resident: bool = False
     stages: tuple[StageDeclaration, ...] = ()
     declarations: tuple[Declaration, ...] = ()
+    exports: tuple[Export, ...] = ()
+    imports: tuple[Import, ...] = ()
     where: Place = field(default=NOWHERE, compare=False)
 
     @property
@@ -143,16 +147,20 @@ def _manifest(top: Section) -> Manifest:
     stages = tuple(stage for kind in KINDS for stage in _stages(top, kind))
     declarations = tuple(one for kind in DECLARATIONS for one in _declarations(top, kind))
     _distinct(top, stages, declarations)
+    name = _name(top, "name")
+    exports, imports = sharing.exports(top), sharing.imports(top, name)
     return Manifest(
-        name=_name(top, "name"),
+        name=name,
         summary=top.text("summary"),
         abi=top.number("abi", CHAIN_ABI),
         hook_api=top.number("hook_api", HOOK_API),
-        object=_object(top, bool(stages)),
+        object=_object(top, bool(stages or exports or imports)),
         module=_module(top),
         resident=top.flag("resident"),
         stages=stages,
         declarations=declarations,
+        exports=exports,
+        imports=imports,
         where=Place(top.source),
     )
 

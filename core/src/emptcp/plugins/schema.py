@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from emptcp.plugins import manifest
+from emptcp.plugins import manifest, sharing
 from emptcp.plugins.versions import CHAIN_ABI, HOOK_API, MANIFEST_SCHEMA
 from emptcp.policy import model, values
 from emptcp.policy.schema import DIALECT, FLAG, TEXT, TEXTS, Schema, choice, choices, table, text
@@ -34,6 +34,8 @@ def plugin_manifest() -> Schema:
         "resident": {**FLAG, "description": "needs 'emptcp run'"},
         **{kind: {"type": "array", "items": _stage(kind)} for kind in manifest.KINDS},
         **{kind: {"type": "array", "items": _declaration()} for kind in manifest.DECLARATIONS},
+        "export": {"type": "array", "items": _export()},
+        "import": {"type": "array", "items": _import()},
     }
     return {"$schema": DIALECT, "title": "emptcp.toml", **table(manifest.TOP_KEYS, described, ["name"])}
 
@@ -92,6 +94,23 @@ def _companion() -> Schema:
 
 def _declaration() -> Schema:
     return table(manifest.DECLARATION_KEYS, {"name": TEXT, "help": TEXT}, ["name"])
+
+
+def _export() -> Schema:
+    described = {
+        "map": {**_NAME, "description": "a map of the object, which other plugins may use"},
+        "help": TEXT,
+    }
+    return table(sharing.EXPORT_KEYS, described, ["map"])
+
+
+def _import() -> Schema:
+    described = {
+        "map": {**_NAME, "description": "a map that the other plugin exports"},
+        "from": {**TEXT, "description": "the other plugin: NAME, or DIST:NAME"},
+        "as": {**_NAME, "description": "what this plugin's object calls it; its name there without it"},
+    }
+    return table(sharing.IMPORT_KEYS, described, ["map", "from"])
 
 
 if __name__ == "__main__":

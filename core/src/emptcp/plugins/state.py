@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
-from emptcp.plugins import discovery, layout, whereabouts
+from emptcp.plugins import discovery, imports, layout, whereabouts
 from emptcp.plugins.digest import digest
 from emptcp.plugins.discovery import Plugin
 from emptcp.plugins.distributions import FIRST_PARTY, canonical
@@ -77,7 +77,7 @@ def enable(name: str) -> Plugin:
         everything = judged()
         plugin = one(everything, name)
         _refuse_taken_names(plugin, everything)
-        _refuse_broken(plugin)
+        _refuse_broken(plugin, everything)
         record = Record(plugin.name, plugin.distribution, plugin.version, True, digest(plugin))
         _write({**read(), plugin.id: record})
     return replace(plugin, state=discovery.ENABLED, reason="", fix="")
@@ -176,13 +176,14 @@ def one(plugins: list[Plugin], name: str) -> Plugin:
     return found[0]
 
 
-def _refuse_broken(plugin: Plugin) -> None:
+def _refuse_broken(plugin: Plugin, everything: list[Plugin]) -> None:
     problem = fix = ""
     if plugin.state == discovery.INVALID:
         problem, fix = plugin.reason, plugin.fix
     elif plugin.manifest is not None and plugin.manifest.object and plugin.folder is not None:
         try:
             layout.check(plugin.manifest, layout.read(plugin.folder / plugin.manifest.object))
+            imports.resolve(plugin, everything)
         except EmptcpError as error:
             problem, fix = error.sentence, error.fix
     if problem:

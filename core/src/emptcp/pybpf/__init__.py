@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from emptcp.pybpf.fragments import capture as capture
     from emptcp.pybpf.libbpf import Library as Library
     from emptcp.pybpf.libbpf import library as library
+    from emptcp.pybpf.likeness import MapMismatch as MapMismatch
+    from emptcp.pybpf.likeness import Shape as Shape
     from emptcp.pybpf.link import Link as Link
     from emptcp.pybpf.link import LinkInfo as LinkInfo
     from emptcp.pybpf.loaded_btf import LoadedBtf as LoadedBtf
@@ -53,6 +55,7 @@ _HOME = {
     "errors": ("BpfError", "MissingFeature"),
     "fragments": ("CapturedObject", "Fragment", "capture"),
     "libbpf": ("Library", "library"),
+    "likeness": ("MapMismatch", "Shape"),
     "link": ("Link", "LinkInfo"),
     "loaded_btf": ("LoadedBtf", "load_btf"),
     "map": (

@@ -237,75 +237,104 @@ class Btf:
     def compare(self, other: Btf, mine: int, theirs: int) -> list[str]:
         """Return how two types differ, one line per field; empty when they are laid out alike.
 
-        Names of typedefs and qualifiers don't count; names, offsets and sizes of members do.
+        Names of typedefs and qualifiers don't count; names, offsets, sizes and signs of members do.
         """
-        return _Comparison(self, other).run(mine, theirs, "")
+        return _Comparison(self, other).run(mine, theirs, _Spot())
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """Where a comparison has come to: the path of members, and its byte within the outermost struct."""
+
+    path: str = ""
+    offset: int | None = None
+
+    def line(self, mine: str, theirs: str) -> str:
+        return f"{self.path or 'type'}: {mine} here, {theirs} there"
 
 
 class _Comparison:
     def __init__(self, left: Btf, right: Btf) -> None:
         self._left, self._right = left, right
-        self._seen: set[tuple[int, int]] = set()
+        # Structs that the walk is within: only damaged BTF has one that holds itself.
+        self._open: set[int] = set()
 
-    def run(self, mine: int, theirs: int, path: str) -> list[str]:
+    def run(self, mine: int, theirs: int, spot: _Spot) -> list[str]:
         left, right = self._left.resolve(mine), self._right.resolve(theirs)
-        if (left.id, right.id) in self._seen:
-            return []
-        self._seen.add((left.id, right.id))
-        if {left.kind, right.kind} <= {"enum", "enum64", "int"} and left.kind != right.kind:
-            return self._sizes(mine, theirs, path)
+        if left.kind != right.kind and {left.kind, right.kind} <= {"enum", "enum64", "int"}:
+            return self._plain(mine, theirs, spot)
         if left.kind != right.kind:
-            return [self._line(path, self._left.describe(mine), self._right.describe(theirs))]
+            return [self._line(mine, theirs, spot)]
         if left.kind in ("struct", "union"):
-            return self._structs(left, right, path)
+            return self._structs(left, right, spot)
         if left.kind == "array":
-            return self._arrays(left, right, path)
-        return self._sizes(mine, theirs, path)
+            return self._arrays(left, right, spot)
+        return self._plain(mine, theirs, spot)
 
-    def _sizes(self, mine: int, theirs: int, path: str) -> list[str]:
-        sizes = (self._left.size(mine), self._right.size(theirs))
-        if sizes[0] == sizes[1]:
+    def _plain(self, mine: int, theirs: int, spot: _Spot) -> list[str]:
+        signs = {_is_signed(self._left, mine), _is_signed(self._right, theirs)}
+        if self._left.size(mine) == self._right.size(theirs) and signs != {True, False}:
             return []
-        texts = (self._left.describe(mine), self._right.describe(theirs))
-        return [self._line(path, f"{texts[0]} ({sizes[0]} bytes)", f"{texts[1]} ({sizes[1]} bytes)")]
+        return [self._line(mine, theirs, spot)]
 
-    def _arrays(self, left: BtfType, right: BtfType, path: str) -> list[str]:
+    def _line(self, mine: int, theirs: int, spot: _Spot) -> str:
+        return spot.line(_typed(self._left, mine, spot), _typed(self._right, theirs, spot))
+
+    def _arrays(self, left: BtfType, right: BtfType, spot: _Spot) -> list[str]:
         if left.extra[0][2] != right.extra[0][2]:
-            texts = (self._left.describe(left.id), self._right.describe(right.id))
-            return [self._line(path, *texts)]
-        return self.run(left.extra[0][0], right.extra[0][0], f"{path}[]")
+            return [self._line(left.id, right.id, spot)]
+        return self.run(left.extra[0][0], right.extra[0][0], _Spot(f"{spot.path}[]", spot.offset))
 
-    def _structs(self, left: BtfType, right: BtfType, path: str) -> list[str]:
+    def _structs(self, left: BtfType, right: BtfType, spot: _Spot) -> list[str]:
         ours = {self._key(m, n): m for n, m in enumerate(self._left.members(left.id))}
         others = {self._key(m, n): m for n, m in enumerate(self._right.members(right.id))}
-        lines = self._sizes(left.id, right.id, path)
+        if left.id in self._open:
+            return []
+        self._open.add(left.id)
+        lines = self._plain(left.id, right.id, spot)
         for name in [*ours, *(name for name in others if name not in ours)]:
-            place = f"{path}.{name}" if path else name
-            lines += self._members(ours.get(name), others.get(name), place)
+            place = f"{spot.path}.{name}" if spot.path else name
+            lines += self._members(ours.get(name), others.get(name), _Spot(place, spot.offset))
+        self._open.discard(left.id)
         return lines
 
     @staticmethod
     def _key(member: Member, number: int) -> str:
         return member.name or f"(anonymous {number})"
 
-    def _members(self, mine: Member | None, theirs: Member | None, place: str) -> list[str]:
+    def _members(self, mine: Member | None, theirs: Member | None, spot: _Spot) -> list[str]:
+        base = spot.offset or 0
         if mine is None or theirs is None:
-            return [self._line(place, _shown(mine), _shown(theirs))]
+            return [spot.line(_shown(mine, base), _shown(theirs, base))]
         at = (mine.offset, mine.bit_offset, mine.bits)
         if at != (theirs.offset, theirs.bit_offset, theirs.bits):
-            return [self._line(place, _shown(mine), _shown(theirs))]
-        return self.run(mine.type_id, theirs.type_id, place)
-
-    @staticmethod
-    def _line(path: str, mine: str, theirs: str) -> str:
-        return f"{path or 'type'}: {mine} here, {theirs} there"
+            return [spot.line(_shown(mine, base), _shown(theirs, base))]
+        return self.run(mine.type_id, theirs.type_id, _Spot(spot.path, base + mine.offset))
 
 
-def _shown(member: Member | None) -> str:
+def _is_signed(types: Btf, type_id: int) -> bool | None:
+    """Return whether an integer is signed, ``None`` for what is none (an enum has the sign of its use)."""
+    found = types.resolve(type_id)
+    # BTF_INT_SIGNED is bit 0 of the encoding, bits 24 to 27 of an integer's word.
+    return bool(found.extra[0][0] >> 24 & 1) if found.kind == "int" else None
+
+
+def _typed(types: Btf, type_id: int, spot: _Spot) -> str:
+    size = _bytes(types.size(type_id))
+    where = f" at byte {spot.offset}" if spot.offset is not None else ""
+    return f"{types.describe(type_id)} ({size}{where})"
+
+
+def _shown(member: Member | None, base: int) -> str:
     if member is None:
         return "absent"
-    where = f"bit {member.bit_offset}, {member.bits} bits" if member.bits else f"byte {member.offset}"
-    return f"{member.description} at {where}"
+    if member.bits:
+        return f"{member.description} ({member.bits} bits at bit {8 * base + member.bit_offset})"
+    return f"{member.description} ({_bytes(member.size)} at byte {base + member.offset})"
+
+
+def _bytes(count: int) -> str:
+    return f"{count} byte{'' if count == 1 else 's'}"
 
 
 def _signed(value: int, found: BtfType, bits: int) -> int:

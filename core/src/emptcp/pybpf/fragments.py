@@ -24,8 +24,9 @@ from emptcp.pybpf import kinds
 from emptcp.pybpf.btf import Btf
 from emptcp.pybpf.errors import failed
 from emptcp.pybpf.libbpf import Library, library
+from emptcp.pybpf.likeness import Shape
 from emptcp.pybpf.map import Map
-from emptcp.pybpf.object import OpenedObject, is_fragment, pin_new
+from emptcp.pybpf.object import OpenedObject, is_fragment
 from emptcp.pybpf.program import INSTRUCTION
 from emptcp.pybpf.verifier import Line
 
@@ -103,14 +104,16 @@ class CapturedObject:
 def capture(
     path: str | os.PathLike[str],
     maps: Mapping[str, Map] | None = None,
-    pins: Mapping[str, str] | None = None,
+    existing: Mapping[str, Map] | None = None,
+    borrowed: Mapping[str, Shape] | None = None,
 ) -> CapturedObject:
     """Open an object and take its fragments (sections ``emptcp.xdp/..`` and ``emptcp.tc/..``), by section.
 
     :param maps: existing maps to use for those of the same name; their values may be longer than the
         object's.
-    :param pins: map name -> path on bpffs: use what is pinned there after a comparison, else pin the new
-        map there.
+    :param existing: maps to use likewise, which must be alike field by field.
+    :param borrowed: maps that another object defines, as it defines them: see ``OpenedObject.share``.
+    :raises MapMismatch: an existing or borrowed map differs.
     :raises BpfError: the file is no object, has no BTF, a map does not fit, or the kernel refuses a map.
     """
     _register()
@@ -119,15 +122,13 @@ def capture(
         opened.btf()
         opened.load_only(lambda program: is_fragment(program.section))
         opened.substitute(maps or {})
-        opened.reuse_pins(pins or {})
+        opened.share(existing, borrowed)
         raws = _load(opened)
         btf = opened.btf()
-        captured = CapturedObject(opened, _fragments(raws, btf), opened.loaded_maps(), btf)
+        return CapturedObject(opened, _fragments(raws, btf), opened.loaded_maps(), btf)
     except BaseException:
         opened.close()
         raise
-    pin_new(captured.maps, pins or {})
-    return captured
 
 
 def _load(opened: OpenedObject) -> list[_Raw]:

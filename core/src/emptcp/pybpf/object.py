@@ -14,7 +14,7 @@ from emptcp.pybpf import kinds
 from emptcp.pybpf.btf import Btf
 from emptcp.pybpf.errors import BpfError, failed
 from emptcp.pybpf.libbpf import Library, collect, library
-from emptcp.pybpf.loaded_btf import LoadedBtf
+from emptcp.pybpf.likeness import MapMismatch, Shape, differences, of_map
 from emptcp.pybpf.map import Map
 from emptcp.pybpf.program import LOG_SIZE, Program
 from emptcp.pybpf.verifier import VerifierError, keep_log
@@ -46,6 +46,7 @@ class OpenedObject:
         self._library = library()
         self._log = self._library.ffi.new("char[]", LOG_SIZE)
         self._pointer = self._open()
+        self._maps: dict[str, Any] | None = None
 
     def _open(self) -> Any:
         opened = self._library
@@ -102,10 +103,14 @@ class OpenedObject:
         return [ProgramHandle(p, opened.text(name(p)), opened.text(section(p))) for p in pointers]
 
     def maps(self) -> dict[str, Any]:
-        """Return libbpf's maps by name."""
-        opened = self._library
-        name = opened.function("bpf_map__name")
-        return {opened.text(name(p)): p for p in _walk(opened, "bpf_object__next_map", self.pointer)}
+        """Return libbpf's maps by the names they have in the object."""
+        if self._maps is None:
+            opened = self._library
+            name = opened.function("bpf_map__name")
+            pointers = _walk(opened, "bpf_object__next_map", self.pointer)
+            # Once: libbpf gives a map that is reused the name of the existing one (bpf_map__reuse_fd).
+            self._maps = {opened.text(name(pointer)): pointer for pointer in pointers}
+        return self._maps
 
     def load_only(self, wanted: Callable[[ProgramHandle], bool]) -> None:
         """Switch the loading of programs on or off."""
@@ -146,50 +151,47 @@ class OpenedObject:
     def _getter(self, pointer: Any) -> Callable[[str], int]:
         return lambda field: int(self._library.function(f"bpf_map__{field}")(pointer))
 
-    def reuse_pins(self, pins: Mapping[str, str]) -> None:
-        """Let the object use maps that are pinned already, after a comparison field by field.
+    def share(
+        self, existing: Mapping[str, Map] | None = None, borrowed: Mapping[str, Shape] | None = None
+    ) -> None:
+        """Let the object use maps made by or for others, after a comparison field by field.
 
-        :raises BpfError: a pinned map differs; each difference is named.
+        :param existing: the maps that are there, by the names the object has for them.
+        :param borrowed: maps that belong to another object, as that one defines them; one of these that does
+            not exist yet is made like that.
+        :raises MapMismatch: a map differs; each difference is named.
         """
+        existing, borrowed = existing or {}, borrowed or {}
         for name, pointer in self.maps().items():
-            if name in pins and os.path.exists(pins[name]):
-                with Map.from_pin(pins[name]) as existing:
-                    self._same(name, pointer, existing, pins[name])
-                    self._reuse(name, pointer, existing)
+            there = of_map(existing[name]) if name in existing else borrowed.get(name)
+            if there is None:
+                continue
+            found = differences(self._shape(pointer), there, borrowed=name in borrowed)
+            if found:
+                raise MapMismatch(self.path, name, found)
+            if name in existing:
+                self._reuse(name, pointer, existing[name])
+            else:
+                self._make_like(name, pointer, there)
 
-    def _same(self, name: str, pointer: Any, existing: Map, path: str) -> None:
+    def _shape(self, pointer: Any) -> Shape:
         get = self._getter(pointer)
-        info = existing.info
-        lines = [
-            f"{words}: {mine} here, {theirs} there"
-            for words, mine, theirs in (
-                ("kind", kinds.name(kinds.MAPS, get("type")), info.kind),
-                ("key size", get("key_size"), info.key_size),
-                ("value size", get("value_size"), info.value_size),
-                ("entries", get("max_entries"), info.max_entries),
-            )
-            if mine != theirs
-        ]
-        lines += self._type_differences(get, existing)
-        if lines:
-            raise BpfError(
-                f"{self.path.name}: its map '{name}' differs from the one pinned at {path} "
-                f"({'; '.join(lines)})",
-                fix="Remove what uses the old map, or use the plugin's version that made it.",
-            )
-
-    def _type_differences(self, get: Callable[[str], int], existing: Map) -> list[str]:
-        info = existing.info
-        if not info.btf_id or not get("btf_value_type_id"):
-            return []
-        with LoadedBtf.from_id(info.btf_id) as loaded:
-            theirs = loaded.types()
-        mine = self.btf()
-        pairs = (
-            (get("btf_key_type_id"), info.btf_key_type_id),
-            (get("btf_value_type_id"), info.btf_value_type_id),
+        return Shape(
+            kinds.name(kinds.MAPS, get("type")),
+            get("key_size"),
+            get("value_size"),
+            get("max_entries"),
+            get("map_flags"),
+            _types(self),
+            get("btf_key_type_id"),
+            get("btf_value_type_id"),
         )
-        return [line for a, b in pairs if a and b for line in mine.compare(theirs, a, b)]
+
+    def _make_like(self, name: str, pointer: Any, there: Shape) -> None:
+        for field, value in (("max_entries", there.max_entries), ("map_flags", there.flags)):
+            code = self._library.function(f"bpf_map__set_{field}")(pointer, value)
+            if code < 0:
+                raise failed(f"{self.path.name}: cannot make the map '{name}'", code)
 
     def fill(self, constants: Mapping[str, bytes]) -> None:
         """Write the constants of whole sections, before they are frozen.
@@ -266,7 +268,8 @@ def load_object(
     path: str | os.PathLike[str],
     maps: Mapping[str, Map] | None = None,
     *,
-    pins: Mapping[str, str] | None = None,
+    existing: Mapping[str, Map] | None = None,
+    borrowed: Mapping[str, Shape] | None = None,
     programs: Collection[str] | None = None,
     constants: Mapping[str, bytes] | None = None,
 ) -> LoadedObject:
@@ -275,7 +278,8 @@ def load_object(
     Its programs stand in libbpf's own sections: ``xdp``, ``tc``, ``iter/tcp``, ``sockops``, ``raw_tp/..``.
 
     :param maps: existing maps to use for those of the same name.
-    :param pins: map name -> path on bpffs: use what is pinned there, else pin the new map there.
+    :param existing: maps to use likewise, which must be alike field by field.
+    :param borrowed: maps that another object defines, as it defines them: see ``OpenedObject.share``.
     :param programs: names of the functions to load, by default all that are no fragments.
     :param constants: section (``.rodata.x``) -> what its constants are to be.
     :raises VerifierError: a program is rejected.
@@ -288,19 +292,10 @@ def load_object(
             )
         )
         opened.substitute(maps or {})
-        opened.reuse_pins(pins or {})
+        opened.share(existing, borrowed)
         opened.fill(constants or {})
         opened.load()
-        loaded = LoadedObject(opened.path, opened.loaded_programs(), opened.loaded_maps(), _types(opened))
-    pin_new(loaded.maps, pins or {})
-    return loaded
-
-
-def pin_new(maps: Mapping[str, Map], pins: Mapping[str, str]) -> None:
-    """Pin the maps whose pins do not exist yet."""
-    for name, path in pins.items():
-        if name in maps and not os.path.exists(path):
-            maps[name].pin(path)
+        return LoadedObject(opened.path, opened.loaded_programs(), opened.loaded_maps(), _types(opened))
 
 
 def _types(opened: OpenedObject) -> Btf | None:

@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from emptcp.pybpf import BpfError, CapturedObject, Fragment, Map, capture, load_btf, load_object, load_program
+from emptcp.pybpf import (
+    BpfError,
+    CapturedObject,
+    Fragment,
+    Map,
+    MapMismatch,
+    ObjectSpec,
+    capture,
+    load_btf,
+    load_object,
+    load_program,
+)
+from emptcp.pybpf.likeness import of_object
 
 pytestmark = pytest.mark.kernel
 
@@ -137,27 +149,38 @@ def test_maps_that_the_object_does_not_name_are_no_matter(built: Path, shared: M
         assert captured.maps["shared"].id == shared.id
 
 
-def test_a_pin_is_made_and_used_again(built: Path, bpffs: Path) -> None:
-    pins = {"own": str(bpffs / "own")}
-    with capture(built, pins=pins) as first:
-        number = first.maps["own"].id
-    with capture(built, pins=pins) as second:
-        assert second.maps["own"].id == number
-        assert second.maps["shared"].id != number
+def test_an_existing_map_that_is_alike_is_used(built: Path) -> None:
+    with capture(built) as first, capture(built, existing={"own": first.maps["own"]}) as second:
+        assert second.maps["own"].id == first.maps["own"].id
+        assert second.maps["shared"].id != first.maps["shared"].id
 
 
-def test_a_pinned_map_of_another_layout_is_refused_field_by_field(
-    compile_bpf, built: Path, bpffs: Path
-) -> None:
-    pins = {"own": str(bpffs / "own")}
+def test_an_existing_map_of_another_layout_is_refused_field_by_field(compile_bpf, built: Path) -> None:
     changed = compile_bpf(
         SOURCE.replace("__u32 first; __u32 second;", "__u32 first; __u16 second; __u16 third;"), "new"
     )
-    capture(built, pins=pins).close()
-    with pytest.raises(BpfError, match="map 'own' differs from the one pinned") as caught:
-        capture(changed, pins=pins)
-    assert "second: __u16 (2 bytes) here, __u32 (4 bytes) there" in str(caught.value)
-    assert "third: __u16 at byte 6 here, absent there" in str(caught.value)
+    with capture(built) as first, pytest.raises(MapMismatch, match="its map 'own' differs") as caught:
+        capture(changed, existing={"own": first.maps["own"]})
+    assert caught.value.differences == [
+        "value.second: __u16 (2 bytes at byte 4) here, __u32 (4 bytes at byte 4) there",
+        "value.third: __u16 (2 bytes at byte 6) here, absent there",
+    ]
+
+
+def test_a_borrowed_map_is_made_with_its_owners_entries_and_flags(
+    compile_bpf, built: Path, shared: Map
+) -> None:
+    owner = of_object(ObjectSpec.read(built), "own")
+    borrower = compile_bpf(SOURCE.replace("__uint(max_entries, 4);", ""), "borrower")
+    with capture(borrower, {"shared": shared}, borrowed={"own": owner}) as captured:
+        assert captured.maps["own"].info.max_entries == 4
+
+
+def test_a_borrower_of_an_array_that_counts_on_other_entries_is_refused(compile_bpf, built: Path) -> None:
+    owner = of_object(ObjectSpec.read(built), "own")
+    borrower = compile_bpf(SOURCE.replace("max_entries, 4", "max_entries, 8"), "counting")
+    with pytest.raises(MapMismatch, match="entries: 8 here, 4 there"):
+        capture(borrower, borrowed={"own": owner})
 
 
 def test_capturing_in_several_threads_mixes_nothing_up(built: Path) -> None:

@@ -52,10 +52,9 @@ def test_only_the_wanted_programs_are_loaded(compile_bpf) -> None:
         assert list(loaded.programs) == ["second"]
 
 
-def test_a_pinned_map_is_shared_by_two_loads(compile_bpf, bpffs: Path) -> None:
-    pins = {"runs": str(bpffs / "runs")}
+def test_a_map_is_shared_by_two_loads(compile_bpf) -> None:
     built = compile_bpf(COUNTING, "counting")
-    with load_object(built, pins=pins) as one, load_object(built, pins=pins) as two:
+    with load_object(built) as one, load_object(built, existing={"runs": one.maps["runs"]}) as two:
         one.programs["first"].test_run(bytes(64))
         two.programs["first"].test_run(bytes(64))
         assert struct.unpack("=Q", two.maps["runs"].lookup(bytes(4)) or b"") == (2,)

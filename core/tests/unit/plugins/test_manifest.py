@@ -7,6 +7,7 @@ import pytest
 
 from emptcp.errors import EmptcpError
 from emptcp.plugins import manifest
+from emptcp.plugins.sharing import Export, Import
 
 HEAD = 'schema = 1\nabi = 1\nname = "x"\nobject = "x.bpf.o"\n'
 ACTOR = HEAD + '[[actor]]\nname = "act"\nhooks = ["ingress"]\n'
@@ -44,6 +45,16 @@ def test_every_key_of_a_stage_is_read() -> None:
     )
     assert actor.companions == (manifest.Companion("egress", "g"),)
     assert found.provides == ("actor act", "key k", "controller c", "command do-it")
+
+
+def test_exports_and_imports_are_read() -> None:
+    found = manifest.loads(
+        HEAD
+        + '[[export]]\nmap = "mine"\nhelp = "h"\n[[import]]\nmap = "theirs"\nfrom = "y"\n'
+        + '[[import]]\nmap = "mine"\nfrom = "some-dist:y"\nas = "other"\n'
+    )
+    assert found.exports == (Export("mine", "h"),)
+    assert found.imports == (Import("theirs", "y", "theirs"), Import("mine", "some-dist:y", "other"))
 
 
 def test_bounds_and_defaults_are_written_like_values() -> None:
@@ -84,6 +95,26 @@ def test_bounds_and_defaults_are_written_like_values() -> None:
             "5:3",
             "parameter 'p' twice",
         ),
+        (HEAD + '[[export]]\nhelp = "h"', "5:3", "an export lacks the key 'map'"),
+        (HEAD + '[[export]]\nmap = "m"\nkind = 1', "7:1", "an export has no key 'kind'"),
+        (HEAD + '[[export]]\nmap = "m"\n[[export]]\nmap = "m"', "8:7", "exports map 'm' twice"),
+        (HEAD + '[[export]]\nmap = "a-b"', "6:7", "'a-b' can't be the name of a map"),
+        (HEAD + '[[export]]\nmap = "emptcp_flows"', "6:7", "map 'emptcp_flows' is core's"),
+        (HEAD + '[[import]]\nmap = "m"', "5:3", "an import lacks the key 'from'"),
+        (HEAD + '[[import]]\nmap = "m"\nfrom = "y"\nname = "n"', "8:1", "an import has no key 'name'"),
+        (HEAD + '[[import]]\nmap = "m"\nfrom = "y z"', "7:8", "'y z' can't be the name of a plugin"),
+        (HEAD + '[[import]]\nmap = "m"\nfrom = "x"', "7:8", "plugin 'x' imports a map from itself"),
+        (
+            HEAD + '[[import]]\nmap="m"\nfrom="y"\n[[import]]\nmap="n"\nfrom="z"\nas="m"',
+            "11:4",
+            "imports map 'm' twice",
+        ),
+        (
+            HEAD + '[[export]]\nmap="m"\n[[import]]\nmap="m"\nfrom="y"',
+            "7:3",
+            "map 'm' is exported and imported",
+        ),
+        ('name = "x"\n[[export]]\nmap = "m"', "", "the manifest lacks the key 'object'"),
         ("schema = 1\nschema = 1", None, "the TOML is broken"),
     ],
 )

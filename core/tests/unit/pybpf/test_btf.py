@@ -98,17 +98,41 @@ def test_a_data_section_gives_its_variables(btf: Btf) -> None:
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
-        (("__u16 low", "__u32 low"), "inner.low: __u16 (2 bytes) here, __u32 (4 bytes) there"),
-        (("tokens[3]", "tokens[4]"), "tokens: __u32[3] here, __u32[4] there"),
-        (("const char *text;", ""), "text: const char * at byte 24 here, absent there"),
-        (("bits : 3", "bits : 4"), "bits: __u32 at bit 8, 3 bits here, __u32 at bit 8, 4 bits there"),
-        (("const char *text", "__u64 text"), "text: const char * here, __u64 there"),
+        (
+            ("__u16 low", "__u32 low"),
+            "inner.low: __u16 (2 bytes at byte 20) here, __u32 (4 bytes at byte 20) there",
+        ),
+        (
+            ("tokens[3]", "tokens[4]"),
+            "tokens: __u32[3] (12 bytes at byte 8) here, __u32[4] (16 bytes at byte 8) there",
+        ),
+        (("const char *text;", ""), "text: const char * (8 bytes at byte 24) here, absent there"),
+        (("bits : 3", "bits : 4"), "bits: __u32 (3 bits at bit 8) here, __u32 (4 bits at bit 8) there"),
+        (("*text", "*text, tail"), "tail: absent here, const char (1 byte at byte 32) there"),
+        (
+            ("const char *text", "__u64 text"),
+            "text: const char * (8 bytes at byte 24) here, __u64 (8 bytes at byte 24) there",
+        ),
+        (
+            ("__u8 first", "__s8 first"),
+            "first: __u8 (1 byte at byte 0) here, __s8 (1 byte at byte 0) there",
+        ),
     ],
 )
 def test_a_comparison_names_each_field_that_differs(compile_bpf, btf: Btf, change, difference: str) -> None:
     other = ObjectSpec.read(compile_bpf(SOURCE.replace(*change), "changed")).btf
     lines = btf.compare(other, btf.find("param", "struct").id, other.find("param", "struct").id)
     assert difference in lines
+
+
+def test_a_comparison_names_two_fields_that_differ_in_the_same_way(compile_bpf, btf: Btf) -> None:
+    text = SOURCE.replace("struct inner inner;", "struct { __u8 a, b; } pair;")
+    both = [
+        ObjectSpec.read(compile_bpf(text.replace("__u8 a, b", f"{kind} a; __u8 gap; {kind} b"), kind)).btf
+        for kind in ("__u8", "__s8")
+    ]
+    one, other = (types.find("param", "struct").id for types in both)
+    assert [line.split(":")[0] for line in both[0].compare(both[1], one, other)] == ["pair.a", "pair.b"]
 
 
 def test_a_comparison_does_not_mind_names_of_typedefs_and_qualifiers(compile_bpf, btf: Btf) -> None:

@@ -87,6 +87,8 @@ struct emptcp_key {
 	__be16 port[2];
 };
 
+#define EMPTCP_SCRATCH_SIZE 16
+
 /* What the parser found. A value in a per-CPU array: lives as long as the packet is in the program. */
 struct emptcp_pkt {
 	__u32 size;   /* of this struct as core knows it */
@@ -113,7 +115,7 @@ struct emptcp_pkt {
 	__u8 len[EMPTCP_SUBTYPES]; /* its length */
 	__u32 redirect;		   /* ifindex for EMPTCP_REDIRECT */
 	struct emptcp_key key;
-	__u8 scratch[16]; /* free for the stages of one packet; zero at entry */
+	__u8 scratch[EMPTCP_SCRATCH_SIZE]; /* free for the stages of one packet; zero at entry */
 	/* Below: what the headers' own functions work with, not for plugins. */
 	__u8 block[64]; /* the TCP options as they are in the packet now */
 	__u32 cursor;

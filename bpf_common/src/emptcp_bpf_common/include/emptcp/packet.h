@@ -107,10 +107,18 @@ static __always_inline bool emptcp_is_pure_ack(const struct emptcp_handle *pkt)
 	return pkt->parsed->flags & EMPTCP_PKT_PURE_ACK;
 }
 
-/* Sixteen bytes that the stages of one packet share; zero when the packet comes in. */
+/* Sixteen bytes that the stages of one packet share; zero when the packet comes in. They belong to no plugin:
+ * whoever writes them says in its README what stands where, and in which byte 0 means that it did not run. */
 static __always_inline void *emptcp_scratch(const struct emptcp_handle *pkt)
 {
 	return pkt->parsed->scratch;
 }
+
+/* The same as a struct of the writer's, which readers repeat or include. */
+#define EMPTCP_SCRATCH(pkt, type)                                                                      \
+	({                                                                                             \
+		_Static_assert(sizeof(type) <= EMPTCP_SCRATCH_SIZE, "larger than a packet's scratch"); \
+		(type *)emptcp_scratch(pkt);                                                           \
+	})
 
 #endif
