@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from emptcp.chain import probation, tables
+from emptcp.chain import off, probation, tables
 from emptcp.chain.session import Outcome, Session, recorded
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.policy import model, support, text
@@ -90,11 +90,13 @@ def end_overdue() -> None:
 
 
 @contextmanager
-def _changing(but: str = "") -> Iterator[Session]:
+def _changing(but: str = "", *, removing: bool = False) -> Iterator[Session]:
     """Open a session for a change: alone, with all that was begun before carried through."""
     with tables.lock(), Session.open() as session:
         session.carry_through(but)
         probation.refuse_others()
+        if not removing:
+            off.refuse_attaching()
         yield session
 
 
@@ -107,7 +109,7 @@ def remove(
     without it (:mod:`~emptcp.chain.stranded`). Raises :class:`EmptcpError` when there is no such table or
     policy, and for such other policies without ``force``.
     """
-    with _changing(but="" if policy else name) as session:
+    with _changing(but="" if policy else name, removing=True) as session:
         entry = _known(name)
         rest = _without(entry, policy) if policy else replace(entry, text="")
         return session.change(rest, dry_run=dry_run, keep_effects=keep_effects, force=force)
@@ -125,10 +127,13 @@ def edit(name: str, change: Callable[[model.Table], model.Table], *, dry_run: bo
 def reattach() -> list[Outcome]:
     """Bring every table to where it is meant to be: for devices that came, or came back.
 
+    While everything is off that is nowhere.
     What stands in the way of one table is a warning of its outcome, and stops no other.
     """
     with tables.lock(), Session.open() as session:
         session.carry_through()
+        if off.read().everything:
+            return []
         return [session.bring(entry) for entry in tables.entries()]
 
 

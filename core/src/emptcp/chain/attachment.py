@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from emptcp import pybpf
 from emptcp.chain.decide import ATTACH, DETACH, SWITCH, TUNE, Decision
@@ -29,6 +30,8 @@ def carry_out(pins: Pins, decision: Decision) -> Undo:
         TUNE: _tune,
         DETACH: _detach,
     }
+    if decision.suspended:
+        actions |= {ATTACH: _lay_down, SWITCH: _lay_down, DETACH: _take_up}
     return actions[decision.action](pins, decision) if decision.action in actions else _nothing
 
 
@@ -110,6 +113,36 @@ def _detach(pins: Pins, decision: Decision) -> Undo:
         undo.callback(back)
         _unpin(before)
         return undo.pop_all().close
+
+
+def _lay_down(pins: Pins, decision: Decision) -> Undo:
+    """Pin a program that is to be attached later, in the place of the one of before."""
+    assert decision.loaded is not None
+    folder, before = pins.make(pins.folder(decision.location)), decision.before
+    with ExitStack() as undo:
+        undo.callback(_keep_stages(pins, decision))
+        if before is not None:
+            undo.callback(_replace_pin, folder, before.program)
+        else:
+            undo.callback(_remove_pins, pins, decision)
+        _replace_pin(folder, decision.loaded.program)
+        return undo.pop_all().close
+
+
+def _take_up(pins: Pins, decision: Decision) -> Undo:
+    """Let go of a program that is not attached."""
+    before = decision.before
+    assert before is not None
+    _unpin(before)
+    return lambda: before.program.pin(pins.make(before.folder) / PROGRAM)
+
+
+def _replace_pin(folder: Path, program: pybpf.Program) -> None:
+    """Put a program's pin in the place of another one's: one of the two is there at every moment."""
+    fresh = folder / f"{PROGRAM}_new"
+    fresh.unlink(missing_ok=True)
+    program.pin(fresh)
+    fresh.replace(folder / PROGRAM)
 
 
 def _put(

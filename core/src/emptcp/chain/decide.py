@@ -32,7 +32,7 @@ class Decision:
 
     ``before`` is what runs there. ``asked`` is the back-end that was asked for, ``auto`` among them, and
     ``place.backend`` the one tried first. ``load`` loads the program for a back-end's code (``xdp``, ``tc``)
-    and leaves it in ``loaded``.
+    and leaves it in ``loaded``. ``suspended``: while everything is off, programs are pinned and not attached.
     """
 
     action: str
@@ -46,6 +46,7 @@ class Decision:
     asked: str = "auto"
     load: Callable[[Decision, str], Loaded] | None = None
     loaded: Loaded | None = None
+    suspended: bool = False
 
 
 def decide(
@@ -54,6 +55,8 @@ def decide(
     before: Mapping[Location, Running],
     catalog: Catalog,
     given_up: list[Stranded] | None = None,
+    *,
+    suspended: bool = False,
 ) -> list[Decision]:
     """Return a decision per hook of every device where ``table`` runs or should run.
 
@@ -69,7 +72,7 @@ def decide(
     found = [
         decision
         for key in sorted(everywhere)
-        for decision in _device(table, everywhere[key], before, catalog, lost)
+        for decision in _device(table, everywhere[key], before, catalog, lost, suspended)
     ]
     if lost and given_up is None:
         raise stranded.refusal(table, not sites, lost)
@@ -79,7 +82,12 @@ def decide(
 
 
 def _device(
-    table: str, site: Site, before: Mapping[Location, Running], catalog: Catalog, lost: list[Stranded]
+    table: str,
+    site: Site,
+    before: Mapping[Location, Running],
+    catalog: Catalog,
+    lost: list[Stranded],
+    suspended: bool,
 ) -> Iterator[Decision]:
     if site.device_gone:
         yield from _forgotten(site, before)
@@ -91,8 +99,10 @@ def _device(
     engine = _engine(site, everything)
     for hook in HOOKS:
         made = plan(hook, wanted[hook], companions_for(hook, everything))
-        decision = _hook(site, hook, before.get(site.location(hook)), tuple(wanted[hook]), made, engine)
+        running = before.get(site.location(hook))
+        decision = _hook(site, hook, running, tuple(wanted[hook]), made, engine, suspended)
         if decision is not None:
+            decision.suspended = suspended
             yield decision
 
 
@@ -124,18 +134,19 @@ def _hook(
     policies: tuple[BoundPolicy, ...],
     made: Plan,
     engine: str,
+    suspended: bool,
 ) -> Decision | None:
     location = site.location(hook)
     if not made.policies and not made.companions:
         return Decision(DETACH, location, site, hook, running) if running is not None else None
     asked, choice = _backend(site, hook, running)
     place = _place(site, hook, made, choice, engine)
-    action = _action(running, site, place, made)
+    action = _action(running, site, place, made, suspended)
     return Decision(action, location, site, hook, running, policies, made, place, asked)
 
 
-def _action(running: Running | None, site: Site, place: Place, made: Plan) -> str:
-    if running is None or is_lost(running, site):
+def _action(running: Running | None, site: Site, place: Place, made: Plan, suspended: bool) -> str:
+    if running is None or (not suspended and is_lost(running, site)):
         return ATTACH
     if running.description.fingerprint != place.fingerprint:
         return SWITCH

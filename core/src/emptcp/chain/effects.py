@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from emptcp.chain import flows, placement, stranded
 from emptcp.chain.bind import bind, stage_ids
-from emptcp.chain.decide import DETACH, Decision
+from emptcp.chain.decide import DETACH, KEEP, Decision, site_of
 from emptcp.chain.description import PolicyRecord
 from emptcp.chain.dryrun import Runner
+from emptcp.chain.off import Names
 from emptcp.chain.pins import Pins
+from emptcp.chain.running import Running
 from emptcp.errors import EmptcpError, quoted
 from emptcp.hooks.devices import Device
 from emptcp.hooks.namespaces import Namespace
@@ -47,13 +49,21 @@ class _Key:
 class Effects:
     """The difference that one change of a table makes to its stages.
 
-    Made before the change is carried out, as what runs is read here; told after it.
+    Made before the change is carried out, as what runs is read here; told after it. ``told`` picks the
+    policies, by table and name, that the plugins are told of: one that is off does nothing.
     """
 
     def __init__(
-        self, pins: Pins, catalog: Catalog, manager: Manager, table: str, decisions: list[Decision]
+        self,
+        pins: Pins,
+        catalog: Catalog,
+        manager: Manager,
+        table: str,
+        decisions: list[Decision],
+        told: Callable[[str, str], bool],
     ) -> None:
         self._pins = pins
+        self._told = told
         self._catalog = catalog
         self._manager = manager
         self._runners: dict[tuple[model.Expression | None, str, str], Runner] = {}
@@ -72,6 +82,16 @@ class Effects:
             elif now is not None:
                 continue
             self._manager.hook.emptcp_removed(change=change)
+
+    def resuming(self) -> None:
+        """Tell of all stages that run, or would, before they begin again."""
+        for known in self._before.values():
+            self._manager.hook.emptcp_applying(change=self._change(known, None))
+
+    def resumed(self) -> None:
+        """Tell of all stages that began again."""
+        for known in self._before.values():
+            self._manager.hook.emptcp_applied(change=self._change(known, None))
 
     def applying(self) -> None:
         """Tell of the stages that will be new, have other values, or be for other packets."""
@@ -96,11 +116,12 @@ class Effects:
 
     def _ran(self, table: str, decision: Decision) -> Iterator[tuple[_Key, _Known]]:
         for record in _records(table, decision):
-            yield from self._stages(record.source, decision)
+            if self._told(table, record.name):
+                yield from self._stages(record.source, decision)
 
     def _will_run(self, table: str, decision: Decision) -> Iterator[tuple[_Key, _Known]]:
         for policy in decision.policies if decision.action != DETACH else ():
-            if policy.table == table:
+            if policy.table == table and self._told(table, policy.name):
                 yield from self._stages(policy.source, decision)
 
     def _stages(self, source: str, decision: Decision) -> Iterator[tuple[_Key, _Known]]:
@@ -145,11 +166,24 @@ class Effects:
         return replace(known.policy, do=(spec,))
 
 
-def untold(table: str, decisions: list[Decision], catalog: Catalog) -> list[str]:
+def of_running(
+    pins: Pins, catalog: Catalog, manager: Manager, found: Iterable[Running], names: Names
+) -> tuple[list[Effects], list[str]]:
+    """Return the stages of running policies, for each table, and a warning for each that can't be told."""
+    decisions = [Decision(KEEP, one.location, site_of(one), one.description.hook, one) for one in found]
+    chosen = lambda table, policy: (table, policy) in names  # noqa: E731
+    of_tables = sorted({table for table, _ in names})
+    made = [Effects(pins, catalog, manager, table, decisions, chosen) for table in of_tables]
+    return made, [line for table in of_tables for line in untold(table, decisions, catalog, chosen)]
+
+
+def untold(
+    table: str, decisions: list[Decision], catalog: Catalog, told: Callable[[str, str], bool]
+) -> list[str]:
     """Return a warning for each stage that ran and can't be bound any more: it has no plugin to tell."""
     found: dict[str, None] = {}
     for decision in decisions:
-        for record in _records(table, decision):
+        for record in (one for one in _records(table, decision) if told(table, one.name)):
             source = file.loads(record.source)
             plugins = {stage.id: stage.plugin for stage in record.stages}
             for name, stage in _bound(source, source.policies[0], decision, catalog):

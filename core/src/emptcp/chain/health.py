@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from emptcp.chain import apply, decide, pins, placement, probation, running, tables
+from emptcp.chain import apply, decide, off, pins, placement, probation, running, suspension, tables
+from emptcp.chain.description import Description
+from emptcp.chain.off import Off
 from emptcp.chain.pins import Location, Pins
 from emptcp.chain.running import Running
 from emptcp.chain.session import Outcome
-from emptcp.errors import EmptcpError
+from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins.catalog import Catalog
 from emptcp.policy import file
 
@@ -35,6 +38,7 @@ def findings() -> list[Finding]:
     found = running.everything(tree) if tree is not None else {}
     return [
         *_damaged(),
+        *_off(found),
         *_journal(),
         *_probation(),
         *_programs(found),
@@ -64,6 +68,46 @@ def repair() -> list[str]:
     ]
 
 
+def switched_off() -> list[str]:
+    """Return what is off on purpose, a sentence each."""
+    try:
+        state = off.read()
+    except EmptcpError:  # told as a finding
+        return []
+    return state.listed()
+
+
+def _off(found: Mapping[Location, Running]) -> Iterator[Finding]:
+    try:
+        state = off.read()
+    except EmptcpError as error:
+        yield Finding(error.sentence, error.fix)
+        return
+    if state.telling:
+        yield Finding("a change of what is off was interrupted", REPAIR)
+        return
+    for one in found.values():
+        yield from _disagreements(one, state)
+
+
+def _disagreements(one: Running, state: Off) -> Iterator[Finding]:
+    about = one.description
+    if state.everything and suspension.attached(one):
+        yield Finding(
+            f"the program at {_where(about)} is attached, although everything is off", "Run: emptcp off"
+        )
+    for policy in about.policies:
+        skipped, wanted = one.off(policy), state.skips(policy.table, policy.name)
+        if skipped != wanted:
+            what = "skips" if skipped else "does not skip"
+            word = "off" if wanted else "on"
+            yield Finding(
+                f"the program at {_where(about)} {what} policy {quoted(policy.name)} of table "
+                f"{policy.table}, which is {word}",
+                f"Run: emptcp {word} {shlex.quote(policy.table)} {shlex.quote(policy.name)}",
+            )
+
+
 def _lines(outcome: Outcome) -> Iterator[str]:
     for one in outcome.done:
         if one.action != "keep":
@@ -81,17 +125,28 @@ def _probation() -> Iterator[Finding]:
         yield Finding(f"a change of table {pending.table} was not confirmed, and not taken back", REPAIR)
 
 
+def _where(about: Description) -> str:
+    return f"{about.hook} of {about.device}" + (f" in {about.netns}" if about.netns else "")
+
+
 def _programs(found: Mapping[Location, Running]) -> Iterator[Finding]:
     known = {*tables.names(), *(entry.table for entry in tables.unfinished())}
+    detached = _everything_is_off()
     for one in found.values():
         about = one.description
         site = decide.site_of(one)
-        if site.gone or decide.is_lost(one, site):
-            where = f"{about.hook} of {about.device}" + (f" in {about.netns}" if about.netns else "")
+        if site.device_gone or (not detached and decide.is_lost(one, site)):
             why = decide.why_lost(site)
-            yield Finding(f"the program at {where} is not attached any more: {why}", REPAIR)
+            yield Finding(f"the program at {_where(about)} is not attached any more: {why}", REPAIR)
         for table in sorted({policy.table for policy in about.policies} - known):
             yield Finding(f"table {table} runs on {about.device}, and no record of it is left", REPAIR)
+
+
+def _everything_is_off() -> bool:
+    try:
+        return off.read().everything
+    except EmptcpError:  # a finding of its own
+        return False
 
 
 def _damaged() -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -19,11 +19,13 @@ from emptcp.chain.shared import PinnedMaps, PrivateMaps
 class Loader:
     """Loads what the decisions need, with one set of opened objects per namespace.
 
-    Without a pin tree everything is loaded over private maps: a trial that leaves nothing.
+    Without a pin tree everything is loaded over private maps: a trial that leaves nothing. ``off`` tells of
+    each policy, by table and name, whether programs are to skip it.
     """
 
-    def __init__(self, tree: Pins | None, opened: ExitStack) -> None:
+    def __init__(self, tree: Pins | None, opened: ExitStack, off: Callable[[str, str], bool]) -> None:
         self._pins = tree
+        self._off = off
         self._opened = opened
         self._objects: dict[int, Objects] = {}
 
@@ -45,7 +47,7 @@ class Loader:
         slots = states.offsets(self._places(cookie, decision.plan.fragments))
         previous = decision.before.previous() if decision.before is not None else None
         made = programs.load(
-            decision.plan, decision.policies, decision.place, self._of(cookie), slots, previous
+            decision.plan, decision.policies, decision.place, self._of(cookie), slots, previous, self._off
         )
         self._opened.callback(made.close)
         decision.loaded = made

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from emptcp import pybpf
 from emptcp.chain import (
@@ -21,15 +21,18 @@ from emptcp.chain import (
     effects,
     history,
     instance,
+    off,
     pins,
     placement,
     probation,
     running,
     sockets,
     stranded,
+    suspension,
     tables,
 )
 from emptcp.chain.decide import ATTACH, DETACH, Decision
+from emptcp.chain.effects import Effects
 from emptcp.chain.load import Loader
 from emptcp.chain.pins import Pins
 from emptcp.chain.placement import Site
@@ -99,12 +102,27 @@ class Session:
 
         What can't be finished stays in the journal, for `doctor` to tell of, and stops no other table.
         """
+        self._finish_switching()
         for entry in tables.unfinished():
             if entry.table != but:
                 self.bring(entry)
         pending = probation.current()
         if pending is not None and pending.left <= 0:
             self._end_probation(pending)
+
+    def _finish_switching(self) -> None:
+        """Carry through what a crash interrupted of `off` or `on`, as far as it goes."""
+        state = off.read()
+        if not state.telling:
+            return
+        found = running.everything(self.pins)
+        suspension.settle(self.pins, found.values(), state, attach=True)
+        ended = frozenset(name for name in state.telling if state.silences(*name))
+        for names, occasion in ((ended, Effects.removed), (state.telling - ended, Effects.resumed)):
+            for stages in effects.of_running(self.pins, self.catalog, self.manager, found.values(), names)[0]:
+                occasion(stages)
+        sockets.run_everywhere(self.pins, suspended=True)
+        off.keep(replace(state, telling=frozenset()))
 
     def _end_probation(self, pending: probation.Probation) -> None:
         """Take a change back that nobody confirmed; if that fails it stays noted, for `doctor` to tell of."""
@@ -162,19 +180,22 @@ class Session:
         tables.read(entry.table)  # a damaged record is refused before anything is changed
         table = self._read(entry) if entry.text else None
         sites = self._place(table, entry.netns, absent) if table is not None else {}
-        before = running.everything(self.pins)
+        before, state = running.everything(self.pins), off.read()
         given_up: list[Stranded] | None = [] if force else None
-        decisions = decide.decide(entry.table, sites, before, self.catalog, given_up)
+        decisions = decide.decide(
+            entry.table, sites, before, self.catalog, given_up, suspended=state.everything
+        )
         outcome = Outcome(entry.table, dry_run=dry_run)
+        outcome.warnings += state.remarks(entry.table) if table is not None else []
         outcome.warnings += decide.unreachable(table, self.catalog) if table is not None else []
         outcome.warnings += stranded.given_up(given_up or ())
         if absent is None:  # those who bring many tables say it once
             outcome.warnings += map(str, tables.damaged())
         outcome.warnings += _sockets_out_of_reach(decisions)
         if not keep_effects:
-            outcome.warnings += effects.untold(entry.table, decisions, self.catalog)
+            outcome.warnings += effects.untold(entry.table, decisions, self.catalog, state.heeds)
         with ExitStack() as opened:
-            loader = Loader(None if dry_run else self.pins, opened)
+            loader = Loader(None if dry_run else self.pins, opened, state.skips)
             for decision in decisions:
                 loader.prepare(decision)
             outcome.warnings += [remark for decision in decisions for remark in _remarks(decision)]
@@ -195,7 +216,7 @@ class Session:
     def _tell(self, entry: tables.Entry) -> None:
         sites = self._place(recorded(entry), entry.netns, [])
         decisions = decide.decide(entry.table, sites, running.everything(self.pins), self.catalog, [])
-        effects.Effects(self.pins, self.catalog, self.manager, entry.table, decisions).everything()
+        self._effects(entry.table, decisions).everything()
 
     def _read(self, entry: tables.Entry) -> model.Table:
         """Return an entry's table, as its author wrote it if that is known: errors then name his lines."""
@@ -214,15 +235,20 @@ class Session:
                 self.manager.validate(stage, policy)
         return placement.place(table, netns, self.catalog, absent)
 
+    def _effects(self, table: str, decisions: list[Decision]) -> Effects:
+        return Effects(self.pins, self.catalog, self.manager, table, decisions, off.read().heeds)
+
     def _carry_out(self, entry: tables.Entry, decisions: list[Decision], keep_effects: bool) -> None:
         """Switch everything, or nothing."""
-        told = effects.Effects(self.pins, self.catalog, self.manager, entry.table, decisions)
+        told = self._effects(entry.table, decisions)
         told.applying()
         tables.begin(entry)
         with ExitStack() as undo:
             undo.callback(tables.abandon, entry)
             for namespace, companions in _socket_companions(decisions):
                 undo.push(sockets.attach(self.pins, namespace, companions))
+            if off.read().everything:
+                sockets.suspend(self.pins)
             for decision in decisions:
                 undo.callback(attachment.carry_out(self.pins, decision))
             undo.pop_all()

@@ -26,6 +26,7 @@ from emptcp.hooks.namespaces import Namespace
 from emptcp.pybpf import features
 
 _EVENTS, _ITERATOR = "events", "iterator"
+_DETACHED = "detached_events"
 
 # struct emptcp_socket_place
 _PLACE = struct.Struct("=QI4x")
@@ -64,21 +65,52 @@ def attach(pins: Pins, namespace: Namespace, companions: Sequence[FragmentRef]) 
         return undo.pop_all()
 
 
-def run(pins: Pins, namespace: Namespace) -> None:
-    """Run a namespace's companions over all its sockets."""
+def suspend(pins: Pins) -> None:
+    """Detach all companions and keep them pinned; harmless where they are detached."""
+    for folder in _folders(pins):
+        if not (folder / _EVENTS).exists():
+            continue
+        with pybpf.Link.from_pin(folder / _EVENTS) as link:
+            if not (folder / _DETACHED).exists():
+                with pybpf.Program.from_id(link.info.program_id) as program:
+                    program.pin(folder / _DETACHED)
+            link.detach()
+        (folder / _EVENTS).unlink()
+
+
+def resume(pins: Pins) -> None:
+    """Attach all companions again; harmless where they are attached."""
+    for folder in _folders(pins):
+        if not (folder / _DETACHED).exists():
+            continue
+        # A link that is pinned beside it was detached and not unpinned yet, or is attached again: a new one
+        # serves in both cases.
+        with pybpf.Program.from_pin(folder / _DETACHED) as program, sock_ops.attach(program) as link:
+            (folder / _EVENTS).unlink(missing_ok=True)
+            link.pin(folder / _EVENTS)
+        (folder / _DETACHED).unlink()
+
+
+def _folders(pins: Pins) -> list[Path]:
+    return sorted(folder for cookie in pins.with_sockets() for folder in pins.sockets(cookie).iterdir())
+
+
+def run(pins: Pins, namespace: Namespace, *, suspended: bool = False) -> None:
+    """Run a namespace's companions over all its sockets; with ``suspended`` also those that are detached."""
     for path in sorted(pins.sockets(namespace.cookie).glob(f"*/{_ITERATOR}")):
-        with pybpf.Link.from_pin(path) as link:
-            namespaces.call(namespace, link.read)
+        if suspended or path.with_name(_EVENTS).exists():
+            with pybpf.Link.from_pin(path) as link:
+                namespaces.call(namespace, link.read)
 
 
-def run_everywhere(pins: Pins) -> None:
-    """Run the companions of every namespace that is there."""
+def run_everywhere(pins: Pins, *, suspended: bool = False) -> None:
+    """Run the companions of every namespace that is there; see :func:`run`."""
     for cookie in pins.with_sockets():
         try:
             namespace = namespaces.by_cookie(cookie)
         except EmptcpError:  # it went, and its sockets with it
             continue
-        run(pins, namespace)
+        run(pins, namespace, suspended=suspended)
 
 
 def prune(pins: Pins, needed: Collection[tuple[int, str]]) -> None:

@@ -151,6 +151,8 @@ def _leftovers() -> Iterator[Check]:
         findings = health.findings()
     except (EmptcpError, BpfError) as error:
         findings = [health.Finding(error.sentence, error.fix)]
+    for line in health.switched_off():
+        yield Check("off", OK, line)
     for finding in findings:
         yield Check("leftover", PROBLEM, finding.what, finding.fix)
     for record in lab.records():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emptcp.chain.counters import Counters
     from emptcp.chain.description import PolicyRecord, StageRecord
+    from emptcp.chain.off import Off
     from emptcp.chain.running import Running
     from emptcp.cli.wording import Words
 
@@ -49,13 +50,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.file:
         print("\n".join(_file(chosen)), end="")
         return 0
+    state, warnings = _off()
     if arguments.json:
-        shown = [
-            {"name": name, "programs": [_json(r, name) for r in by_table.get(name, [])]} for name in chosen
-        ]
-        print(json.dumps({"schema": SCHEMA, "tables": shown}))
+        shown = [_table_json(name, by_table.get(name, []), state) for name in chosen]
+        print(json.dumps({"schema": SCHEMA, "off": state.everything, "tables": shown}))
         return 0
-    _print({name: by_table.get(name, []) for name in chosen})
+    _print({name: by_table.get(name, []) for name in chosen}, state, warnings)
     if not known:
         print("nothing runs; start with: emptcp apply FILE", file=sys.stderr)
     return 0
@@ -75,38 +75,52 @@ def _file(chosen: list[str]) -> Iterator[str]:
     yield entry.text if entry is not None else ""
 
 
-def _print(chosen: dict[str, list[Running]]) -> None:
+def _off() -> tuple[Off, list[str]]:
+    """Return what is switched off, and a warning where the file that says so is damaged."""
+    from emptcp.chain import off
+    from emptcp.errors import EmptcpError
+
+    try:
+        return off.read(), []
+    except EmptcpError as error:
+        return off.Off(), [str(error)]
+
+
+def _print(chosen: dict[str, list[Running]], off: Off, more: list[str]) -> None:
     """Print tables as text; warnings go to stderr."""
+    from emptcp.chain.off import EVERYTHING
     from emptcp.cli import wording
 
     programs = (program for found in chosen.values() for program in found)
     shown = (policy for program in programs for policy in program.description.policies)
     words, warnings = wording.of(policy for policy in shown if policy.table in chosen)
     for name, found in chosen.items():
-        print("\n".join(_table(name, found, words)))
-    for warning in warnings:
+        print("\n".join(_table(name, found, words, off)))
+    if off.everything:
+        more = [EVERYTHING, *more]
+    for warning in [*more, *warnings]:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def _table(name: str, programs: list[Running], words: Words) -> Iterator[str]:
-    yield f"table {name} {{"
+def _table(name: str, programs: list[Running], words: Words, off: Off) -> Iterator[str]:
+    yield f"table {name} {{" + (" # off" if name in off.tables else "")
     if not programs:
         yield "  no device to run on"
     for program in programs:
-        yield from _program(name, program, words)
+        yield from _program(name, program, words, off)
     yield "}"
 
 
-def _program(table: str, running: Running, words: Words) -> Iterator[str]:
+def _program(table: str, running: Running, words: Words, off: Off) -> Iterator[str]:
     about, counts = running.description, running.counts()
     namespace = f" in {about.netns}" if about.netns else ""
     yield f"  {about.hook} of {about.device}{namespace} by {about.backend} ({about.reason})"
     if why := _lost(running):
-        yield f"    not attached any more: {why}"
+        yield "    detached: everything is off" if off.everything else f"    not attached any more: {why}"
     yield f"    seen: {_flow(counts[''])}{_reasons(counts[''])}"
     for policy in about.policies:
         if policy.table == table:
-            yield from _policy(policy, counts, words)
+            yield from _policy(policy, counts, words, running.off(policy))
     for companion in about.companions:
         yield f"    companion {companion}"
 
@@ -121,8 +135,8 @@ def _lost(running: Running) -> str:
     return decide.why_lost(site) if decide.is_lost(running, site) else ""
 
 
-def _policy(policy: PolicyRecord, counts: dict[str, Counters], words: Words) -> Iterator[str]:
-    yield f'    policy "{policy.name}" {{'
+def _policy(policy: PolicyRecord, counts: dict[str, Counters], words: Words, off: bool) -> Iterator[str]:
+    yield f'    policy "{policy.name}" {{' + (" # off" if off else "")
     keys = [f"{policy.table}/{policy.name}/{stage.id}" for stage in policy.stages]
     texts = [words.get(key, stage.text) for key, stage in zip(keys, policy.stages, strict=True)]
     width = max(map(len, texts))
@@ -160,6 +174,11 @@ def _reasons(count: Counters) -> str:
     return f", untouched: {said}" if said else ""
 
 
+def _table_json(name: str, programs: list[Running], off: Off) -> dict[str, Any]:
+    shown = [_json(running, name) for running in programs]
+    return {"name": name, "off": off.everything or name in off.tables, "programs": shown}
+
+
 def _json(running: Running, table: str) -> dict[str, Any]:
     about, counts = running.description, running.counts()
     return {
@@ -171,11 +190,15 @@ def _json(running: Running, table: str) -> dict[str, Any]:
         "attached": not _lost(running),
         "seen": asdict(counts[""]),
         "companions": list(about.companions),
-        "policies": [_policy_json(policy, counts) for policy in about.policies if policy.table == table],
+        "policies": [
+            _policy_json(policy, counts, running.off(policy))
+            for policy in about.policies
+            if policy.table == table
+        ],
     }
 
 
-def _policy_json(policy: PolicyRecord, counts: dict[str, Counters]) -> dict[str, Any]:
+def _policy_json(policy: PolicyRecord, counts: dict[str, Counters], off: bool) -> dict[str, Any]:
     stages = [
         {
             "id": stage.id,
@@ -186,4 +209,4 @@ def _policy_json(policy: PolicyRecord, counts: dict[str, Counters]) -> dict[str,
         }
         for stage in policy.stages
     ]
-    return {"name": policy.name, "stages": stages}
+    return {"name": policy.name, "off": off, "stages": stages}

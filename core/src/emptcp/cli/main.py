@@ -22,6 +22,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "remove": ("remove", "take a table, or one policy, out of force"),
     "tune": ("tune", "change parameters of a running stage, or a policy's `when`"),
     "chain": ("chain", "insert or remove an actor of a running policy"),
+    "off": ("off", "switch everything, a table or a policy off"),
+    "on": ("off", "switch everything, a table or a policy on again"),
     "confirm": ("confirm", "keep a change that was applied on probation"),
     "rollback": ("rollback", "take the last changes of tables back"),
     "connections": ("connections", "print MPTCP connections, their subflows and metrics"),
