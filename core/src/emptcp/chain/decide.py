@@ -150,8 +150,10 @@ def _action(running: Running | None, site: Site, place: Place, made: Plan, suspe
         return ATTACH
     if running.description.fingerprint != place.fingerprint:
         return SWITCH
-    values = [step.stage.parameters for step in made.steps]
-    return KEEP if values == running.values() else TUNE
+    wanted = [(step.stage.parameters, step.stage.text) for step in made.steps]
+    texts = [stage.text for stage in running.description.stages().values()]
+    # A command that died between parameters and description left new values under old texts.
+    return KEEP if wanted == list(zip(running.values(), texts, strict=True)) else TUNE
 
 
 def _backend(site: Site, hook: str, running: Running | None) -> tuple[str, Choice]:

@@ -59,6 +59,11 @@ def switch(policy: int) -> int:
     return CONFIG_SIZE + SWITCH_SIZE * policy
 
 
+def turn(words: memoryview, place: int, off: bool) -> None:
+    """Switch a policy off or on in a live parameter map; ``place`` is its switch's offset."""
+    words[place // 8] = off
+
+
 def slots(sizes: Iterable[int], policies: int) -> tuple[list[Slot | None], int]:
     """Place structs of the given sizes (0: a stage without parameters) behind the switches of ``policies``.
 

@@ -54,9 +54,9 @@ class Running:
         mapped = bool(self.parameters.info.flags & pybpf.BPF_F_MMAPABLE)
         value = bytearray() if mapped else bytearray(self.parameters.lookup(bytes(4)) or b"")
         words = (self.parameters.mmap() if mapped else memoryview(value)).cast("Q")
-        for place, word in wanted.items():
-            if place and words[place // 8] != word:
-                words[place // 8] = word
+        for place, is_off in wanted.items():
+            if place:
+                layout.turn(words, place, is_off)
         if not mapped:
             self.parameters.update(bytes(4), bytes(value))
 
