@@ -114,7 +114,7 @@ def test_applying_twice_leaves_the_running_programs_alone(lab: Lab) -> None:
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(lab: Lab) -> None:
     outcome = apply.apply(table(lab), lab.a.netns, dry_run=True)
-    assert {(one.action, one.hook) for one in outcome.done} == {("attach", "ingress"), ("attach", "egress")}
+    assert {(one.action, one.hook) for one in outcome.done} == {("attach", "ingress")}
     assert programs() == {}
     assert tables.names() == []
 
@@ -123,7 +123,7 @@ def test_new_parameters_are_written_into_the_running_program(lab: Lab) -> None:
     apply.apply(table(lab), lab.a.netns)
     before = programs()
     outcome = apply.apply(table(lab, do="record('bytes')"), lab.a.netns)
-    assert {one.hook: one.action for one in outcome.done} == {"ingress": "tune", "egress": "keep"}
+    assert {one.hook: one.action for one in outcome.done} == {"ingress": "tune"}
     assert programs() == before
     only = ingress()
     assert only.description.policies[0].stages[-1].text == "record(what=[bytes])"

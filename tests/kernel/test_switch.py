@@ -33,8 +33,10 @@ backend = "xdp"
 when = "{which}packet_type('data')"
 do = ["record('packets')"]
 """
-SWITCHES = 30
+SWITCHES = 100
+# A piece is a packet of its own. With its headers that is half of what the link carries.
 PIECE, PAUSE = 1200, 0.002
+LINK = ["rate", "10.4mbit", "burst", "32kb", "limit", "256kb"]
 ATTEMPTS = 3
 # What a packet that is lost, damaged or reordered leaves behind, on either host.
 TROUBLE = (
@@ -44,6 +46,12 @@ TROUBLE = (
     *("MPTcpExtMPCapableFallbackACK", "MPTcpExtMPCapableFallbackSYNACK", "MPTcpExtInfiniteMapTx"),
     *("MPTcpExtDSSCorruptionFallback", "MPTcpExtDSSCorruptionReset", "MPTcpExtDSSNotMatching"),
 )
+
+BROKEN = [
+    name
+    for name in TROUBLE
+    if any(word in name for word in ("Rst", "Reset", "Fallback", "InfiniteMap", "Fail"))
+]
 
 Write = Callable[..., str]
 
@@ -58,6 +66,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
                 # without segmentation in software behind TC they are the same ones as the programs'.
                 host.set("net.ipv6.conf.path1.disable_ipv6", "1")
                 host.run(["ip", "link", "set", "path1", "gso_max_segs", "1"])
+                host.run(["tc", "qdisc", "add", "dev", "path1", "root", "tbf", *LINK])
             yield made
 
 
@@ -88,7 +97,7 @@ def under_traffic(lab: Lab, work: Callable[[], object]) -> Ran:
         assert mptcp_info(client)[0]
     assert back == sent
     assert len(sent) > 50 * PIECE
-    time.sleep(0.1)
+    time.sleep(0.2)
     after, now = standings(lab), packets(lab)
     trouble = {name: after[name] - before[name] for name in TROUBLE if after[name] != before[name]}
     return Ran(trouble, now[0] - device[0], now[1] - device[1])
@@ -147,7 +156,7 @@ def counted(emptcp: Any) -> dict[str, int]:
     return {one["hook"]: one["seen"]["packets"] for one in programs}
 
 
-def test_thirty_switches_by_xdp_and_tc_leave_no_trace_in_a_live_connection(
+def test_a_hundred_switches_by_xdp_and_tc_leave_no_trace_in_a_live_connection(
     lab: Lab, emptcp: Any, write: Write
 ) -> None:
     loaded: set[int] = set()
@@ -180,3 +189,50 @@ def test_thirty_switches_by_xdp_and_tc_leave_no_trace_in_a_live_connection(
         if all(count <= control.trouble.get(name, 0) for name, count in switched.trouble.items()):
             return
     pytest.fail(f"{SWITCHES} switches left {switched.trouble}, as long without any {control.trouble}")
+
+
+def stage_counts(emptcp: Any) -> dict[str, tuple[int, int]]:
+    """Return what the programs have seen, and what the policy's actor was given, by hook."""
+    (table,) = json.loads(emptcp("list", "--json").out)["tables"]
+    return {
+        one["hook"]: (one["seen"]["packets"], one["policies"][0]["stages"][-1]["packets"])
+        for one in table["programs"]
+    }
+
+
+def wait_for_packets(lab: Lab, count: int = 40) -> None:
+    """Wait until so many packets more have gone each way."""
+    first = packets(lab)
+    deadline = time.monotonic() + 20
+    while min(now - before for now, before in zip(packets(lab), first, strict=True)) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("engine", ["fused", "tail"])
+@pytest.mark.parametrize("missing", ["", "tcx,xdp_link"], ids=["links", "no links"])
+def test_off_and_on_in_the_middle_of_a_connection_reset_nothing_and_counters_stand_still(
+    lab: Lab, emptcp: Any, write: Write, monkeypatch: pytest.MonkeyPatch, missing: str, engine: str
+) -> None:
+    monkeypatch.setenv("EMPTCP_DISABLE", missing)
+    text = f'engine = "{engine}"\n' + POLICY.format(which="").replace('"xdp"', '"tc"')
+    assert emptcp("apply", write(text), "--netns", lab.a.netns).code == 0
+
+    def switch(*words: str) -> dict[str, tuple[int, int]]:
+        """Switch, let packets pass, and return the counts of now."""
+        assert emptcp(*words).code == 0
+        before = stage_counts(emptcp)
+        wait_for_packets(lab)
+        after = stage_counts(emptcp)
+        return {hook: tuple(b - a for a, b in zip(before[hook], after[hook], strict=True)) for hook in after}
+
+    def work() -> None:
+        for _ in range(3):
+            assert set(switch("off").values()) == {(0, 0)}
+            assert all(min(passed) >= 10 for passed in switch("on").values())
+            skipped = switch("off", "switched")
+            assert all(seen >= 10 and given == 0 for seen, given in skipped.values())
+            assert all(min(passed) >= 10 for passed in switch("on", "switched").values())
+
+    ran = under_traffic(lab, work)
+    assert {name: ran.trouble[name] for name in BROKEN if name in ran.trouble} == {}
