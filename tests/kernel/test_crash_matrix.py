@@ -34,7 +34,7 @@ engine = "{engine}"
 name = "p"
 hook = ["ingress", "egress"]
 dev = "left0"
-backend = "tc"
+backend = "{backend}"
 when = "{when}"
 do = ["record('packets')"]
 """
@@ -222,11 +222,19 @@ def engine() -> str:
 
 
 @pytest.fixture
-def ground(engine: str, netns: Callable[[], str], emptcp: Any, write: Write) -> Iterator[Ground]:
-    name = netns()
+def missing() -> str:
+    return ""
+
+
+@pytest.fixture
+def ground(
+    engine: str, missing: str, netns: Callable[[], str], emptcp: Any, write: Write
+) -> Iterator[Ground]:
+    # Without links there are two ways to attach: XDP by netlink, and a filter at egress.
+    name, backend = netns(), "xdp" if missing else "tc"
     names = {
-        "old": write(POLICY.format(engine=engine, when=OLD), "old.toml"),
-        "new": write(POLICY.format(engine=engine, when=NEW), "new.toml"),
+        "old": write(POLICY.format(engine=engine, backend=backend, when=OLD), "old.toml"),
+        "new": write(POLICY.format(engine=engine, backend=backend, when=NEW), "new.toml"),
         "netns": name,
     }
     made = Ground(name, emptcp, names, write(OTHER, "other.toml"))

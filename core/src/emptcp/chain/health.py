@@ -43,6 +43,7 @@ def findings() -> list[Finding]:
         *_probation(),
         *_programs(found),
         *_tables(found),
+        *_pins(tree, found),
         *_useless(tree, found),
     ]
 
@@ -160,6 +161,19 @@ def _tables(found: Mapping[Location, Running]) -> Iterator[Finding]:
             yield from _table(entry, found)
         except EmptcpError as error:
             yield Finding(f"table {entry.table} can't be read any more: {error.sentence}", error.fix)
+
+
+def _pins(tree: Pins | None, found: Mapping[Location, Running]) -> Iterator[Finding]:
+    """Yield that no pin is left, where tables should run."""
+    if tree is not None and tree.root.exists():
+        return
+    missing = [finding for finding in _tables(found) if finding.fix == REPAIR]
+    if missing:
+        yield Finding(
+            "no pin of a program is left: the BPF file system was unmounted or emptied, programs attached by "
+            "links ended with their pins, and others run on as they were",
+            REPAIR,
+        )
 
 
 def _table(entry: tables.Entry, found: Mapping[Location, Running]) -> Iterator[Finding]:

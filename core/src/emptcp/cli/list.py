@@ -105,7 +105,7 @@ def _print(chosen: dict[str, list[Running]], off: Off, more: list[str]) -> None:
 def _table(name: str, programs: list[Running], words: Words, off: Off) -> Iterator[str]:
     yield f"table {name} {{" + (" # off" if name in off.tables else "")
     if not programs:
-        yield "  no device to run on"
+        yield "  runs nowhere (see: emptcp doctor)"
     for program in programs:
         yield from _program(name, program, words, off)
     yield "}"

@@ -211,7 +211,7 @@ def _attach_tc(plan: Attached, program: Program) -> Attached:
 def _attach_xdp(plan: Attached, program: Program) -> Attached:
     ifindex = plan.device.ifindex
     if not features.has("xdp_link"):
-        xdp_netlink.put(ifindex, program, native=plan.native)
+        _put_without_link(plan, program)
         return dataclasses.replace(plan, mechanism="netlink")
     with refusals.listening() as heard:
         try:
@@ -219,6 +219,22 @@ def _attach_xdp(plan: Attached, program: Program) -> Attached:
         except BpfError as problem:
             raise _Refused(_occupied(plan, problem) or heard() or problem.sentence) from None
     return dataclasses.replace(plan, mechanism="xdp link", link=link)
+
+
+def _put_without_link(plan: Attached, program: Program) -> None:
+    """Attach by netlink, in the place of a program of emptcp's that nobody knows of any more.
+
+    Its pin is gone: a crash came before it was made, or the BPF file system was unmounted.
+    """
+    here = devices.find(plan.namespace, plan.device.name)
+    for stray in _without_links(plan.namespace, here, plan.hook):
+        if stray.mechanism == "netlink":
+            with Program.from_id(stray.program_id) as old:
+                if stray.native == plan.native:
+                    xdp_netlink.put(plan.device.ifindex, program, native=plan.native, old=old)
+                    return
+                xdp_netlink.take(plan.device.ifindex, old, native=stray.native)
+    xdp_netlink.put(plan.device.ifindex, program, native=plan.native)
 
 
 def _occupied(plan: Attached, problem: BpfError) -> str:
