@@ -23,7 +23,8 @@ from emptcp.packet.build import build
 from emptcp.packet.mptcp import AddAddress, Dss, MpCapable, MpJoinSyn, MpPrio, RemoveAddress
 from emptcp.plugins.catalog import Catalog
 from emptcp.policy import file
-from emptcp.pybpf import features
+from emptcp.pybpf import features, kinds, since
+from emptcp.pybpf.libbpf import library
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -229,3 +230,37 @@ def test_the_doctor_tells_a_reason_for_all_that_is_missing(emptcp: Callable[...,
     checks = json.loads(said.out)["checks"]
     assert {check["name"] for check in checks} >= set(features.FEATURES)
     assert all(check["text"] for check in checks)
+
+
+UNTOLD = {
+    *("bpf_bprm_opts_set", "bpf_ima_inode_hash", "bpf_ima_file_hash"),
+    *("bpf_get_func_arg", "bpf_get_func_ret", "bpf_get_func_arg_cnt"),
+}
+"""Helpers of security hooks and traced functions alone: libbpf can't ask for these kinds of programs."""
+
+
+def test_this_kernel_has_the_helpers_that_came_until_it_and_no_others() -> None:
+    """What `emptcp doctor` derives the lowest kernel of a plugin from."""
+    kernel = tuple(map(int, os.uname().release.split(".")[:2]))
+    # The probe takes a kind of programs that the kernel has not for one that has every helper.
+    kinds_here = [kind for kind in kinds.PROGRAMS if _asked(kind, since.BEYOND) == 0]
+    assert {"xdp", "sched_cls", "sock_ops"} <= set(kinds_here)
+    for number, (name, version) in since.HELPERS.items():
+        if name not in UNTOLD:
+            assert any(_asked(kind, number) for kind in kinds_here) == (kernel >= version), name
+    for (number, kind), (name, version) in since.IN_KINDS.items():
+        if kind in kinds_here:
+            assert _asked(kind, number) == (kernel >= version), f"{name} in {kind}"
+
+
+def _asked(kind: str, number: int) -> int:
+    """Return 1 if programs of a kind have a helper, 0 if not, an error where that can't be asked."""
+    probe = library().function("libbpf_probe_bpf_helper")
+    return int(probe(kinds.PROGRAMS[kind], number, library().ffi.NULL))
+
+
+def test_the_doctor_tells_the_lowest_kernel_of_each_plugin(emptcp: Callable[..., Any]) -> None:
+    checks = json.loads(emptcp("doctor", "--json").out)["checks"]
+    told = {check["text"]: check["state"] for check in checks if check["name"] == "lowest_kernel"}
+    for name in ("ip_pair", "packet_type", "record", "set_backup", "subflow"):
+        assert told[f"{name} runs on Linux 5.10 and later"] == "ok"

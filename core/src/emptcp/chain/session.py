@@ -45,6 +45,7 @@ from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.manager import Manager
 from emptcp.policy import file, model, text
 from emptcp.pybpf import features
+from emptcp.pybpf.feature_table import FEATURES
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,7 @@ def _check_features(stage: BoundStage, policy: model.Policy) -> None:
         if missing:
             raise EmptcpError(
                 f"{stage.type.kind} '{stage.type.name}' of policy {quoted(policy.name)} needs what this "
-                f"kernel lacks, {features.FEATURES[name]}: {missing}",
+                f"kernel lacks, {FEATURES[name]}: {missing}",
                 fix="See what there is: emptcp doctor",
                 where=str(stage.spec.where),
             )

@@ -7,10 +7,14 @@ import argparse
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emptcp.plugins.discovery import Plugin
 
 SCHEMA = 1
 OK, MISSING, PROBLEM = "ok", "missing", "problem"
@@ -109,10 +113,13 @@ def _bpffs() -> Check:
 
 def _features() -> Iterator[Check]:
     from emptcp.pybpf import features
+    from emptcp.pybpf.feature_table import FEATURES
 
-    for name, text in features.FEATURES.items():
+    for name, feature in FEATURES.items():
         reason = features.reason(name)
-        yield Check(name, MISSING if reason else OK, f"{text}: {reason}" if reason else text)
+        otherwise = feature.otherwise or "what needs it is refused"
+        why = f": {reason}" if reason else ""
+        yield Check(name, MISSING if reason else OK, f"{feature}{why}; without it {otherwise}")
 
 
 def _mptcp() -> Check:
@@ -135,10 +142,29 @@ def _plugins() -> Iterator[Check]:
         if plugin.usable:
             try:
                 imports.resolve(plugin, plugins)
+                yield from _kernels(plugin)
             except EmptcpError as error:
                 yield Check("plugin", PROBLEM, error.sentence, error.fix)
         if plugin.state in ("invalid", "changed"):
             yield Check("plugin", PROBLEM, f"{plugin.id}: {plugin.state}, {plugin.reason}", plugin.fix)
+
+
+def _kernels(plugin: Plugin) -> Iterator[Check]:
+    """Yield the lowest kernel of a plugin, and of its socket companions; a backport may make do with less."""
+    from emptcp.plugins import lowest
+
+    parts = {plugin.name: lowest.of_plugin(plugin)}
+    for name, found in lowest.of_sockets(plugin).items():
+        parts[f"socket companion {name} of {plugin.name}"] = found
+    for name, found in parts.items():
+        yield Check(
+            "lowest_kernel", OK if found.version <= _kernel() else MISSING, f"{name} runs on {found.text}"
+        )
+
+
+def _kernel() -> tuple[int, int]:
+    numbers = re.match(r"(\d+)\.(\d+)", platform.release())
+    return (int(numbers[1]), int(numbers[2])) if numbers else (0, 0)
 
 
 def _leftovers() -> Iterator[Check]:

@@ -142,6 +142,7 @@ def _description(plugin: Plugin) -> Iterator[str]:
     if plugin.manifest.resident:
         yield "needs a resident process: emptcp run"
     yield f"in {plugin.folder}"
+    yield from _kernels(plugin)
     for stage in plugin.manifest.stages:
         yield from _stage(stage)
     for one in plugin.manifest.declarations:
@@ -151,6 +152,32 @@ def _description(plugin: Plugin) -> Iterator[str]:
     for wanted in plugin.manifest.imports:
         alias = f" as {wanted.name}" if wanted.name != wanted.map else ""
         yield f"\nimports map {wanted.map} of {wanted.source}{alias}"
+
+
+def _kernels(plugin: Plugin) -> Iterator[str]:
+    """Yield the lowest kernels; nothing for an object that can't be read, which its state tells of."""
+    from emptcp.errors import EmptcpError
+    from emptcp.plugins import lowest
+
+    try:
+        yield f"runs on {lowest.of_plugin(plugin).text}"
+        for name, found in lowest.of_sockets(plugin).items():
+            yield f"its socket companion {name} runs on {found.text}"
+    except EmptcpError as error:
+        yield error.sentence
+
+
+def _lowest(plugin: Plugin) -> dict[str, Any]:
+    from emptcp.errors import EmptcpError
+    from emptcp.plugins import lowest
+
+    try:
+        whole = lowest.of_plugin(plugin).number
+        parts = {**lowest.of_stages(plugin), **lowest.of_sockets(plugin)}
+    except EmptcpError:
+        return {"lowest": None, "parts": {}}
+    rows = {name: {"lowest": one.number, "needs": [n.text for n in one.needs]} for name, one in parts.items()}
+    return {"lowest": whole, "parts": rows}
 
 
 def _stage(stage: StageDeclaration) -> Iterator[str]:
@@ -189,6 +216,7 @@ def _details(plugin: Plugin) -> dict[str, Any]:
     return {
         "summary": manifest.summary if manifest else "",
         "folder": str(plugin.folder) if plugin.folder else None,
+        "kernel": _lowest(plugin),
         "exports": [{"map": one.map, "help": one.help} for one in exports],
         "imports": [{"map": one.map, "from": one.source, "as": one.name} for one in imports],
         "stages": [

@@ -22,6 +22,7 @@ from emptcp.policy import document, model, values
 from emptcp.policy.document import Section
 from emptcp.policy.place import NOWHERE, Place
 from emptcp.policy.tokens import NAME, RESERVED
+from emptcp.pybpf.feature_table import FEATURES
 
 VERDICTS = ("NEXT", "RETURN", "ACCEPT", "DROP", "REDIRECT")
 READS = ("options", "key", "flow")
@@ -231,7 +232,7 @@ def _stages(top: Section, kind: str) -> Iterator[StageDeclaration]:
             verdicts=section.choices("verdicts", VERDICTS) if "verdicts" in section else _usual(kind),
             modifies=section.texts("modifies"),
             unsafe=section.flag("unsafe"),
-            features=section.texts("features"),
+            features=section.choices("features", tuple(FEATURES)) if "features" in section else (),
             parameters=_parameters(section),
             companions=tuple(
                 _companion(one, _parameters(section)) for one in section.sections("companion", "companion")

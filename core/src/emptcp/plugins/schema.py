@@ -12,6 +12,7 @@ from emptcp.plugins.versions import CHAIN_ABI, HOOK_API, MANIFEST_SCHEMA
 from emptcp.policy import model, values
 from emptcp.policy.schema import DIALECT, FLAG, TEXT, TEXTS, Schema, choice, choices, table, text
 from emptcp.policy.tokens import NAME
+from emptcp.pybpf.feature_table import FEATURES
 
 _NAME: Schema = {"type": "string", "pattern": f"^{NAME.pattern}$"}
 _VALUE: Schema = {"type": ["string", "number", "boolean", "array"]}
@@ -47,7 +48,7 @@ def _stage(kind: str) -> Schema:
         "hooks": choices(model.HOOKS),
         "reads": {**choices(manifest.READS), "default": ["options"]},
         "fragment": {**_NAME, "description": "the body's name in the object; the stage's without it"},
-        "features": {**TEXTS, "description": "kernel features that it needs"},
+        "features": {**choices(tuple(FEATURES)), "description": "kernel features that it needs"},
         "parameter": {"type": "array", "items": _parameter()},
         "verdicts": {**choices(manifest.VERDICTS), "default": ["NEXT"]},
         "modifies": TEXTS,

@@ -17,29 +17,12 @@ from pathlib import Path
 from emptcp.pybpf import kinds
 from emptcp.pybpf.assembly import EXIT, answer, call, instruction, move, move_register
 from emptcp.pybpf.errors import BpfError, failed, meaning
+from emptcp.pybpf.feature_table import FEATURES
 from emptcp.pybpf.libbpf import library
 from emptcp.pybpf.link import Link
 from emptcp.pybpf.loaded_btf import load_btf
 from emptcp.pybpf.map import BPF_F_MMAPABLE, Map
 from emptcp.pybpf.program import Program, load_program
-
-FEATURES = {
-    "btf": "type information of programs and maps",
-    "vmlinux_btf": "the kernel's own types, which CO-RE and iterators need",
-    "xdp_link": "XDP attached by a link that can be updated atomically (5.9)",
-    "tcx": "TC programs attached by a link (6.6)",
-    "raw_tracepoint": "programs on raw tracepoints",
-    "attach_error": "the driver's own sentence when it refuses XDP (6.5)",
-    "batch": "many map entries per system call (5.6)",
-    "ringbuf": "ring buffers for events (5.8)",
-    "mmapable_array": "parameters written through mapped memory (5.5)",
-    "live_frames": "injection of packets by BPF_PROG_TEST_RUN (5.18)",
-    "bpf_loop": "the helper bpf_loop in XDP programs (5.17)",
-    "bpf_iter_tcp": "iterators over TCP sockets (5.9)",
-    "bpf_iter_setsockopt": "setsockopt on live sockets from an iterator (5.16)",
-    "sock_ops": "programs on socket events",
-    "netns_cookie": "cookies of network namespaces (5.14)",
-}
 
 SO_NETNS_COOKIE = 71
 _NO_DEVICE = 0x7FFFFFFF

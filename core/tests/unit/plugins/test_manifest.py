@@ -73,6 +73,7 @@ def test_bounds_and_defaults_are_written_like_values() -> None:
         (HEAD + '[[actor]]\nname = "not"\nhooks = ["ingress"]', "6:8", "'not' can't be a name"),
         (HEAD + '[[selector]]\nname = "a"\nhooks = []\nverdicts = ["DROP"]', "8:1", "has no key 'verdicts'"),
         (ACTOR + 'verdicts = ["DORP"]', "8:13", "'verdicts' of actor 'act' can't be 'DORP'"),
+        (ACTOR + 'features = ["tcxx"]', "8:13", "'features' of actor 'act' can't be 'tcxx'"),
         (ACTOR + '[[actor]]\nname = "act"\nhooks = ["egress"]', "", "declares actor 'act' twice"),
         (ACTOR + '[[actor.companion]]\nhook = "egres"\nfragment = "f"', "9:8", "can't be 'egres'"),
         (

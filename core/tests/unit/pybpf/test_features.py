@@ -8,7 +8,7 @@ from emptcp.pybpf import BpfError, features
 
 def test_every_feature_has_a_probe_and_a_description() -> None:
     assert set(features.FEATURES) == set(features._PROBES)
-    assert all(features.FEATURES.values())
+    assert all(feature.what for feature in features.FEATURES.values())
 
 
 def test_an_unknown_feature_names_the_known_ones() -> None:
