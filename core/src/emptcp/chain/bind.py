@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+from emptcp.chain import lookups
 from emptcp.chain.plan import BoundPolicy, FragmentRef, Stage
 from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins.catalog import BoundStage, Catalog
@@ -29,8 +30,10 @@ def bind(
     """
     naming = Counter[str]()
     found = [
-        _stage(policy, hook, catalog.bind(spec, devices=devices), naming)
-        for spec in (*model.selectors(policy.when), *model.actors(table, policy.do))
+        _member(table, one, catalog, naming)
+        if isinstance(one, model.InSet)
+        else _stage(table, policy, hook, catalog, catalog.bind(one, devices=devices), naming)
+        for one in _in_order(table, policy)
     ]
     return BoundPolicy(
         table=table.name,
@@ -44,26 +47,53 @@ def bind(
 
 
 def source(table: model.Table, policy: model.Policy) -> str:
-    """Return a policy file with just this policy, its named chains written out."""
+    """Return a policy file with just this policy, its named chains written out, sets and maps empty."""
     alone = replace(policy, do=model.actors(table, policy.do))
-    return text.table_text(model.Table(table.name, (alone,), engine=table.engine))
+    return text.table_text(lookups.without_entries(table, alone))
 
 
-def stage_ids(table: model.Table, policy: model.Policy) -> list[tuple[str, model.StageSpec]]:
-    """Return the id and the spec of each stage, selectors first."""
+def stage_ids(table: model.Table, policy: model.Policy) -> list[tuple[str, model.StageSpec | model.InSet]]:
+    """Return the id and the spec of each stage, selectors first; a set that is asked is one of them."""
     naming = Counter[str]()
-    specs = (*model.selectors(policy.when), *model.actors(table, policy.do))
-    return [(_id(spec, naming), spec) for spec in specs]
+    return [(_id(one, naming), one) for one in _in_order(table, policy)]
 
 
-def _id(spec: model.StageSpec, naming: Counter[str]) -> str:
-    """Return the label, or the name, with ``#2`` for its second use and so on."""
-    name = spec.label or spec.name.rpartition(":")[2]
+def _in_order(table: model.Table, policy: model.Policy) -> Iterator[model.StageSpec | model.InSet]:
+    for leaf in model.leaves(policy.when):
+        yield leaf if isinstance(leaf, model.InSet) else leaf.stage
+    yield from model.actors(table, policy.do)
+
+
+def _id(spec: model.StageSpec | model.InSet, naming: Counter[str]) -> str:
+    """Return the label, or the name, or ``@set``; with ``#2`` for its second use and so on."""
+    name = f"@{spec.set}" if isinstance(spec, model.InSet) else spec.label or spec.name.rpartition(":")[2]
     naming[name] += 1
     return name if naming[name] == 1 else f"{name}#{naming[name]}"
 
 
-def _stage(policy: model.Policy, hook: str, bound: BoundStage, naming: Counter[str]) -> Stage:
+def _member(table: model.Table, leaf: model.InSet, catalog: Catalog, naming: Counter[str]) -> Stage:
+    """Return the stage that asks a set: the key's fragment, behind which core looks the key up."""
+    store, key = lookups.of_set(table, leaf, catalog)
+    return Stage(
+        id=_id(leaf, naming),
+        kind="selector",
+        name=f"@{leaf.set}",
+        text=f"{leaf.key} in @{leaf.set}",
+        fragment=store.key,
+        parameters=b"",
+        reads=frozenset(key.declaration.reads),
+        member=store,
+    )
+
+
+def _stage(
+    table: model.Table,
+    policy: model.Policy,
+    hook: str,
+    catalog: Catalog,
+    bound: BoundStage,
+    naming: Counter[str],
+) -> Stage:
     _check_hook(policy, hook, bound)
     declaration = bound.type.declaration
     if declaration.unsafe and not policy.unsafe:
@@ -74,6 +104,7 @@ def _stage(policy: model.Policy, hook: str, bound: BoundStage, naming: Counter[s
             where=str(bound.spec.where),
         )
     name = _id(bound.spec, naming)
+    looked_up = list(lookups.of_values(table, bound, catalog))
     return Stage(
         id=name,
         kind=declaration.kind,
@@ -81,9 +112,10 @@ def _stage(policy: model.Policy, hook: str, bound: BoundStage, naming: Counter[s
         text=bound.text,
         fragment=_fragment(bound, bound.type.fragment),
         parameters=_numbered(bound, f"{policy.table}/{policy.name}/{name}"),
-        reads=frozenset(declaration.reads),
+        reads=frozenset(declaration.reads).union(*(key.declaration.reads for _, key in looked_up)),
         plain_tcp=bound.wants_plain_tcp,
         companions=tuple(_companions(bound)),
+        values=tuple(value for value, _ in looked_up),
     )
 
 

@@ -192,7 +192,9 @@ def fingerprint(made: Plan, how: str) -> str:
         digest.update(repr((policy.table, policy.name, policy.plain_tcp)).encode())
     for step in made.steps:
         shape = (step.policy, step.if_match, step.if_not, step.stage.id, step.stage.fragment)
-        digest.update(repr((shape, len(step.stage.parameters))).encode())
+        digest.update(
+            repr((shape, len(step.stage.parameters), step.stage.member, step.stage.values)).encode()
+        )
     digest.update(repr(made.companions).encode())
     return digest.hexdigest()[:16]
 

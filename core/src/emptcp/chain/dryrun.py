@@ -7,7 +7,7 @@ tests of every plugin, and to ask whether a policy would select a packet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,6 +18,8 @@ from emptcp.chain.objects import Objects
 from emptcp.chain.plan import BoundPolicy, companions_for, plan
 from emptcp.chain.shared import PrivateMaps
 from emptcp.chain.states import allocate, offsets
+from emptcp.chain.storage import Store
+from emptcp.chain.stores import listed
 
 VERDICTS = {
     "xdp": {0: "drop", 1: "drop", 2: "pass", 3: "redirect", 4: "redirect"},
@@ -46,7 +48,8 @@ class Runner:
     """A loaded, unattached program for one hook and back-end. A context manager.
 
     ``link`` is what packets begin with: ``ethernet`` or ``none`` (an IP header). ``off`` tells of each
-    policy, by table and name, whether it is switched off.
+    policy, by table and name, whether it is switched off; ``contents`` what is in a set or map, which without
+    it is what the file lists.
     """
 
     def __init__(
@@ -57,11 +60,13 @@ class Runner:
         link: str = "ethernet",
         engine: str = "fused",
         off: Callable[[str, str], bool] = lambda table, policy: False,
+        contents: Callable[[Store], Mapping[bytes, bytes]] = listed,
     ) -> None:
         self.backend = backend
-        self.shared = PrivateMaps()
+        self.shared = PrivateMaps(contents)
         self._objects = Objects(self.shared)
         made = plan(hook, policies, companions_for(hook, policies))
+        self._plan = made
         place = program.Place(hook, backend, program.L2[link], device="(trial)", engine=engine)
         self.states = offsets(allocate(made.fragments, {}))
         self.loaded = program.load(made, policies, place, self._objects, self.states, off=off)
@@ -95,6 +100,11 @@ class Runner:
     def map(self, name: str) -> pybpf.Map:
         """Return a plugin's own map, by the name it has in the C file."""
         return self._objects.map(name)
+
+    def store(self, kind: str, name: str) -> pybpf.Map:
+        """Return the kernel map of a set or a map (``kind``) that the policies look something up in."""
+        (found,) = (one for one in self._plan.stores if (one.kind, one.name) == (kind, name))
+        return self.shared.store(found)
 
     def _counts(self) -> dict[str, counters.Counters]:
         return program.read_counters(self.loaded.counters, self.loaded.description)

@@ -74,8 +74,7 @@ def take_out(policy: str, stage: str) -> Edit:
 
     def edit(table: model.Table, one: model.Policy) -> model.Table:
         number = _number(table, one, stage)
-        selectors = len(model.selectors(one.when))
-        if number < selectors:
+        if number < len(list(model.leaves(one.when))):
             raise EmptcpError(
                 f"{quoted(stage)} is a selector of policy {quoted(policy)}, not an actor",
                 fix=f"Change the expression: emptcp tune {policy} when='..'",
@@ -105,6 +104,9 @@ def _tuned(
 ) -> model.Table:
     number = _number(table, policy, stage)
     spec = stage_ids(table, policy)[number][1]
+    if isinstance(spec, model.InSet):
+        fix = f"Change the set: emptcp set add {table.name}/{spec.set} ENTRY"
+        raise EmptcpError(f"stage {quoted(stage)} has no parameters: it asks a set", fix=fix)
     catalog = Catalog.of_enabled()
     given = {keyword.name: keyword for keyword in _named(spec, catalog)}
     given |= {keyword.name: keyword for keyword in keywords}
@@ -156,7 +158,7 @@ def _replaced(
     table: model.Table, policy: model.Policy, number: int, stage: model.StageSpec | None
 ) -> model.Table:
     """Put another stage in place of a policy's stage, or (actors) take it out."""
-    selectors = len(model.selectors(policy.when))
+    selectors = len(list(model.leaves(policy.when)))
     if number < selectors:
         assert stage is not None
         assert policy.when is not None
@@ -191,9 +193,7 @@ def _leaf(
         return replace(node, children=tuple(_leaf(one, numbers, wanted, stage) for one in node.children))
     if isinstance(node, model.Not):
         return model.Not(_leaf(node.child, numbers, wanted, stage))
-    if isinstance(node, model.Select):
-        return model.Select(stage) if next(numbers) == wanted else node
-    return node
+    return model.Select(stage) if next(numbers) == wanted else node
 
 
 def _policies(entry: tables.Entry) -> tuple[model.Policy, ...]:

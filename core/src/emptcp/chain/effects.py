@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from emptcp.chain import flows, placement, stranded
+from emptcp.chain import filling, flows, placement, stranded
 from emptcp.chain.bind import bind, stage_ids
 from emptcp.chain.decide import DETACH, KEEP, Decision, site_of
 from emptcp.chain.description import PolicyRecord
@@ -154,7 +154,9 @@ class Effects:
                 return True
             if same not in self._runners:
                 bound = bind(known.table, self._narrowed(known), known.hook, self._catalog)
-                self._runners[same] = Runner([bound], known.hook, "tc", known.device.link)
+                self._runners[same] = Runner(
+                    [bound], known.hook, "tc", known.device.link, contents=filling.contents(self._pins)
+                )
             return bool(self._runners[same].run(frame).matched)
 
         return matches
@@ -215,6 +217,8 @@ def _bound(
     """Yield the id of each stage and the stage, or why it can't be bound."""
     indexes = placement.indexes(decision.site.namespace)
     for name, spec in stage_ids(table, policy):
+        if isinstance(spec, model.InSet):
+            continue
         try:
             yield name, catalog.bind(spec, devices=indexes)
         except EmptcpError as error:

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 from emptcp.chain import instructions as bpf
 from emptcp.chain import layout, reasons
+from emptcp.chain.asking import Asking
 from emptcp.chain.counters import CHUNK_STAGES, COUNTER_BYTES
 from emptcp.chain.dispatcher import Dispatcher
 from emptcp.chain.instructions import R0, R1, R2, R3, R5, R10
 from emptcp.chain.joining import ACCEPT, DROP, REDIRECT, RETURN, Binding, Joined, check_stack
+from emptcp.chain.layout import Slot
 from emptcp.chain.plan import END, Plan, PlannedPolicy, Stage, Step
 from emptcp.errors import EmptcpError, quoted
 
@@ -52,7 +54,7 @@ def join(plan: Plan, binding: Binding) -> Joined:
     return joined
 
 
-class _Fused(Dispatcher):
+class _Fused(Dispatcher, Asking):
     def __init__(self, plan: Plan, binding: Binding) -> None:
         super().__init__(plan, binding, [binding.glance, binding.parse, binding.flow, *binding.code.values()])
         self.zone = 0
@@ -119,13 +121,27 @@ class _Fused(Dispatcher):
         if stage.fragment.state_size:
             self.asm.emit(bpf.LDX_DW, R5, R10, self.flow)
             self.asm.jump(f"noflow{step.index}", bpf.JEQ_IMM, R5, 0)
-        self.arguments(stage.fragment, slot)
-        self.copy(self.binding.code[stage.fragment], f"after{step.index}", _owner(policy, stage))
+        self._body(step, slot, _owner(policy, stage))
         self.line(name)
         if stage.kind == "selector":
             self._after_selector(step, end)
         else:
             self._after_actor(step, end)
+
+    def _body(self, step: Step, slot: Slot | None, owner: str) -> None:
+        """Run the stage's fragment, or ask its set."""
+        stage = step.stage
+        if stage.member is not None:
+            self.membership(stage.member, owner)
+            return
+        if stage.values:
+            assert slot is not None
+            self.parameter_address(slot)
+            self.look_up_values(stage.values, slot.size, f"novalue{step.index}", owner)
+            self.other_arguments(stage.fragment)
+        else:
+            self.arguments(stage.fragment, slot)
+        self.copy(self.binding.code[stage.fragment], f"after{step.index}", owner)
 
     def _base(self, step: Step) -> int:
         return self.binding.counter_slots[step.index] % CHUNK_STAGES * COUNTER_BYTES
@@ -164,17 +180,20 @@ class _Fused(Dispatcher):
         stage, following = step.stage, self._target(step.if_not, end)
         self.line(f"{self.plan.policies[step.policy].name}: {stage.id}, counters")
         if stage.fragment.state_size:
-            self._slow_no_flow(step, following)
+            self._slow_skipped(step, "no_flow", following)
+        if stage.values:
+            self._slow_skipped(step, "no_value", following)
         if stage.kind == "actor":
             self._slow_reason(step, self._target(step.if_match, end))
             self._slow_verdict(step, end)
 
-    def _slow_no_flow(self, step: Step, following: str) -> None:
+    def _slow_skipped(self, step: Step, reason: str, following: str) -> None:
+        """A stage that lacks what it works with, and is not run."""
         asm = self.asm
-        asm.label(f"noflow{step.index}")
+        asm.label(f"{reason.replace('_', '')}{step.index}")
         asm.emit(bpf.LDX_DW, R1, R10, self.counters)
         self.increment(self._base(step))
-        asm.emit(bpf.MOV64_IMM, R2, imm=reasons.REASONS.index("no_flow"))
+        asm.emit(bpf.MOV64_IMM, R2, imm=reasons.REASONS.index(reason))
         self.count_reason(self._base(step))
         asm.jump(following)
 

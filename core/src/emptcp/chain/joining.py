@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from emptcp.chain import instructions as bpf
 from emptcp.chain import reasons
@@ -20,6 +20,7 @@ from emptcp.chain.code import Code
 from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10, Assembler, Instruction
 from emptcp.chain.layout import Slot
 from emptcp.chain.plan import FragmentRef, Plan
+from emptcp.chain.storage import Store
 from emptcp.chain.typeinfo import TypeInfo
 from emptcp.errors import EmptcpError
 
@@ -46,6 +47,8 @@ class PacketLayout:
     key: int
     entry: int
     length: int
+    found_key: int
+    parameters: int
     flow_known: int
     flow_slots: int
     mptcp_flag: int = 1
@@ -66,7 +69,8 @@ class Binding:
     """Everything about one program that is not in the plan: places and descriptors.
 
     ``counter_slots`` and ``parameter_slots`` run parallel to the plan's steps; counter slot 0 is the
-    program's own. ``state_slots`` maps a plugin to its offset in a flow-table entry's slot area.
+    program's own. ``state_slots`` maps a plugin to its offset in a flow-table entry's slot area, ``stores``
+    a set or map to its descriptor.
     """
 
     backend: str
@@ -79,6 +83,7 @@ class Binding:
     parameter_slots: list[Slot | None]
     counter_slots: list[int]
     state_slots: Mapping[str, int]
+    stores: Mapping[Store, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,11 +189,15 @@ class Joiner:
 
     def arguments(self, fragment: FragmentRef, slot: Slot | None) -> None:
         """Load r1 to r5 as emptcp/abi.h says; where there is a state, its flow was seen to be there."""
-        asm = self.asm
         if slot is None:
-            asm.emit(bpf.MOV64_IMM, R3)
+            self.asm.emit(bpf.MOV64_IMM, R3)
         else:
-            self._parameter_address(slot)
+            self.parameter_address(slot)
+        self.other_arguments(fragment)
+
+    def other_arguments(self, fragment: FragmentRef) -> None:
+        """Load all arguments but r3."""
+        asm = self.asm
         self.flow_arguments(fragment)
         asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
         asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
@@ -207,7 +216,8 @@ class Joiner:
         else:
             asm.emit(bpf.MOV64_IMM, R4)
 
-    def _parameter_address(self, slot: Slot) -> None:
+    def parameter_address(self, slot: Slot) -> None:
+        """Put the address of the struct in force into r3."""
         asm, fd = self.asm, self.binding.maps.parameters
         if not slot.flips:
             asm.load_map_value(R3, fd, slot.first_side)

@@ -14,6 +14,7 @@ from emptcp.chain.objects import Objects
 from emptcp.chain.pins import Pins
 from emptcp.chain.plan import FragmentRef
 from emptcp.chain.shared import PinnedMaps, PrivateMaps
+from emptcp.chain.stores import Stores
 
 
 class Loader:
@@ -28,6 +29,7 @@ class Loader:
         self._off = off
         self._opened = opened
         self._objects: dict[int, Objects] = {}
+        self.stores = Stores(tree) if tree is not None else None
 
     def prepare(self, decision: Decision) -> None:
         """Load the decision's program, if it needs one, for the back-end that is tried first."""
@@ -60,6 +62,6 @@ class Loader:
 
     def _of(self, cookie: int) -> Objects:
         if cookie not in self._objects:
-            shared = PrivateMaps() if self._pins is None else PinnedMaps(self._pins, cookie)
+            shared = PrivateMaps() if self._pins is None else PinnedMaps(self._pins, cookie, self.stores)
             self._objects[cookie] = self._opened.enter_context(Objects(shared))
         return self._objects[cookie]

@@ -57,7 +57,7 @@ class Objects:
         """Offsets in ``struct emptcp_pkt`` and ``struct emptcp_flow`` as core was compiled."""
         packet, flow = self._members("emptcp_pkt"), self._members("emptcp_flow")
         names = ("flags", "l3", "payload", "payload_len", "reason", "redirect", "key", "entry", "length")
-        offsets = {name: packet[name] for name in names}
+        offsets = {name: packet[name] for name in (*names, "found_key", "parameters")}
         return PacketLayout(**offsets, flow_known=flow["known"], flow_slots=HEAD_BYTES)
 
     @cached_property

@@ -6,6 +6,7 @@
     <bpffs>/emptcp/v1/packet_<hook>_<back-end>_<size>  the parsed packet, one map for all programs of a kind
     <bpffs>/emptcp/v1/events                           the ring buffer of events
     <bpffs>/emptcp/v1/maps/<plugin>/<map>              a plugin's maps, shared by all programs that name them
+    <bpffs>/emptcp/v1/tables/<table>/<kind>_<name>_<layout>_<shape>  a set or map: how it is made, hashed
     <bpffs>/emptcp/v1/<netns cookie>/flows             the flow table of a network namespace
     <bpffs>/emptcp/v1/<netns cookie>/state_slots       which plugin has which bytes of its entries
     <bpffs>/emptcp/v1/<netns cookie>/socket/<name>/    a socket companion: `events`, `iterator`
@@ -35,6 +36,7 @@ from emptcp.errors import EmptcpError
 from emptcp.pybpf.descriptor import is_bpffs
 
 if TYPE_CHECKING:
+    from emptcp.chain.storage import Store
     from emptcp.pybpf import Program
 
 VERSION = "v1"
@@ -98,6 +100,45 @@ class Pins:
     def plugin_map(self, plugin: str, name: str) -> Path:
         """Return the pin of a plugin's map."""
         return self.root / "maps" / plugin / name
+
+    def store(self, store: Store) -> Path:
+        """Return the pin of a set or map; its name tells how it is made.
+
+        A BPF file system keeps names with dots for itself, which the name of a table may have.
+        """
+        made = store.storage
+        return self.stores(store.table) / f"{store.kind}_{store.name}_{made.layout}_{made.shape}"
+
+    def stores(self, table: str) -> Path:
+        """Return the folder of a table's sets and maps."""
+        return self.root / "tables" / table.replace(".", "%2e")
+
+    def store_pins(self, table: str) -> list[Path]:
+        """Return the pins of a table's sets and maps."""
+        return sorted(self.stores(table).glob("*"))
+
+    def store_name(self, path: Path) -> tuple[str, str]:
+        """Return the kind and name of the set or map that a pin is of."""
+        kind, _, rest = path.name.partition("_")
+        return kind, rest.rsplit("_", 2)[0]
+
+    def store_layout(self, path: Path) -> str:
+        """Return the hash over what the entries look like, from a pin's name."""
+        return path.name.rsplit("_", 2)[1]
+
+    def last_store(self, store: Store) -> Path | None:
+        """Return the pin that a set or map has by another declaration; one of the same layout comes first."""
+        mine = self.store(store)
+        found = [
+            path for path in self.store_pins(store.table) if self.store_name(path) == (store.kind, store.name)
+        ]
+        others = [path for path in found if path != mine]
+        others.sort(key=lambda path: self.store_layout(path) != store.storage.layout)
+        return others[0] if others else None
+
+    def with_stores(self) -> list[str]:
+        """Return the tables that have sets or maps."""
+        return sorted(path.name.replace("%2e", ".") for path in self.root.glob("tables/*"))
 
     def flows(self, cookie: int) -> Path:
         """Return the pin of a namespace's flow table."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from emptcp.chain.counters import CHUNK_STAGES
+from emptcp.chain.storage import Store
 from emptcp.errors import EmptcpError
 from emptcp.plugins.imports import Imported
 from emptcp.policy import model
@@ -41,10 +42,21 @@ class FragmentRef:
 
 
 @dataclass(frozen=True)
+class ValueLookup:
+    """A value that comes from a map: ``offset`` and ``size`` of its member in the stage's struct."""
+
+    store: Store
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
 class Stage:
     """A selector or an actor in its place, bound to its fragment and its packed parameters.
 
     ``id`` is the operator's label, or the stage's name, with ``#2``, ``#3`` for repeats within the policy.
+    A selector with a ``member`` matches packets whose key, which the fragment tells, is in that set.
+    ``values`` are the parameters that come from maps.
     """
 
     id: str
@@ -56,6 +68,19 @@ class Stage:
     reads: frozenset[str] = frozenset()
     plain_tcp: bool = False
     companions: tuple[tuple[str, FragmentRef], ...] = ()
+    member: Store | None = None
+    values: tuple[ValueLookup, ...] = ()
+
+    @property
+    def fragments(self) -> tuple[FragmentRef, ...]:
+        """The stage's own fragment, and those of the keys by which its values are looked up."""
+        return (self.fragment, *(value.store.key for value in self.values))
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """The sets and maps that the stage looks something up in."""
+        asked = (self.member,) if self.member is not None else ()
+        return (*asked, *(value.store for value in self.values))
 
 
 @dataclass(frozen=True)
@@ -114,8 +139,13 @@ class Plan:
     @property
     def fragments(self) -> tuple[FragmentRef, ...]:
         """Every fragment once, in order of first use."""
-        used = [*self.companions, *(step.stage.fragment for step in self.steps)]
+        used = [*self.companions, *(one for step in self.steps for one in step.stage.fragments)]
         return tuple(dict.fromkeys(used))
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """Every set and map once, in order of first use."""
+        return tuple(dict.fromkeys(store for step in self.steps for store in step.stage.stores))
 
 
 def plan(hook: str, policies: Sequence[BoundPolicy], companions: Iterable[FragmentRef] = ()) -> Plan:
@@ -132,7 +162,7 @@ def plan(hook: str, policies: Sequence[BoundPolicy], companions: Iterable[Fragme
         spans.append(PlannedPolicy(policy.table, policy.name, first, len(steps) - 1, plain))
     extra = tuple(dict.fromkeys(companions))
     stages = [step.stage for step in steps]
-    used = [*extra, *(stage.fragment for stage in stages)]
+    used = [*extra, *(fragment for stage in stages for fragment in stage.fragments)]
     flow = any(fragment.state_size or fragment.flow for fragment in used)
     reads = {word for stage in stages for word in stage.reads}
     needs = PARSE_OPTIONS | (PARSE_KEY if flow or "key" in reads else 0)

@@ -150,6 +150,7 @@ def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slo
         parameter_slots=slots.parameters,
         counter_slots=slots.counters,
         state_slots=slots.states,
+        stores={store: objects.shared.store(store).fd for store in plan.stores},
     )
 
 

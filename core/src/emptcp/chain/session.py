@@ -19,8 +19,10 @@ from emptcp.chain import (
     attachment,
     decide,
     effects,
+    filling,
     history,
     instance,
+    lookups,
     off,
     pins,
     placement,
@@ -33,10 +35,13 @@ from emptcp.chain import (
 )
 from emptcp.chain.decide import ATTACH, DETACH, Decision
 from emptcp.chain.effects import Effects
+from emptcp.chain.filling import Filled, Filling
 from emptcp.chain.load import Loader
 from emptcp.chain.pins import Pins
 from emptcp.chain.placement import Site
 from emptcp.chain.plan import FragmentRef
+from emptcp.chain.storage import Store
+from emptcp.chain.stores import Stores
 from emptcp.chain.stranded import Stranded
 from emptcp.errors import EmptcpError, quoted
 from emptcp.hooks import foreign
@@ -67,13 +72,14 @@ class Outcome:
 
     table: str
     done: list[Done] = field(default_factory=list)
+    filled: list[Filled] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     dry_run: bool = False
 
     @property
     def changed(self) -> bool:
         """Whether anything was not as wanted."""
-        return any(one.action != "keep" for one in self.done)
+        return bool(self.filled) or any(one.action != "keep" for one in self.done)
 
 
 @dataclass
@@ -182,6 +188,8 @@ class Session:
         table = self._read(entry) if entry.text else None
         sites = self._place(table, entry.netns, absent) if table is not None else {}
         before, state = running.everything(self.pins), off.read()
+        wanted = lookups.everything(table, self.catalog) if table is not None else []
+        fillings = filling.decide(self.pins, wanted, table is not None and table.exact)
         given_up: list[Stranded] | None = [] if force else None
         decisions = decide.decide(
             entry.table, sites, before, self.catalog, given_up, suspended=state.everything
@@ -190,6 +198,7 @@ class Session:
         outcome.warnings += state.remarks(entry.table) if table is not None else []
         outcome.warnings += decide.unreachable(table, self.catalog) if table is not None else []
         outcome.warnings += stranded.given_up(given_up or ())
+        outcome.warnings += filling.remarks(fillings)
         if absent is None:  # those who bring many tables say it once
             outcome.warnings += map(str, tables.damaged())
         outcome.warnings += _sockets_out_of_reach(decisions)
@@ -201,8 +210,10 @@ class Session:
                 loader.prepare(decision)
             outcome.warnings += [remark for decision in decisions for remark in _remarks(decision)]
             if not dry_run:
-                self._carry_out(entry, decisions, keep_effects)
+                stored = _Stored(loader.stores or Stores(self.pins), wanted, fillings)
+                self._carry_out(entry, table, decisions, stored, keep_effects)
         outcome.done = [_done(decision) for decision in decisions]
+        outcome.filled = filling.done(fillings)
         outcome.warnings += [str(failure) for failure in self.manager.failures]
         return outcome
 
@@ -239,13 +250,21 @@ class Session:
     def _effects(self, table: str, decisions: list[Decision]) -> Effects:
         return Effects(self.pins, self.catalog, self.manager, table, decisions, off.read().heeds)
 
-    def _carry_out(self, entry: tables.Entry, decisions: list[Decision], keep_effects: bool) -> None:
+    def _carry_out(
+        self,
+        entry: tables.Entry,
+        table: model.Table | None,
+        decisions: list[Decision],
+        stored: _Stored,
+        keep_effects: bool,
+    ) -> None:
         """Switch everything, or nothing."""
         told = self._effects(entry.table, decisions)
         told.applying()
         tables.begin(entry)
         with ExitStack() as undo:
             undo.callback(tables.abandon, entry)
+            undo.callback(filling.carry_out(self.pins, stored.opened, stored.fillings))
             for namespace, companions in _socket_companions(decisions):
                 undo.push(sockets.attach(self.pins, namespace, companions))
             if off.read().everything:
@@ -255,6 +274,7 @@ class Session:
             undo.pop_all()
         for decision in decisions:
             attachment.settle(self.pins, decision)
+        filling.settle(self.pins, entry.table, stored.wanted, _declared(table))
         if not keep_effects:
             told.removed()
             sockets.run_everywhere(self.pins)
@@ -288,7 +308,26 @@ def _prune(tree: Pins) -> None:
         sockets.prune(
             tree, {(one.location.cookie, name) for one in found for name in one.description.sockets}
         )
+    known = {*tables.names(), *(entry.table for entry in tables.unfinished())}
+    for table in tree.with_stores():
+        if table not in known:
+            filling.settle(tree, table, (), ())
     tree.prune()
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A table's sets and maps: those that it wants, and what has to be done to some of them."""
+
+    opened: Stores
+    wanted: list[Store]
+    fillings: list[Filling]
+
+
+def _declared(table: model.Table | None) -> list[tuple[str, str]]:
+    if table is None:
+        return []
+    return [*(("set", one.name) for one in table.sets), *(("map", one.name) for one in table.maps)]
 
 
 def recorded(entry: tables.Entry) -> model.Table:

@@ -7,12 +7,15 @@ runs (:class:`PrivateMaps`), which then see and change nothing of what runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from emptcp import pybpf
+from emptcp.chain import stores
 from emptcp.chain.pins import Pins
+from emptcp.chain.storage import Store
+from emptcp.chain.stores import Stores
 from emptcp.errors import EmptcpError
 from emptcp.plugins import imports
 from emptcp.pybpf.likeness import differences, of_map
@@ -45,6 +48,10 @@ class SharedMaps(Protocol):
         """Return the ring buffer of events."""
         ...
 
+    def store(self, store: Store) -> pybpf.Map:
+        """Return the kernel map of a set or map."""
+        ...
+
     def plugin_map(self, plugin: str, name: str) -> pybpf.Map | None:
         """Return a plugin's map if there is one already."""
         ...
@@ -74,11 +81,13 @@ def _events() -> pybpf.Map:
 
 
 class PrivateMaps:
-    """Maps that end with this object."""
+    """Maps that end with this object. ``contents`` tells what is in sets and maps, as in the kernel."""
 
-    def __init__(self) -> None:
+    def __init__(self, contents: Callable[[Store], Mapping[bytes, bytes]] = stores.listed) -> None:
         self._maps: dict[str, pybpf.Map] = {}
         self._plugins: dict[tuple[str, str], pybpf.Map] = {}
+        self._stores: dict[Store, pybpf.Map] = {}
+        self._contents = contents
 
     def packet(self, hook: str, backend: str, size: int) -> pybpf.Map:
         """See :class:`SharedMaps`."""
@@ -99,6 +108,13 @@ class PrivateMaps:
             self._maps["events"] = _events()
         return self._maps["events"]
 
+    def store(self, store: Store) -> pybpf.Map:
+        """See :class:`SharedMaps`. It begins with the entries that it is said to have."""
+        if store not in self._stores:
+            made = self._stores[store] = stores.create(store)
+            made.update_batch(self._contents(store).items())
+        return self._stores[store]
+
     def plugin_map(self, plugin: str, name: str) -> pybpf.Map | None:
         """See :class:`SharedMaps`."""
         return self._plugins.get((plugin, name))
@@ -115,8 +131,10 @@ class PrivateMaps:
 class PinnedMaps:
     """The maps in the pin tree, for programs of the namespace with this cookie; made at first use."""
 
-    def __init__(self, pins: Pins, cookie: int) -> None:
+    def __init__(self, pins: Pins, cookie: int, opened: Stores | None = None) -> None:
+        """``opened`` are the sets and maps of all namespaces."""
         self._pins = pins
+        self._stores = opened or Stores(pins)
         self._cookie = cookie
         self._open: dict[Path, pybpf.Map] = {}
 
@@ -131,6 +149,10 @@ class PinnedMaps:
     def events(self) -> pybpf.Map:
         """See :class:`SharedMaps`."""
         return self._pinned(self._pins.events(), _events())
+
+    def store(self, store: Store) -> pybpf.Map:
+        """See :class:`SharedMaps`."""
+        return self._stores.map(store)
 
     def plugin_map(self, plugin: str, name: str) -> pybpf.Map | None:
         """See :class:`SharedMaps`."""

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 
 from emptcp.chain import context, reasons
 from emptcp.chain import instructions as bpf
+from emptcp.chain.asking import Asking
 from emptcp.chain.code import Code
 from emptcp.chain.counters import CHUNK_BYTES, COUNTER_BYTES
 from emptcp.chain.dispatcher import Dispatcher
 from emptcp.chain.instructions import R0, R1, R2, R3, R4, R10
 from emptcp.chain.joining import ACCEPT, DROP, REDIRECT, RETURN, Binding, Joined, Joiner, check_stack
 from emptcp.chain.layout import ATOMIC, SWITCH_SIZE, aligned, switch
-from emptcp.chain.plan import FragmentRef, Plan, Step
+from emptcp.chain.plan import FragmentRef, Plan, Step, ValueLookup
+from emptcp.chain.storage import Store
 from emptcp.errors import EmptcpError
 
 MOST_PROGRAMS = 255
@@ -33,7 +35,7 @@ _LOOKUP, _TAIL_CALL = 1, 12
 
 @dataclass(frozen=True)
 class Variant:
-    """What one program of the array is made of.
+    """What one program of the array is made of; ``member`` and ``values`` are the stage's.
 
     ``first``: the first stage of a policy, which looks at its switch. ``gated``: and the policy sees MPTCP
     only, on a hook where another policy sees all TCP.
@@ -44,6 +46,14 @@ class Variant:
     first: bool
     gated: bool
     parameters: int
+    member: Store | None = None
+    values: tuple[ValueLookup, ...] = ()
+
+    @property
+    def flow(self) -> bool:
+        """Whether the flow-table entry is looked for."""
+        keys = (value.store.key for value in self.values)
+        return bool(self.fragment.state_size) or any(one.flow for one in (self.fragment, *keys))
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,9 @@ def variant(plan: Plan, step: Step) -> Variant:
     mixed = any(other.plain_tcp for other in plan.policies)
     first = step.index == policy.first
     gated = first and mixed and not policy.plain_tcp
-    return Variant(step.stage.fragment, step.stage.kind, first, gated, len(step.stage.parameters))
+    stage = step.stage
+    size = len(stage.parameters)
+    return Variant(stage.fragment, stage.kind, first, gated, size, stage.member, stage.values)
 
 
 def variants(plan: Plan) -> list[Variant]:
@@ -138,10 +150,11 @@ class _Root(Dispatcher, _Calls):
         return self.finish(f"emptcp_{self.plan.hook}")
 
 
-class _Stage(_Calls):
+class _Stage(_Calls, Asking):
     def __init__(self, plan: Plan, binding: Binding, tables: Tables, made: Variant) -> None:
         self.code: Code = binding.code[made.fragment]
-        super().__init__(plan, binding, [self.code])
+        keys = [binding.code[value.store.key] for value in made.values]
+        super().__init__(plan, binding, [self.code, *keys])
         self.tables = tables
         self.made = made
         self.name = f"fragment '{made.fragment.name}' of plugin '{made.fragment.plugin}'"
@@ -155,16 +168,18 @@ class _Stage(_Calls):
         if self.made.gated:
             self._gate()
         self._find_counters()
-        if self.made.fragment.state_size or self.made.fragment.flow:
+        if self.made.flow:
             self._find_flow("noflow" if self.made.fragment.state_size else "")
-        self._parameters()
-        self._fragment()
+        self._body()
         self.line(f"{self.name}: counters")
         if self.made.kind == "selector":
             self._after_selector()
         else:
             self._after_actor()
-        self._no_flow()
+        if self.made.fragment.state_size:
+            self._skipped("no_flow")
+        if self.made.values:
+            self._skipped("no_value")
         self._go_on()
         for name in ("pass", "drop", "redirect") if self.made.kind == "actor" else ("pass",):
             self.way_out(name)
@@ -282,11 +297,16 @@ class _Stage(_Calls):
             asm.emit(bpf.ADD64_IMM, R3, imm=8)
             asm.emit(bpf.ADD64_REG, R3, R1)
 
-    def _fragment(self) -> None:
-        asm, fragment = self.asm, self.made.fragment
-        self.flow_arguments(fragment)
-        asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
-        asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+    def _body(self) -> None:
+        """Run the fragment, or ask its set."""
+        made = self.made
+        if made.member is not None:
+            self.membership(made.member, self.name)
+            return
+        self._parameters()
+        if made.values:
+            self.look_up_values(made.values, made.parameters, "novalue", self.name)
+        self.other_arguments(made.fragment)
         self.copy(self.code, "after", self.name)
 
     # After the fragment. The counters' address is that of the stage's own block.
@@ -351,20 +371,20 @@ class _Stage(_Calls):
         self.asm.emit(bpf.RSH64_IMM, R4, imm=24)
         self.asm.jump("go on")
 
-    def _no_flow(self) -> None:
-        """A stage that needs state, and a packet without a flow: counted, and on as by NEXT or no match."""
-        if not self.made.fragment.state_size:
-            return
+    def _skipped(self, reason: str) -> None:
+        """A stage that lacks what it works with: counted, and on as by NEXT or no match."""
         asm = self.asm
-        asm.label("noflow")
+        asm.label(reason.replace("_", ""))
         asm.emit(bpf.LDX_DW, R1, R10, self.counters)
         self.increment(0)
-        asm.emit(bpf.MOV64_IMM, R2, imm=reasons.REASONS.index("no_flow"))
+        asm.emit(bpf.MOV64_IMM, R2, imm=reasons.REASONS.index(reason))
         self.count_reason(0)
         asm.emit(bpf.MOV64_IMM, R4, imm=0)
         if self.made.kind == "selector":
             asm.emit(bpf.LDX_DW, R4, R10, self.entry)
             asm.jump("not")
+        else:
+            asm.jump("go on")
 
     def _go_on(self) -> None:
         """Skip r4 entries and call what follows."""

@@ -46,11 +46,13 @@ def of(policies: Iterable[PolicyRecord]) -> tuple[Words, list[str]]:
 
 def _words(record: PolicyRecord, catalog: Catalog, manager: Manager) -> Words:
     from emptcp.chain.bind import stage_ids
-    from emptcp.policy import file
+    from emptcp.policy import file, model
 
     table = file.loads(record.source)
     found: Words = {}
     for name, spec in stage_ids(table, table.policies[0]):
+        if isinstance(spec, model.InSet):
+            continue
         try:
             stage = catalog.bind(spec, devices=lambda device: 0)
         except EmptcpError:  # its plugin is gone: there is nobody to ask

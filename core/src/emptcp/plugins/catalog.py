@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which selectors and actors there are, and what a stage of a policy means with them.
+"""Which selectors, actors and keys there are, and what a stage of a policy means with them.
 
 Binding turns ``set_backup(on=true)`` into the declaration it names, typed values, and the packed bytes of
 the plugin's C struct. Plugin code is not run.
@@ -7,8 +7,8 @@ the plugin's C struct. Plugin code is not run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins import imports, layout
 from emptcp.plugins.distributions import canonical
 from emptcp.plugins.imports import Imported
+from emptcp.plugins.keys import KeyType
 from emptcp.plugins.manifest import Companion, Parameter, StageDeclaration, check_range
 from emptcp.policy import model, values
 from emptcp.policy.place import Place
@@ -135,6 +136,7 @@ class Catalog:
     def __init__(self, plugins: Iterable[Plugin]) -> None:
         self._plugins = tuple(plugins)
         self._types = tuple(self._usable())
+        self._keys = tuple(self._usable_keys())
 
     @classmethod
     def of_enabled(cls) -> Catalog:
@@ -152,6 +154,13 @@ class Catalog:
                         plugin.name, plugin.distribution, declaration, object_file, plugin.manifest.resident
                     )
 
+    def _usable_keys(self) -> Iterator[KeyType]:
+        for plugin in self._plugins:
+            if plugin.usable and plugin.manifest is not None and plugin.folder is not None:
+                object_file = plugin.folder / plugin.manifest.object
+                for declaration in plugin.manifest.keys:
+                    yield KeyType(plugin.name, plugin.distribution, declaration, object_file)
+
     def __iter__(self) -> Iterator[StageType]:
         return iter(self._types)
 
@@ -167,6 +176,19 @@ class Catalog:
         """Return an actor by ``name`` or ``dist:name``. Raises :class:`EmptcpError`."""
         return self._find("actor", name, where)
 
+    def has_key(self, name: str) -> bool:
+        """Whether some enabled plugin provides a key of this name."""
+        return any(one.name == name for one in self._keys)
+
+    def key(self, name: str, where: Place | None = None) -> KeyType:
+        """Return a key by ``name``. Raises :class:`EmptcpError`."""
+        found = [one for one in self._keys if one.name == name]
+        if len(found) > 1:
+            raise _ambiguous(found, where)
+        if not found:
+            raise self._unknown("key", name, "", [one.name for one in self._keys], where)
+        return replace(found[0], imports=self._imports(found[0], where))
+
     def bind(self, spec: model.StageSpec, *, devices: values.Devices = values.no_devices) -> BoundStage:
         """Bind a stage: find its type, check its arguments, pack them.
 
@@ -177,17 +199,16 @@ class Catalog:
         given = dict(_read_all(found, spec))
         values_by_name = dict(_completed(found, spec, given))
         packed = _pack(found, spec, values_by_name, devices)
-        return BoundStage(found, spec, values_by_name, packed, self._imports(found, spec))
+        return BoundStage(found, spec, values_by_name, packed, self._imports(found, spec.where))
 
-    def _imports(self, stage: StageType, spec: model.StageSpec) -> tuple[Imported, ...]:
+    def _imports(self, stage: StageType | KeyType, where: Place | None) -> tuple[Imported, ...]:
         identity = (stage.distribution, stage.plugin)
         (owner,) = (one for one in self._plugins if (one.distribution, one.name) == identity)
         try:
             return imports.resolve(owner, self._plugins)
         except EmptcpError as error:
-            raise EmptcpError(
-                f"{_title(stage)}: {error.sentence}", fix=error.fix, where=str(spec.where)
-            ) from None
+            sentence = f"{_title(stage)}: {error.sentence}"
+            raise EmptcpError(sentence, fix=error.fix, where=str(where or "")) from None
 
     def _find(self, kind: str, qualified: str, where: Place | None) -> StageType:
         distribution, _, name = qualified.rpartition(":")
@@ -207,7 +228,7 @@ class Catalog:
                 sentence = f"{kind} {quoted(name)} comes from plugin '{plugin.name}', which is {plugin.state}"
                 return EmptcpError(sentence, fix=_how_to_enable(plugin), where=str(where or ""))
         other = next((one for one in self._types if one.name == name and one.kind != kind), None)
-        if other is not None:
+        if other is not None and kind != "key":
             fix = "Actors stand in 'do', selectors in 'when'."
             selector, actor = "a selector", "an actor"
             is_a, wanted = (selector, actor) if kind == "actor" else (actor, selector)
@@ -226,9 +247,11 @@ def _is_of(plugin: Plugin, distribution: str) -> bool:
     return not distribution or canonical(distribution) == canonical(plugin.distribution)
 
 
-def _ambiguous(found: list[StageType], where: Place | None) -> EmptcpError:
+def _ambiguous(found: Sequence[StageType | KeyType], where: Place | None) -> EmptcpError:
     owners = " and ".join(one.distribution for one in found)
     fix = f"Write {found[0].distribution}:{found[0].name}, or disable one of them."
+    if found[0].kind == "key":
+        fix = "Disable one of them."
     sentence = f"{found[0].kind} '{found[0].name}' is provided by {owners}"
     return EmptcpError(sentence, fix=fix, where=str(where or ""))
 
@@ -277,6 +300,9 @@ def _positional(stage: StageType, spec: model.StageSpec) -> Iterator[tuple[Param
 
 def _value(stage: StageType, parameter: Parameter, argument: model.Argument) -> Any:
     try:
+        if isinstance(argument, model.FromMap) and parameter.type.in_maps:
+            _check_from_map(stage, parameter)
+            return argument
         value = parameter.type.read(argument)
         check_range(parameter, value)
         if parameter.required and value == ():
@@ -285,6 +311,16 @@ def _value(stage: StageType, parameter: Parameter, argument: model.Argument) -> 
     except EmptcpError as error:
         sentence = f"parameter '{parameter.name}' of {_title(stage)}: {error.sentence}"
         raise EmptcpError(sentence, fix=error.fix, where=str(argument.where)) from None
+
+
+def _check_from_map(stage: StageType, parameter: Parameter) -> None:
+    """Refuse a value per packet where the value decides how the program is made."""
+    decides = [one for one in stage.declaration.companions if parameter.name in one.only]
+    if parameter.plain_tcp or decides:
+        raise EmptcpError(
+            "it decides what runs besides the stage, and can't differ between packets",
+            fix=f"Write one value, as in {parameter.type.example}.",
+        )
 
 
 def _no_parameter(
@@ -337,6 +373,8 @@ def _put(
     misfit = "no member of this name" if member is None else parameter.type.misfit(member)
     if member is None or misfit:
         raise EmptcpError(f"it does not fit the plugin's struct ({misfit})", fix="Install the plugin again.")
+    if isinstance(value, model.FromMap):
+        return  # core puts in what the map says, packet by packet
     packed[member.offset : member.offset + member.bytes] = parameter.type.pack(value, member, devices)
     length = fragment.fields.get(f"{parameter.name}_len")
     if length is not None and isinstance(parameter.type, values.List):
@@ -355,6 +393,8 @@ def _placeholder(parameter: Parameter) -> str:
 
 
 def _argument(parameter: Parameter, value: Any) -> model.Argument:
+    if isinstance(value, model.FromMap):
+        return value
     if isinstance(value, tuple) and not isinstance(parameter.type, values.List):
         return model.Listing(tuple(model.Scalar(item) for item in value))
     if isinstance(value, tuple) and isinstance(parameter.type, values.List):
@@ -362,5 +402,5 @@ def _argument(parameter: Parameter, value: Any) -> model.Argument:
     return model.Scalar(parameter.type.format(value))
 
 
-def _title(stage: StageType) -> str:
+def _title(stage: StageType | KeyType) -> str:
     return f"{stage.kind} '{stage.name}'"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emptcp.errors import EmptcpError, did_you_mean
-from emptcp.plugins.manifest import Manifest, StageDeclaration
+from emptcp.plugins.manifest import KeyDeclaration, Manifest, StageDeclaration
 from emptcp.plugins.versions import CHAIN_ABI
 from emptcp.policy.values import Field
 
@@ -32,6 +32,7 @@ PRIVATE_KINDS = frozenset({"prog_array", "array_of_maps", "hash_of_maps", "struc
 
 LARGEST_PARAMETERS = 256
 LARGEST_STATE = 192
+LARGEST_KEY = 64
 
 _PARAMETERS, _STATE = 2, 3
 """Places in a fragment's arguments."""
@@ -173,6 +174,8 @@ def check(manifest: Manifest, layout: ObjectLayout) -> None:
         _check_export(layout, export.map)
     for wanted in manifest.imports:
         _map(layout, wanted.name, "imports")
+    for key in manifest.keys:
+        _check_key(layout, key)
 
 
 def _map(layout: ObjectLayout, name: str, verb: str) -> MapSpec:
@@ -215,6 +218,14 @@ def _check_socket_companion(layout: ObjectLayout, name: str) -> None:
         sentence = f"the object {layout.path.name} has no socket companion '{name}'"
         raise EmptcpError(sentence, fix="Write it with EMPTCP_SOCKET_COMPANION, and compile it again.")
     _check_abi(layout, name)
+
+
+def _check_key(layout: ObjectLayout, key: KeyDeclaration) -> None:
+    _check_fragment(layout, key.fragment)
+    size = layout.fragments[key.fragment].state_size
+    if size != key.format.size:
+        sentence = f"the struct of key '{key.name}' has {size} bytes, and its fields have {key.format.size}"
+        raise EmptcpError(sentence, fix="Make manifest and C struct agree; C leaves holes: pack the struct.")
 
 
 def _check_abi(layout: ObjectLayout, name: str) -> None:

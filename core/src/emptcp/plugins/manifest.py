@@ -20,6 +20,7 @@ from emptcp.plugins.versions import CHAIN_ABI, HOOK_API, MANIFEST_SCHEMA
 from emptcp.plugins.whereabouts import MANIFEST
 from emptcp.policy import document, model, values
 from emptcp.policy.document import Section
+from emptcp.policy.keys import KeyFormat
 from emptcp.policy.place import NOWHERE, Place
 from emptcp.policy.tokens import NAME, RESERVED
 from emptcp.pybpf.feature_table import FEATURES
@@ -29,10 +30,10 @@ READS = ("options", "key", "flow")
 """What a fragment reads of a packet: core parses, and looks up, only what some stage reads."""
 
 KINDS = ("selector", "actor")
-DECLARATIONS = ("key", "controller", "command")
+DECLARATIONS = ("controller", "command")
 
 _DESCRIPTION = ("schema", "abi", "hook_api", "name", "summary", "object", "module", "resident")
-TOP_KEYS = (*_DESCRIPTION, *KINDS, *DECLARATIONS, "export", "import")
+TOP_KEYS = (*_DESCRIPTION, *KINDS, "key", *DECLARATIONS, "export", "import")
 _STAGE_BASE = ("name", "help", "hooks", "reads", "fragment", "features", "parameter")
 STAGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "selector": _STAGE_BASE,
@@ -43,6 +44,7 @@ PARAMETER_KEYS = (
 )  # fmt: skip
 COMPANION_KEYS = ("hook", "fragment", "only")
 DECLARATION_KEYS = ("name", "help")
+KEY_KEYS = ("name", "help", "fragment", "reads", "fields", "symmetric")
 
 _COMMAND = re.compile(r"[a-z][a-z0-9-]*")
 
@@ -81,7 +83,7 @@ class Companion:
 
 @dataclass(frozen=True)
 class Declaration:
-    """One thing that a plugin provides: a key, a controller, a command, or (by the subclass) a stage."""
+    """One thing that a plugin provides: a controller, a command, or (by the subclasses) a stage or a key."""
 
     kind: str
     name: str
@@ -104,6 +106,15 @@ class StageDeclaration(Declaration):
 
 
 @dataclass(frozen=True)
+class KeyDeclaration(Declaration):
+    """What identifies a packet in sets and maps: the fragment that tells it, and how it is written."""
+
+    fragment: str
+    format: KeyFormat
+    reads: tuple[str, ...] = ("key",)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a plugin says of itself. ``object`` is a file beside the manifest, ``module`` a dotted name."""
 
@@ -115,6 +126,7 @@ class Manifest:
     module: str = ""
     resident: bool = False
     stages: tuple[StageDeclaration, ...] = ()
+    keys: tuple[KeyDeclaration, ...] = ()
     declarations: tuple[Declaration, ...] = ()
     exports: tuple[Export, ...] = ()
     imports: tuple[Import, ...] = ()
@@ -123,7 +135,7 @@ class Manifest:
     @property
     def provides(self) -> tuple[str, ...]:
         """All that the plugin provides, as ``"actor set_backup"``."""
-        everything: tuple[Declaration, ...] = (*self.stages, *self.declarations)
+        everything: tuple[Declaration, ...] = (*self.stages, *self.keys, *self.declarations)
         return tuple(f"{one.kind} {one.name}" for one in everything)
 
 
@@ -147,7 +159,8 @@ def _manifest(top: Section) -> Manifest:
     top.require("name", 'Add name = "..", the name of the entry point.')
     stages = tuple(stage for kind in KINDS for stage in _stages(top, kind))
     declarations = tuple(one for kind in DECLARATIONS for one in _declarations(top, kind))
-    _distinct(top, stages, declarations)
+    keys = tuple(_keys(top))
+    _distinct(top, (*stages, *keys, *declarations))
     name = _name(top, "name")
     exports, imports = sharing.exports(top), sharing.imports(top, name)
     return Manifest(
@@ -155,10 +168,11 @@ def _manifest(top: Section) -> Manifest:
         summary=top.text("summary"),
         abi=top.number("abi", CHAIN_ABI),
         hook_api=top.number("hook_api", HOOK_API),
-        object=_object(top, bool(stages or exports or imports)),
+        object=_object(top, bool(stages or keys or exports or imports)),
         module=_module(top),
         resident=top.flag("resident"),
         stages=stages,
+        keys=keys,
         declarations=declarations,
         exports=exports,
         imports=imports,
@@ -204,11 +218,8 @@ def _name(section: Section, key: str, pattern: re.Pattern[str] = NAME) -> str:
     return name
 
 
-def _distinct(
-    top: Section, stages: tuple[StageDeclaration, ...], declarations: tuple[Declaration, ...]
-) -> None:
+def _distinct(top: Section, everything: tuple[Declaration, ...]) -> None:
     seen: set[str] = set()
-    everything: tuple[Declaration, ...] = (*stages, *declarations)
     for one in everything:
         if f"{one.kind} {one.name}" in seen:
             raise top.error(f"the manifest declares {one.kind} '{one.name}' twice", fix="Remove one.")
@@ -257,6 +268,30 @@ def _only(section: Section, parameters: Sequence[Parameter]) -> Iterator[tuple[s
     section.refuse_unknown(tuple(name for name, names in known.items() if names))
     for name in section.names():
         yield name, section.choices(name, known[name])
+
+
+def _keys(top: Section) -> Iterator[KeyDeclaration]:
+    for section in top.sections("key", "key"):
+        section.require("name", 'Add name = "..".')
+        name = _name(section, "name")
+        section.what = f"key '{name}'"
+        section.refuse_unknown(KEY_KEYS)
+        section.require("fields", 'Add how it is written, as in fields = ["ipaddr", "port"].')
+        yield KeyDeclaration(
+            kind="key",
+            name=name,
+            help=section.text("help"),
+            fragment=_name(section, "fragment") if "fragment" in section else name,
+            format=_format(section),
+            reads=section.choices("reads", READS) if "reads" in section else ("key",),
+        )
+
+
+def _format(section: Section) -> KeyFormat:
+    try:
+        return KeyFormat(section.texts("fields"), section.flag("symmetric"))
+    except EmptcpError as error:
+        raise section.error(f"{section.what}: {error.sentence}", "fields", fix=error.fix) from None
 
 
 def _declarations(top: Section, kind: str) -> Iterator[Declaration]:

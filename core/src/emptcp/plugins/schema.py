@@ -10,6 +10,7 @@ from __future__ import annotations
 from emptcp.plugins import manifest, sharing
 from emptcp.plugins.versions import CHAIN_ABI, HOOK_API, MANIFEST_SCHEMA
 from emptcp.policy import model, values
+from emptcp.policy.keys import FIELDS
 from emptcp.policy.schema import DIALECT, FLAG, TEXT, TEXTS, Schema, choice, choices, table, text
 from emptcp.policy.tokens import NAME
 from emptcp.pybpf.feature_table import FEATURES
@@ -34,6 +35,7 @@ def plugin_manifest() -> Schema:
         "module": {**TEXT, "description": "the module with the hooks, within the plugin's package"},
         "resident": {**FLAG, "description": "needs 'emptcp run'"},
         **{kind: {"type": "array", "items": _stage(kind)} for kind in manifest.KINDS},
+        "key": {"type": "array", "items": _key()},
         **{kind: {"type": "array", "items": _declaration()} for kind in manifest.DECLARATIONS},
         "export": {"type": "array", "items": _export()},
         "import": {"type": "array", "items": _import()},
@@ -91,6 +93,23 @@ def _companion() -> Schema:
         },
     }
     return table(manifest.COMPANION_KEYS, described, ["hook", "fragment"])
+
+
+def _key() -> Schema:
+    described = {
+        "name": _NAME,
+        "help": TEXT,
+        "fragment": {**_NAME, "description": "the body's name in the object; the key's without it"},
+        "reads": {**choices(manifest.READS), "default": ["key"]},
+        "fields": {
+            "type": "array",
+            "items": choice(FIELDS),
+            "minItems": 1,
+            "description": "what the key is made of, in this order; written with '-' between",
+        },
+        "symmetric": {**FLAG, "description": "the lower half first: one key for both directions"},
+    }
+    return table(manifest.KEY_KEYS, described, ["name", "fields"])
 
 
 def _declaration() -> Schema:

@@ -17,8 +17,7 @@ dev         ``eth0``                     str                          u32, the i
 flags       ``syn``, ``[rtt, bytes]``    tuple of names               integer, one bit or more per name
 string(n)   ``'text'``                   str, n bytes at most         char[], rest zero
 list(n)     ``[1, 2]``                   tuple, n items at most       array, rest zero
-set, map,   ``bulk``                     str                          not in this release
-chain
+chain       ``slow``                     str                          not in this release
 =========== ============================ ============================ ==================================
 
 Rates, sizes and times are written as in tc(8): ``k`` of a size is 1024, ``kbit`` of a rate is 1000 bits per
@@ -37,7 +36,7 @@ from typing import Any, ClassVar
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.policy.model import Argument, Listing, Scalar
-from emptcp.policy.support import refuse_unsupported_type, refused_value
+from emptcp.policy.support import refuse_unsupported_type
 from emptcp.policy.tokens import DECLARED_NAME
 
 Devices = Callable[[str], int]
@@ -64,6 +63,17 @@ class ValueType(ABC):
 
     kind: str = ""
     example: str = ""
+    in_maps: bool = False
+    """Whether the values of a map can be of this type."""
+
+    @property
+    def meaning(self) -> str:
+        """What has to be the same where two parameters read one packed value."""
+        return self.kind
+
+    def unpack(self, packed: bytes, field: Field) -> Any:
+        """Return the value that :meth:`pack` packed; only for types with ``in_maps``."""
+        raise NotImplementedError(self.kind)
 
     @abstractmethod
     def parse(self, text: str) -> Any:
@@ -88,7 +98,8 @@ class ValueType(ABC):
             return self.parse(argument.text)
         if isinstance(argument, Listing):
             return self.read_items(argument.items)
-        raise refused_value(argument)
+        sentence = f"a {self.kind} can't be read from a map"
+        raise EmptcpError(sentence, fix=f"Write one value, as in {self.example}.")
 
     def read_items(self, items: Sequence[Scalar]) -> Any:
         """Return the value that several items make; most types take just one."""
@@ -100,6 +111,15 @@ class ValueType(ABC):
 
 class _Whole(ValueType):
     """Types whose value is a whole number."""
+
+    in_maps = True
+
+    def of_number(self, number: int) -> Any:
+        """Return the value that ``number`` stands for."""
+        return number
+
+    def unpack(self, packed: bytes, field: Field) -> Any:
+        return self.of_number(int.from_bytes(packed, sys.byteorder, signed=field.signed))
 
     def number(self, value: Any) -> int:
         """Return the number that stands for ``value``."""
@@ -136,6 +156,10 @@ class Int(_Whole):
             raise EmptcpError(f"{quoted(text)} is none of its values", fix=fix)
         return self.names[text]
 
+    @property
+    def meaning(self) -> str:
+        return f"int {sorted(self.names.items())}"
+
     def format(self, value: int) -> str:
         return next((name for name, number in self.names.items() if number == value), str(value))
 
@@ -149,6 +173,9 @@ class Bool(_Whole):
         if text.lower() not in ("true", "false"):
             raise self._no(text)
         return text.lower() == "true"
+
+    def of_number(self, number: int) -> bool:
+        return bool(number)
 
     def format(self, value: bool) -> str:
         return "true" if value else "false"
@@ -206,8 +233,15 @@ class Rate(_Measured):
     def __init__(self, unit: str = "") -> None:
         self._scale = 8 if unit == "bit" else 1
 
+    @property
+    def meaning(self) -> str:
+        return f"rate {self._scale}"
+
     def number(self, value: int) -> int:
         return value * self._scale
+
+    def of_number(self, number: int) -> int:
+        return number // self._scale
 
 
 class Size(_Measured):
@@ -236,8 +270,15 @@ class Time(_Measured):
     def __init__(self, unit: str = "") -> None:
         self._scale = self.units[unit or "ns"]
 
+    @property
+    def meaning(self) -> str:
+        return f"time {self._scale}"
+
     def number(self, value: int) -> int:
         return int(value // self._scale)
+
+    def of_number(self, number: int) -> int:
+        return int(number * self._scale)
 
 
 class Percent(_Measured):
@@ -292,6 +333,17 @@ class Flags(_Whole):
                 raise EmptcpError(f"{quoted(word)} is none of its values", fix=fix)
         return tuple(dict.fromkeys(word.strip() for word in words))
 
+    @property
+    def meaning(self) -> str:
+        return f"flags {sorted(self.names.items())}"
+
+    def of_number(self, number: int) -> tuple[str, ...]:
+        found: list[str] = []
+        for name, mask in self.names.items():
+            if mask & number == mask and mask & ~self.number(found):
+                found.append(name)
+        return tuple(found)
+
     def number(self, value: Sequence[str]) -> int:
         mask = 0
         for name in value:
@@ -319,7 +371,7 @@ class IpAddress(ValueType):
         return address
 
     def pack(self, value: Any, field: Field, devices: Devices) -> bytes:
-        return _mapped(value)
+        return mapped(value)
 
     def misfit(self, field: Field) -> str:
         return "" if field.bytes == 16 else "struct emptcp_address (16 bytes) is needed for type ipaddr"
@@ -349,7 +401,7 @@ class Prefix(ValueType):
 
     def pack(self, value: Any, field: Field, devices: Devices) -> bytes:
         bits = value.prefixlen + (96 if value.version == 4 else 0)
-        return _mapped(value.network_address) + int(bits).to_bytes(4, sys.byteorder)
+        return mapped(value.network_address) + int(bits).to_bytes(4, sys.byteorder)
 
     def misfit(self, field: Field) -> str:
         return "" if field.bytes == 20 else "struct emptcp_prefix (20 bytes) is needed for type prefix"
@@ -456,8 +508,6 @@ _PLAIN: Mapping[str, Callable[[], ValueType]] = {
     "prefix": Prefix,
     "port": Port,
     "dev": Device,
-    "set": lambda: Named("set"),
-    "map": lambda: Named("map"),
     "chain": lambda: Named("chain"),
 }
 TYPES = (*_PLAIN, "flags", "string(n)", "list(n)")
@@ -504,7 +554,7 @@ def no_devices(name: str) -> int:
     raise EmptcpError(f"there is no device {quoted(name)}", fix="See 'ip link'.")
 
 
-def _mapped(address: Any) -> bytes:
+def mapped(address: Any) -> bytes:
     """Return 16 bytes of an address, IPv4 as ::ffff:a.b.c.d, as struct emptcp_key has it."""
     packed: bytes = address.packed
     return packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed

@@ -49,6 +49,11 @@ class BpfError(Exception):
         self.errno = errno
         self.log = log
 
+    @property
+    def full(self) -> bool:
+        """Whether it is a map's refusal to take one more entry."""
+        return self.errno in (codes.E2BIG, codes.ENOSPC)
+
     def __str__(self) -> str:
         head = f"{self.where}: {self.sentence}" if self.where else self.sentence
         return f"{head}\n{self.fix}" if self.fix else head

@@ -107,7 +107,14 @@ def test_a_name_may_always_be_qualified(catalog: Catalog) -> None:
         ("cap([1mbit])", "a list is no rate"),
         ("cap(1mbit, kinds=sin)", "did you mean 'syn'?"),
         ("cap(1mbit, ports=[1,2,3,4])", "4 values are too many"),
-        ("cap(rate=subflow @rates)", "column 10: parameter 'rate' of actor 'cap': a value read from a map"),
+        (
+            "cap(1mbit, net=subflow @nets)",
+            "column 16: parameter 'net' of actor 'cap': a prefix can't be read from a map",
+        ),
+        (
+            "cap(1mbit, device=subflow @m)",
+            "column 19: parameter 'device' of actor 'cap': a dev can't be read",
+        ),
         ("cap(1mbit, wait=9999h)", "does not fit into 32 bits"),
     ],
 )

@@ -27,7 +27,8 @@ def test_every_key_of_a_stage_is_read() -> None:
         + '[[actor]]\nname="act"\nhelp="h"\nhooks=["ingress","egress"]\nreads=["key"]\nverdicts=["DROP"]\n'
         + 'modifies=["window"]\nunsafe=true\nfragment="f"\nfeatures=["tcx"]\n'
         + '[[actor.companion]]\nhook="egress"\nfragment="g"\n'
-        + '[[key]]\nname="k"\nhelp="a key"\n[[controller]]\nname="c"\n[[command]]\nname="do-it"\n'
+        + '[[key]]\nname="k"\nhelp="a key"\nfields=["port","port"]\nsymmetric=true\n'
+        + '[[controller]]\nname="c"\n[[command]]\nname="do-it"\n'
     )
     actor = found.stages[0]
     assert (found.module, found.resident, found.object) == ("x.hooks", True, "x.bpf.o")

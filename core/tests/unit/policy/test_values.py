@@ -63,7 +63,6 @@ def number(kind: str, text: str, field: Field = U64, **settings: Any) -> int:
         ("dev", "wlp0s20f3", "wlp0s20f3"),
         ("string(5)", "ab cd", "ab cd"),
         ("string(2)", "é", "é"),
-        ("set", "bulk", "bulk"),
     ],
 )
 def test_a_value_is_read_as_it_is_written_in_tc(kind: str, text: str, value: object) -> None:

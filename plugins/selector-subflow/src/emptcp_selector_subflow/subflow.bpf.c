@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-#include <emptcp/address.h>
+#include <emptcp/key.h>
 #include <emptcp/selector.h>
 
 struct subflow {
@@ -19,4 +19,16 @@ EMPTCP_SELECTOR(subflow, pkt, struct subflow, param)
 {
 	return end_matches(pkt, emptcp_source(pkt), &param->saddr, param->sport) &&
 	       end_matches(pkt, emptcp_target(pkt), &param->daddr, param->dport);
+}
+
+/* Core tells the ends in the order in which sets and maps have them: the lower one first. */
+struct subflow_key {
+	struct emptcp_endpoint end[2];
+};
+
+EMPTCP_KEY(subflow_key, pkt, struct subflow_key, key)
+{
+	emptcp_write_endpoint(pkt, 0, &key->end[0]);
+	emptcp_write_endpoint(pkt, 1, &key->end[1]);
+	return true;
 }

@@ -11,7 +11,7 @@
  * with ctx a struct xdp_md or struct __sk_buff, param the stage's parameters (NULL when it has none),
  * state its plugin's slot in the flow table (never NULL when the fragment declares one) and flow the
  * head of that entry (NULL without one, and where the fragment keeps no state and its manifest does not say
- * reads = ["flow"]).
+ * reads = ["flow"]). A key's fragment is given the place for the key in state, and no parameters.
  *
  * Everything here is append-only: core tells the size it filled in emptcp_pkt.size.
  */
@@ -89,6 +89,9 @@ struct emptcp_key {
 
 #define EMPTCP_SCRATCH_SIZE 16
 
+#define EMPTCP_KEY_SIZE	      64  /* the largest key of a set or map */
+#define EMPTCP_PARAMETER_SIZE 256 /* the largest struct of parameters */
+
 /* What the parser found. A value in a per-CPU array: lives as long as the packet is in the program. */
 struct emptcp_pkt {
 	__u32 size;   /* of this struct as core knows it */
@@ -129,6 +132,8 @@ struct emptcp_pkt {
 	__u32 built_len;  /* bytes of `built`: a multiple of 4 */
 	__u32 entry;	  /* engine tail: where in the chain context the packet is */
 	__u32 length;	  /* engine tail: bytes of the IP packet, for the counters */
+	__u64 found_key[EMPTCP_KEY_SIZE / 8];	     /* the packet's key, as a key's fragment wrote it */
+	__u64 parameters[EMPTCP_PARAMETER_SIZE / 8]; /* a stage's, with values from maps in their places */
 };
 
 /* Head of an entry of the flow table; the plugins' slots follow. A SYN without ACK zeroes the entry. */
@@ -159,6 +164,7 @@ enum emptcp_fragment_kind {
 	EMPTCP_KIND_SELECTOR = 1,
 	EMPTCP_KIND_ACTOR = 2,
 	EMPTCP_KIND_COMPANION = 3,
+	EMPTCP_KIND_KEY = 4,
 	EMPTCP_KIND_SOCKET = 5,
 };
 
