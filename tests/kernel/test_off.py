@@ -216,13 +216,14 @@ def test_a_table_that_is_off_stays_off_when_its_file_is_applied_and_the_command_
     assert ran() == {"first": 0, "second": 0}
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("missing", ["", NO_LINKS], ids=["links", "no links"])
 def test_while_everything_is_off_changes_are_refused_and_removals_done(
-    put: Apply, name: str, emptcp: Any, monkeypatch: pytest.MonkeyPatch, missing: str
+    put: Apply, name: str, emptcp: Any, monkeypatch: pytest.MonkeyPatch, engine: str, missing: str
 ) -> None:
     monkeypatch.setenv("EMPTCP_DISABLE", missing)
     for table in ("t", "other"):
-        assert put(table).code == 0
+        assert put(table, engine=engine).code == 0
     before = programs()
     assert emptcp("off").code == 0
     for refused in (

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from emptcp.chain import off, probation, tables
+from emptcp.chain import off, probation, running, tables
 from emptcp.chain.session import Outcome, Session, recorded
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.policy import model, support, text
+from emptcp.pybpf import features
 
 
 def apply(
@@ -111,8 +112,17 @@ def remove(
     """
     with _changing(but="" if policy else name, removing=True) as session:
         entry = _known(name)
+        if not dry_run:
+            _find_again(session, entry)
         rest = _without(entry, policy) if policy else replace(entry, text="")
         return session.change(rest, dry_run=dry_run, keep_effects=keep_effects, force=force)
+
+
+def _find_again(session: Session, entry: tables.Entry) -> None:
+    """Take hold of programs that run on after their pins were lost; those attached by links end with them."""
+    links = features.has("tcx") and features.has("xdp_link")
+    if not links and entry.text and entry.table not in running.tables(running.everything(session.pins)):
+        session.bring(entry)
 
 
 def edit(name: str, change: Callable[[model.Table], model.Table], *, dry_run: bool = False) -> Outcome:
