@@ -16,6 +16,7 @@ from emptcp.plugins.occasions import Change, Endpoint, FlowEntry, FlowStates, St
 from emptcp.plugins.versions import CHAIN_ABI, HOOK_API
 
 if TYPE_CHECKING:
+    from emptcp.chain.entries import Entries, open_map, open_set
     from emptcp.hooks import devices, namespaces
     from emptcp.hooks.devices import Device
     from emptcp.mptcp.acknowledge import duplicate_ack, next_sequence
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from emptcp.mptcp.sockets import Subflow, SubflowReader, subflows
     from emptcp.packet import mptcp as options
     from emptcp.plugins.catalog import BoundStage
-    from emptcp.policy.model import Policy
+    from emptcp.policy.model import FromMap, Policy
     from emptcp.pybpf import features
 
 _HOME = {
     "BoundStage": "emptcp.plugins.catalog",
     "Device": "emptcp.hooks.devices",
+    "Entries": "emptcp.chain.entries",
+    "FromMap": "emptcp.policy.model",
     "Injector": "emptcp.mptcp.inject",
     "Policy": "emptcp.policy.model",
     "Subflow": "emptcp.mptcp.sockets",
@@ -40,6 +43,8 @@ _HOME = {
     "device_indexes": "emptcp.mptcp.routes",
     "duplicate_ack": "emptcp.mptcp.acknowledge",
     "next_sequence": "emptcp.mptcp.acknowledge",
+    "open_map": "emptcp.chain.entries",
+    "open_set": "emptcp.chain.entries",
     "sample_frames": "emptcp.mptcp.samples",
     "selected_subflows": "emptcp.mptcp.selected",
     "send": "emptcp.mptcp.inject",
@@ -60,8 +65,10 @@ __all__ = [
     "Device",
     "EmptcpError",
     "Endpoint",
+    "Entries",
     "FlowEntry",
     "FlowStates",
+    "FromMap",
     "Injector",
     "Policy",
     "StageEvent",
@@ -77,6 +84,8 @@ __all__ = [
     "hookspec",
     "namespaces",
     "next_sequence",
+    "open_map",
+    "open_set",
     "options",
     "sample_frames",
     "selected_subflows",

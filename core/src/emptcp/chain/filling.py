@@ -39,6 +39,7 @@ class Filled:
     name: str
     added: int
     removed: int
+    fresh: bool
 
 
 def decide(tree: Pins, wanted: Iterable[Store], exact: bool) -> list[Filling]:
@@ -129,7 +130,9 @@ def settle(tree: Pins, table: str, wanted: Iterable[Store], declared: Iterable[t
 
 def done(fillings: Iterable[Filling]) -> list[Filled]:
     """Return what was done, in numbers."""
-    return [Filled(one.store.kind, one.store.name, len(one.add), len(one.remove)) for one in fillings]
+    return [
+        Filled(one.store.kind, one.store.name, len(one.add), len(one.remove), one.fresh) for one in fillings
+    ]
 
 
 def remarks(fillings: Iterable[Filling]) -> list[str]:

@@ -102,6 +102,8 @@ def everything(table: model.Table, catalog: Catalog) -> list[Store]:
     stages that read one map understand its values differently.
     """
     found: dict[tuple[str, str], Store] = {}
+    if not table.sets and not table.maps:
+        return []
     for policy in table.policies:
         for leaf in model.leaves(policy.when):
             if isinstance(leaf, model.InSet):

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emptcp.chain.tables import Entry
 
 
 def register(groups: Any) -> None:
@@ -30,10 +33,19 @@ def _run(arguments: argparse.Namespace) -> int:
     entry = tables.read(table.name)
     outcome = apply.apply(table, arguments.netns, dry_run=True)
     if not arguments.json:
-        running = entry.text.splitlines() if entry is not None else []
+        running = _running(entry).splitlines() if entry is not None else []
         wanted = text.table_text(table).splitlines()
         for line in difflib.unified_diff(running, wanted, "running", arguments.file, lineterm=""):
             print(line)
     print_outcome(outcome, as_json=arguments.json)
     same = entry is not None and entry.text == text.table_text(table)
     return int(outcome.changed or not same)
+
+
+def _running(entry: Entry) -> str:
+    """Return a running table's text, with the entries that it lists as they are now."""
+    from emptcp.chain import contents
+    from emptcp.chain.session import recorded
+    from emptcp.policy import text
+
+    return text.table_text(contents.as_listed(recorded(entry)))

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from emptcp.chain.contents import Summary
     from emptcp.chain.counters import Counters
     from emptcp.chain.description import PolicyRecord, StageRecord
     from emptcp.chain.off import Off
@@ -63,8 +64,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _file(chosen: list[str]) -> Iterator[str]:
     """Yield the text of the only table in question: a file owns one table."""
-    from emptcp.chain import tables
+    from emptcp.chain import contents, tables
+    from emptcp.chain.session import recorded
     from emptcp.errors import EmptcpError
+    from emptcp.policy import text
 
     if len(chosen) != 1:
         raise EmptcpError(
@@ -72,7 +75,7 @@ def _file(chosen: list[str]) -> Iterator[str]:
             fix=f"Name one: {', '.join(chosen)}." if chosen else "Apply a file first.",
         )
     entry = tables.read(chosen[0])
-    yield entry.text if entry is not None else ""
+    yield text.table_text(contents.in_force(recorded(entry))) if entry is not None else ""
 
 
 def _off() -> tuple[Off, list[str]]:
@@ -103,12 +106,23 @@ def _print(chosen: dict[str, list[Running]], off: Off, more: list[str]) -> None:
 
 
 def _table(name: str, programs: list[Running], words: Words, off: Off) -> Iterator[str]:
+    from emptcp.chain import contents
+
     yield f"table {name} {{" + (" # off" if name in off.tables else "")
     if not programs:
         yield "  runs nowhere (see: emptcp doctor)"
     for program in programs:
         yield from _program(name, program, words, off)
+    for one in contents.summaries(name):
+        yield f"  {_summary(one)}"
     yield "}"
+
+
+def _summary(one: Summary) -> str:
+    what = f"{one.key} to {one.type}" if one.type else one.key
+    held = f"{one.count} of {one.size} entries" if one.count is not None else "not in use"
+    timeout = f", timeout {one.timeout}" if one.timeout else ""
+    return f"{one.kind} {one.name}: {what}, {held}{timeout}{', lru' if one.lru else ''}"
 
 
 def _program(table: str, running: Running, words: Words, off: Off) -> Iterator[str]:
@@ -176,7 +190,11 @@ def _reasons(count: Counters) -> str:
 
 def _table_json(name: str, programs: list[Running], off: Off) -> dict[str, Any]:
     shown = [_json(running, name) for running in programs]
-    return {"name": name, "off": off.everything or name in off.tables, "programs": shown}
+    from emptcp.chain import contents
+
+    sets = [asdict(one) for one in contents.summaries(name)]
+    switched = off.everything or name in off.tables
+    return {"name": name, "off": switched, "programs": shown, "sets_and_maps": sets}
 
 
 def _json(running: Running, table: str) -> dict[str, Any]:

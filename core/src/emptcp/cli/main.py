@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("diff", "show how a file and what runs differ"),
     "remove": ("remove", "take a table, or one policy, out of force"),
     "tune": ("tune", "change parameters of a running stage, or a policy's `when`"),
+    "set": ("set", "change and print the entries of a set"),
+    "map": ("set", "change and print the entries of a map"),
     "chain": ("chain", "insert or remove an actor of a running policy"),
     "off": ("off", "switch everything, a table or a policy off"),
     "on": ("off", "switch everything, a table or a policy on again"),

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from emptcp.chain.filling import Filled
     from emptcp.chain.session import Done, Outcome
 
 SCHEMA = 1
@@ -46,10 +47,19 @@ def print_outcomes(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
 def _lines(outcome: Outcome) -> Iterator[str]:
     for done in outcome.done:
         yield f"{_WORDS[done.action][outcome.dry_run]} {where(done)}{_backend(done)}"
+    for filled in outcome.filled:
+        yield _filled(filled, outcome.dry_run)
     if not outcome.done:
         yield f"table {outcome.table}: no device to run on"
     elif not outcome.changed:
         yield f"table {outcome.table} is as the file says"
+
+
+def _filled(filled: Filled, dry_run: bool) -> str:
+    verb = ("made", "would make") if filled.fresh else ("changed", "would change")
+    return (
+        f"{verb[dry_run]} {filled.kind} {filled.name}: {filled.added} entries added, {filled.removed} removed"
+    )
 
 
 def where(done: Done) -> str:

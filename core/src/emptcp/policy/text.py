@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from emptcp.policy import model, values
 from emptcp.policy.tokens import WORD, quote
@@ -116,15 +116,21 @@ def _set(one: model.Set) -> Iterator[str]:
     yield from ("", f"[set.{one.name}]", f"key = {toml_string(one.key)}")
     yield from _table_settings(one)
     if one.entries is not None:
-        yield f"entries = {_strings(one.entries)}"
+        yield from _entries(map(toml_string, one.entries))
 
 
 def _map(one: model.Map) -> Iterator[str]:
     yield from ("", f"[map.{one.name}]", f"key = {toml_string(one.key)}", f"type = {toml_string(one.type)}")
     yield from _table_settings(one)
     if one.entries is not None:
-        pairs = (f"{toml_string(key)} = {toml_string(value)}" for key, value in one.entries)
-        yield "entries = { " + ", ".join(pairs) + " }"
+        pairs = [f"{toml_string(key)} = {toml_string(value)}" for key, value in one.entries]
+        yield from ("", f"[map.{one.name}.entries]", *pairs) if pairs else ("entries = {}",)
+
+
+def _entries(entries: Iterable[str]) -> Iterator[str]:
+    """Yield a list with a line for each entry: there may be many, and `diff` compares lines."""
+    lines = [f"  {entry}," for entry in entries]
+    yield from ("entries = [", *lines, "]") if lines else ("entries = []",)
 
 
 def _table_settings(one: model.Set | model.Map) -> Iterator[str]:

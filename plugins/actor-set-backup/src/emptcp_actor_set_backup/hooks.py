@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from emptcp.api import BoundStage, Change, EmptcpError, Policy, hookimpl
+from emptcp.api import BoundStage, Change, EmptcpError, FromMap, Policy, hookimpl
 
 from .told import End
 
@@ -45,9 +45,9 @@ def emptcp_applying(change: Change) -> None:
 
 @hookimpl
 def emptcp_applied(change: Change) -> None:
-    """Tell the new bit on the subflows that exist, once each."""
+    """Tell the new bit on the subflows that exist, once each. What a map says, passing packets tell."""
     end = _end(change)
-    if end:
+    if end and not isinstance(change.value("on"), FromMap):
         from .steer import steer
 
         steer(change, end, bool(change.value("on", True)))
