@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emptcp import pybpf
 from emptcp.chain.decide import ATTACH, DETACH, SWITCH, TUNE, Decision
-from emptcp.chain.description import Description, PolicyRecord
+from emptcp.chain.description import ChainRecord, Description, PolicyRecord, StageRecord
 from emptcp.chain.pins import LINK, PROGRAM, STAGES, Pins
 from emptcp.chain.program import Loaded
 from emptcp.chain.running import Running
@@ -87,11 +87,10 @@ def _tune(_pins: Pins, decision: Decision) -> Undo:
     assert before is not None
     assert decision.plan is not None
     earlier, values = before.description, before.values()
-    names = list(earlier.stages())
-    wanted = [step.stage.parameters for step in decision.plan.steps]
+    wanted = decision.plan.parameters
     with ExitStack() as undo:
-        undo.callback(before.write, dict(zip(names, values, strict=True)), earlier)
-        before.write(dict(zip(names, wanted, strict=True)), _described(earlier, decision))
+        undo.callback(before.write, values, earlier)
+        before.write(wanted, _described(earlier, decision))
         return undo.pop_all().close
 
 
@@ -227,9 +226,16 @@ def _forget_stages(pins: Pins, decision: Decision) -> None:
 
 def _described(earlier: Description, decision: Decision) -> Description:
     """Return the description with the texts of the new parameters."""
-    policies: list[PolicyRecord] = []
-    for record, policy in zip(earlier.policies, decision.policies, strict=True):
-        texts = [stage.text for stage in (*policy.selectors, *policy.actors)]
-        stages = tuple(replace(s, text=text) for s, text in zip(record.stages, texts, strict=True))
-        policies.append(replace(record, source=policy.source, stages=stages))
-    return replace(earlier, policies=tuple(policies))
+    assert decision.plan is not None
+    texts = {step.name: step.stage.text for step in decision.plan.steps}
+
+    def stages(home: PolicyRecord | ChainRecord) -> tuple[StageRecord, ...]:
+        return tuple(replace(one, text=texts[f"{home.home}/{one.id}"]) for one in home.stages)
+
+    sources = [policy.source for policy in decision.policies]
+    policies = zip(earlier.policies, sources, strict=True)
+    return replace(
+        earlier,
+        policies=tuple(replace(one, source=source, stages=stages(one)) for one, source in policies),
+        chains=tuple(replace(one, stages=stages(one)) for one in earlier.chains),
+    )

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from emptcp.chain import lookups
-from emptcp.chain.plan import BoundPolicy, FragmentRef, Stage
+from emptcp.chain import chains, lookups
+from emptcp.chain.plan import BoundChain, BoundPolicy, FragmentRef, Stage
 from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.layout import STAGE_ID, FragmentLayout
 from emptcp.policy import model, text, values
+
+_Written = model.StageSpec | model.InSet
+"""A stage as it is written: a selector or an actor, or a set that is asked."""
 
 
 def bind(
@@ -28,40 +31,86 @@ def bind(
     ``devices`` tells the ifindex of a device named by a parameter. Raises :class:`EmptcpError` at the place
     of a stage that does not exist, does not run on this hook, or is given what it does not take.
     """
-    naming = Counter[str]()
-    found = [
-        _member(table, one, catalog, naming)
-        if isinstance(one, model.InSet)
-        else _stage(table, policy, hook, catalog, catalog.bind(one, devices=devices), naming)
-        for one in _in_order(table, policy)
-    ]
+
+    def stages(home: str, steps: Iterable[_Written]) -> tuple[Stage, ...]:
+        naming = Counter[str]()
+        return tuple(
+            _member(table, one, catalog, naming)
+            if isinstance(one, model.InSet)
+            else _stage(table, policy, hook, catalog, home, catalog.bind(one, devices=devices), naming)
+            for one in steps
+        )
+
+    found = stages(f"{table.name}/{policy.name}", _own(policy))
+    reachable = chains.reachable(table, policy.do, chains.strictly(table, catalog))
     return BoundPolicy(
         table=table.name,
         name=policy.name,
         when=policy.when,
         selectors=tuple(stage for stage in found if stage.kind == "selector"),
         actors=tuple(stage for stage in found if stage.kind == "actor"),
-        source=source(table, policy),
+        source=source(table, policy, reachable),
         engine=table.engine,
+        goto=_goto(policy.do),
+        chains=tuple(
+            BoundChain(
+                chain.name, stages(chains.home(table.name, chain.name), _specs(chain.do)), _goto(chain.do)
+            )
+            for chain in reachable
+        ),
     )
 
 
-def source(table: model.Table, policy: model.Policy) -> str:
-    """Return a policy file with just this policy, its named chains written out, sets and maps empty."""
-    alone = replace(policy, do=model.actors(table, policy.do))
-    return text.table_text(lookups.without_entries(table, alone))
+def source(table: model.Table, policy: model.Policy, reachable: Sequence[model.Chain] = ()) -> str:
+    """Return a policy file with just this policy, the table's chains if it comes to any, sets and maps empty.
+
+    All chains of the table: their order tells their numbers.
+    """
+    alone = replace(table, policies=(policy,), chains=table.chains if reachable else ())
+    return text.table_text(lookups.without_entries(alone))
 
 
-def stage_ids(table: model.Table, policy: model.Policy) -> list[tuple[str, model.StageSpec | model.InSet]]:
-    """Return the id and the spec of each stage, selectors first; a set that is asked is one of them."""
+def stage_ids(
+    table: model.Table, policy: model.Policy, catalog: Catalog
+) -> list[tuple[str, model.StageSpec | model.InSet]]:
+    """Return the id and the spec of each stage: selectors, the policy's own chain, then the named ones.
+
+    A set that is asked is ``@set``, stages of a named chain are ``@chain/stage``.
+    """
+    reachable = chains.reachable(table, policy.do, chains.as_far_as_known(catalog))
+    homes = [("", _own(policy)), *((f"@{chain.name}/", _specs(chain.do)) for chain in reachable)]
+    return [pair for prefix, steps in homes for pair in _ids(prefix, steps)]
+
+
+def stage_ids_of_chain(chain: model.Chain) -> list[tuple[str, model.StageSpec | model.InSet]]:
+    """Return the id and the spec of each stage of a named chain."""
+    return list(_ids("", _specs(chain.do)))
+
+
+def full_name(table: str, policy: str, stage: str) -> str:
+    """Return the name of a stage of a policy's :func:`stage_ids`, as counters and parameters have it."""
+    return f"{table}/{stage}" if stage.startswith("@") and "/" in stage else f"{table}/{policy}/{stage}"
+
+
+def _ids(prefix: str, steps: Iterable[_Written]) -> Iterator[tuple[str, _Written]]:
     naming = Counter[str]()
-    return [(_id(one, naming), one) for one in _in_order(table, policy)]
+    for step in steps:
+        yield f"{prefix}{_id(step, naming)}", step
 
 
-def _in_order(table: model.Table, policy: model.Policy) -> Iterator[model.StageSpec | model.InSet]:
+def _goto(do: tuple[model.Step, ...]) -> str:
+    return do[-1].chain if isinstance(do[-1], model.Goto) else ""
+
+
+def _own(policy: model.Policy) -> Iterator[_Written]:
+    """Yield the stages that the policy itself writes."""
     for leaf in model.leaves(policy.when):
         yield leaf if isinstance(leaf, model.InSet) else leaf.stage
-    yield from model.actors(table, policy.do)
+    yield from _specs(policy.do)
+
+
+def _specs(do: tuple[model.Step, ...]) -> Iterator[model.StageSpec]:
+    return (step for step in do if isinstance(step, model.StageSpec))
 
 
 def _id(spec: model.StageSpec | model.InSet, naming: Counter[str]) -> str:
@@ -91,6 +140,7 @@ def _stage(
     policy: model.Policy,
     hook: str,
     catalog: Catalog,
+    home: str,
     bound: BoundStage,
     naming: Counter[str],
 ) -> Stage:
@@ -111,21 +161,27 @@ def _stage(
         name=declaration.name,
         text=bound.text,
         fragment=_fragment(bound, bound.type.fragment),
-        parameters=_numbered(bound, f"{policy.table}/{policy.name}/{name}"),
+        parameters=_numbered(table, bound, f"{home}/{name}"),
         reads=frozenset(declaration.reads).union(*(key.declaration.reads for _, key in looked_up)),
         plain_tcp=bound.wants_plain_tcp,
         companions=tuple(_companions(bound)),
         values=tuple(value for value, _ in looked_up),
+        chains=chains.with_numbers(table, bound),
     )
 
 
-def _numbered(bound: BoundStage, name: str) -> bytes:
-    """Return the parameters with the stage's number in the member that asks for it."""
-    member = bound.type.fragment.fields.get(STAGE_ID)
-    if member is None:
-        return bound.packed
-    number = hashlib.blake2b(name.encode(), digest_size=member.bytes).digest()
-    return bound.packed[: member.offset] + number + bound.packed[member.offset + member.bytes :]
+def _numbered(table: model.Table, bound: BoundStage, name: str) -> bytes:
+    """Return the parameters with the numbers that the stage and its chains have in this table."""
+    fields, packed = bound.type.fragment.fields, bytearray(bound.packed)
+    if STAGE_ID in fields:
+        member = fields[STAGE_ID]
+        digest = hashlib.blake2b(name.encode(), digest_size=member.bytes).digest()
+        packed[member.offset : member.offset + member.bytes] = digest
+    for parameter, chain in bound.chains.items():
+        member = fields[parameter]
+        number = chains.number(table, chain).to_bytes(member.bytes, "little")
+        packed[member.offset : member.offset + member.bytes] = number
+    return bytes(packed)
 
 
 def _check_hook(policy: model.Policy, hook: str, bound: BoundStage) -> None:

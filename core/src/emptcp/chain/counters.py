@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counters of a program: a per-CPU array whose values hold 127 stages each.
 
-A stage's block is 32 numbers of 64 bits: packets, bytes, matches (selectors), RETURN, ACCEPT, DROP,
-REDIRECT, skipped, then one per reason (emptcp/abi.h). Bytes are IP bytes: of the packets that
-matched for a selector, of all it was given for an actor. Slot 0 is the program's own.
+A stage's block is 32 numbers of 64 bits: packets, bytes, matches (of an actor: how often it chose a chain),
+RETURN, ACCEPT, DROP, REDIRECT, skipped, then one per reason (emptcp/abi.h). Bytes are IP bytes: of the
+packets that matched for a selector, of all it was given for an actor. Slot 0 is the program's own.
 """
 
 from __future__ import annotations

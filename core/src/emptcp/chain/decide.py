@@ -150,10 +150,13 @@ def _action(running: Running | None, site: Site, place: Place, made: Plan, suspe
         return ATTACH
     if running.description.fingerprint != place.fingerprint:
         return SWITCH
-    wanted = [(step.stage.parameters, step.stage.text) for step in made.steps]
-    texts = [stage.text for stage in running.description.stages().values()]
+    values, described = running.values(), running.description.stages()
     # A command that died between parameters and description left new values under old texts.
-    return KEEP if wanted == list(zip(running.values(), texts, strict=True)) else TUNE
+    alike = all(
+        (values[step.name], described[step.name].text) == (step.stage.parameters, step.stage.text)
+        for step in made.steps
+    )
+    return KEEP if alike else TUNE
 
 
 def _backend(site: Site, hook: str, running: Running | None) -> tuple[str, Choice]:
@@ -191,7 +194,7 @@ def fingerprint(made: Plan, how: str) -> str:
     for policy in made.policies:
         digest.update(repr((policy.table, policy.name, policy.plain_tcp)).encode())
     for step in made.steps:
-        shape = (step.policy, step.if_match, step.if_not, step.stage.id, step.stage.fragment)
+        shape = (step.policy, step.if_match, step.if_not, step.gotos, step.name, step.stage.fragment)
         digest.update(
             repr((shape, len(step.stage.parameters), step.stage.member, step.stage.values)).encode()
         )
@@ -204,14 +207,15 @@ def _merged(
 ) -> list[BoundPolicy]:
     """Return the hook's policies: this table's as wanted, the others' as they run; by table."""
     merged = list(site.policies[hook])
-    records = running.description.policies if running is not None else ()
-    for record in records:
+    others = running.description if running is not None else None
+    for record in others.policies if others is not None else ():
         if record.table == table:
             continue
         try:
             merged.append(_again(record.source, hook, site, catalog))
         except EmptcpError as error:
-            lost.append(stranded.of(record, site.device.name, error, catalog))
+            chains = [one for one in others.chains if one.table == record.table] if others else []
+            lost.append(stranded.of(record, chains, site.device.name, error, catalog))
     return sorted(merged, key=lambda policy: policy.table)
 
 

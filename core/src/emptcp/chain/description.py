@@ -23,7 +23,7 @@ class StageRecord:
     """One running stage. ``text`` is how a file would say it.
 
     ``counter`` is its slot in the counters, ``offset`` and ``size`` are of its struct in the parameter value,
-    ``entry`` is the offset there of its entry of the chain context (0: it has none, or no parameters),
+    ``entries`` are the offsets there of its entries of the chain context (none without parameters),
     ``imports`` are the plugins whose maps it borrows.
     """
 
@@ -35,7 +35,7 @@ class StageRecord:
     counter: int
     offset: int = 0
     size: int = 0
-    entry: int = 0
+    entries: tuple[int, ...] = ()
     imports: tuple[str, ...] = ()
 
     @property
@@ -57,6 +57,25 @@ class PolicyRecord:
     stages: tuple[StageRecord, ...]
     switch: int = 0
 
+    @property
+    def home(self) -> str:
+        """What the names of its stages begin with."""
+        return f"{self.table}/{self.name}"
+
+
+@dataclass(frozen=True)
+class ChainRecord:
+    """One running chain that policies of its table go to by name: its stages are theirs together."""
+
+    table: str
+    name: str
+    stages: tuple[StageRecord, ...]
+
+    @property
+    def home(self) -> str:
+        """What the names of its stages begin with."""
+        return f"{self.table}/@{self.name}"
+
 
 @dataclass(frozen=True)
 class Description:
@@ -74,6 +93,7 @@ class Description:
     netns: str
     cookie: int
     policies: tuple[PolicyRecord, ...] = ()
+    chains: tuple[ChainRecord, ...] = ()
     companions: tuple[str, ...] = ()
     sockets: tuple[str, ...] = ()
     state_slots: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -90,18 +110,25 @@ class Description:
         """Read a description map's value (padded with zeros at its end)."""
         data = json.loads(zlib.decompressobj().decompress(value))
         data.pop("schema")
-        data["policies"] = tuple(_policy(entry) for entry in data["policies"])
+        data["policies"] = tuple(PolicyRecord(**_with_stages(entry)) for entry in data["policies"])
+        data["chains"] = tuple(ChainRecord(**_with_stages(entry)) for entry in data["chains"])
         data["companions"] = tuple(data["companions"])
-        data["sockets"] = tuple(data.get("sockets", ()))
+        data["sockets"] = tuple(data["sockets"])
         return cls(**data)
 
     def stages(self) -> dict[str, StageRecord]:
-        """Return every stage by ``table/policy/stage``."""
-        return {f"{p.table}/{p.name}/{s.id}": s for p in self.policies for s in p.stages}
+        """Return every stage by ``table/policy/stage`` or ``table/@chain/stage``."""
+        return {f"{one.home}/{stage.id}": stage for one in self.homes for stage in one.stages}
+
+    @property
+    def homes(self) -> tuple[PolicyRecord | ChainRecord, ...]:
+        """All that stages stand in."""
+        return (*self.policies, *self.chains)
 
 
-def _policy(data: dict[str, Any]) -> PolicyRecord:
-    data["stages"] = tuple(
-        StageRecord(**stage | {"imports": tuple(stage.get("imports", ()))}) for stage in data["stages"]
-    )
-    return PolicyRecord(**data)
+def _with_stages(data: dict[str, Any]) -> dict[str, Any]:
+    return data | {"stages": tuple(_stage(stage) for stage in data["stages"])}
+
+
+def _stage(data: dict[str, Any]) -> StageRecord:
+    return StageRecord(**data | {"entries": tuple(data["entries"]), "imports": tuple(data["imports"])})

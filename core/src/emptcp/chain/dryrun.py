@@ -111,10 +111,10 @@ class Runner:
 
 
 def _matched(policies: Sequence[PolicyRecord], counts: dict[str, counters.Counters]) -> tuple[str, ...]:
-    """Return the policies of which the first actor was given the packet, in order."""
+    """Return the policies of which the first actor, or ``goto``, was given the packet, in order."""
     found = []
     for policy in policies:
-        first = next(stage for stage in policy.stages if stage.kind == "actor")
+        first = next(stage for stage in policy.stages if stage.kind != "selector")
         if counts[f"{policy.table}/{policy.name}/{first.id}"].packets:
             found.append(policy.name)
     return tuple(found)

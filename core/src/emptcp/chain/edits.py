@@ -1,97 +1,186 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes of a running table, as functions from its model to another: tune, insert, take out.
+"""Changes of a running table, as functions from its model to another: tune, insert, replace, take out.
 
-A stage is named by its label, by its name (``record``, ``record#2``), or by its number from 1, selectors
-first, as `emptcp list` prints them.
+They name what stages stand in: a policy, ``POLICY`` or ``TABLE/POLICY``, or a named chain, ``@CHAIN`` or
+``TABLE/@CHAIN``. A stage is named by its label, by its name (``record``, ``record#2``), or by its number from
+1, selectors first, as `emptcp list` prints them; a policy's name also reaches the stages of the chains that
+it comes to, as ``@chain/record``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from emptcp.chain import tables
-from emptcp.chain.bind import stage_ids
+from emptcp.chain.bind import stage_ids, stage_ids_of_chain
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins.catalog import Catalog
-from emptcp.policy import check, file, model, when
+from emptcp.policy import check, expressions, file, model, when
 
 Edit = Callable[[model.Table], model.Table]
 _Parsed = TypeVar("_Parsed")
 
 
 def locate(text: str) -> tuple[str, str]:
-    """Return table and policy of ``POLICY`` or ``TABLE/POLICY``.
+    """Return the table and the name of a policy or (``@chain``) a named chain.
 
     Raises :class:`EmptcpError` when no table has it, or several have.
     """
-    known = [(entry.table, policy.name) for entry in tables.entries() for policy in _policies(entry)]
+    known = [(entry.table, name) for entry in tables.entries() for name in _homes(entry)]
     found = [pair for pair in known if text in (pair[1], "/".join(pair))]
     if len(found) == 1:
         return found[0]
+    what = "chain" if text.rpartition("/")[2].startswith("@") else "policy"
     if found:
         places = " and ".join("/".join(pair) for pair in found)
-        raise EmptcpError(f"policy {quoted(text)} is in several tables", fix=f"Write one of {places}.")
+        raise EmptcpError(f"{what} {quoted(text)} is in several tables", fix=f"Write one of {places}.")
     near = did_you_mean(text, [name for pair in known for name in (pair[1], "/".join(pair))])
-    raise EmptcpError(f"there is no running policy {quoted(text)}", fix=near or "See: emptcp list")
+    raise EmptcpError(f"there is no running {what} {quoted(text)}", fix=near or "See: emptcp list")
 
 
-def tune(policy: str, words: Sequence[str]) -> Edit:
-    """Return what gives a stage new values (``STAGE key=value ..``), or a policy a new ``when=..``."""
+def tune(home: str, words: Sequence[str]) -> Edit:
+    """Return what gives a stage new values (``STAGE key=value ..``), or a policy a new ``when=..``.
+
+    An empty expression selects every MPTCP packet.
+    """
     if words[0].startswith("when="):
-        if len(words) > 1:
-            raise EmptcpError("the expression must be one word of the shell", fix="Quote it: when='..'")
-        expression = _read("when", words[0].removeprefix("when="), when.parse)
-        return _on(policy, lambda table, one: _with(table, replace(one, when=expression)))
+        return _tune_when(home, words)
     if len(words) == 1:
         raise EmptcpError(
             f"there is nothing to change about stage {quoted(words[0])}", fix="Add key=value, as in: on=false"
         )
     stage, *pairs = words
-    return _on(policy, lambda table, one: _tuned(table, one, stage, [_keyword(pair) for pair in pairs]))
+    return _on(home, lambda table: _tuned(table, home, stage, [_keyword(pair) for pair in pairs]))
 
 
-def insert(policy: str, actor: str, at: int) -> Edit:
-    """Return what puts an actor at place ``at`` (from 1; 0: the end) of a policy's chain."""
-    spec = when.parse_stage(actor)
+def insert(home: str, text: str, at: int = 0, before: str = "", after: str = "") -> Edit:
+    """Return what puts a stage into a policy or a named chain.
 
-    def edit(table: model.Table, one: model.Policy) -> model.Table:
-        count = len(one.do)
-        if not 0 <= at <= count + 1:
-            raise EmptcpError(
-                f"policy {quoted(policy)} has {count} actors, so none can come to place {at}",
-                fix=f"Choose a place from 1 to {count + 1}.",
+    ``text`` is an actor, or ``and`` or ``or`` and an expression. An actor comes to place ``at`` among the
+    actors (from 1; 0: the end), or beside another one; an expression is joined to a selector, or to all.
+    """
+    word, _, rest = text.partition(" ")
+    if word in ("and", "or"):
+        return _on(home, lambda table: _joined(table, home, word, rest, at, before, after))
+    return _on(home, lambda table: _inserted(table, home, when.parse_stage(text), at, before, after))
+
+
+def replace_stage(home: str, stage: str, text: str) -> Edit:
+    """Return what puts another stage in the place of one: a selector, ``KEY in @SET``, or an actor."""
+
+    def edit(table: model.Table) -> model.Table:
+        found = _find(table, home, stage)
+        if found.is_selector:
+            return _with_when(
+                table, found, expressions.replaced(_when(table, found), found.place, when.parse(text))
             )
-        place = at - 1 if at else count
-        return _with(table, replace(one, do=(*one.do[:place], spec, *one.do[place:])))
+        return _with_do(table, found, _put(_do(table, found.home), found.place, when.parse_stage(text)))
 
-    return _on(policy, edit)
+    return _on(home, edit)
 
 
-def take_out(policy: str, stage: str) -> Edit:
-    """Return what takes an actor out of a policy's chain."""
+def take_out(home: str, stage: str) -> Edit:
+    """Return what takes a selector or an actor out. A ``not`` goes with its selector."""
 
-    def edit(table: model.Table, one: model.Policy) -> model.Table:
-        number = _number(table, one, stage)
-        if number < len(list(model.leaves(one.when))):
+    def edit(table: model.Table) -> model.Table:
+        found = _find(table, home, stage)
+        if not found.is_selector:
+            return _with_do(table, found, _put(_do(table, found.home), found.place, None))
+        rest = expressions.without(_when(table, found), found.place)
+        if rest is None:
             raise EmptcpError(
-                f"{quoted(stage)} is a selector of policy {quoted(policy)}, not an actor",
-                fix=f"Change the expression: emptcp tune {policy} when='..'",
+                f"{quoted(stage)} is the only selector of policy {quoted(found.home)}, which would select "
+                "every MPTCP packet without it",
+                fix=f"If that is meant: emptcp tune {shlex.quote(found.home)} when=",
             )
-        return _replaced(table, one, number, None)
+        return _with_when(table, found, rest)
 
-    return _on(policy, edit)
+    return _on(home, edit)
 
 
-def _on(policy: str, edit: Callable[[model.Table, model.Policy], model.Table]) -> Edit:
+def _on(home: str, edit: Edit) -> Edit:
     def change(table: model.Table) -> model.Table:
-        one = next(found for found in table.policies if found.name == policy)
-        changed = edit(table, one)
+        changed = edit(table)
         check.check(changed)
         return changed
 
     return change
+
+
+# Stages in their places
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A stage in its policy or (``@chain``) named chain; ``place`` is among the selectors or the actors."""
+
+    home: str
+    is_selector: bool
+    place: int
+    spec: model.StageSpec | model.InSet
+
+
+def _find(table: model.Table, home: str, stage: str) -> _Found:
+    """Return where a stage is, named by label, name or number."""
+    known = _stages(table, home)
+    names = list(known)
+    if stage in known:
+        return known[stage]
+    if stage.isdecimal() and 1 <= int(stage) <= len(names):
+        return known[names[int(stage) - 1]]
+    near = did_you_mean(stage, names).capitalize()
+    raise EmptcpError(
+        f"{_title(home)} has no stage {quoted(stage)}",
+        fix=near or f"It has: {', '.join(names)}.",
+    )
+
+
+def _stages(table: model.Table, home: str) -> dict[str, _Found]:
+    """Return all stages of a policy or a named chain by their names."""
+    if home.startswith("@"):
+        return _places(home, stage_ids_of_chain(_chain(table, home)), 0)
+    policy = _policy(table, home)
+    ids = stage_ids(table, policy, Catalog.of_enabled())
+    own = [(name, spec) for name, spec in ids if "/" not in name]
+    found = _places(home, own, len(list(model.leaves(policy.when))))
+    for chain in dict.fromkeys(name.partition("/")[0] for name, _ in ids if "/" in name):
+        theirs = _places(chain, stage_ids_of_chain(_chain(table, chain)), 0)
+        found |= {f"{chain}/{name}": one for name, one in theirs.items()}
+    return found
+
+
+def _places(
+    home: str, ids: Sequence[tuple[str, model.StageSpec | model.InSet]], selectors: int
+) -> dict[str, _Found]:
+    return {
+        name: _Found(home, place < selectors, place if place < selectors else place - selectors, spec)
+        for place, (name, spec) in enumerate(ids)
+    }
+
+
+def _title(home: str) -> str:
+    return f"chain {quoted(home[1:])}" if home.startswith("@") else f"policy {quoted(home)}"
+
+
+def _policy(table: model.Table, name: str) -> model.Policy:
+    return next(one for one in table.policies if one.name == name)
+
+
+def _chain(table: model.Table, home: str) -> model.Chain:
+    return table.chain(home[1:])
+
+
+def _do(table: model.Table, home: str) -> tuple[model.Step, ...]:
+    return (_chain(table, home) if home.startswith("@") else _policy(table, home)).do
+
+
+def _when(table: model.Table, found: _Found) -> model.Expression:
+    expression = _policy(table, found.home).when
+    assert expression is not None
+    return expression
 
 
 def _with(table: model.Table, policy: model.Policy) -> model.Table:
@@ -99,20 +188,104 @@ def _with(table: model.Table, policy: model.Policy) -> model.Table:
     return replace(table, policies=tuple(policies))
 
 
-def _tuned(
-    table: model.Table, policy: model.Policy, stage: str, keywords: Sequence[model.Keyword]
+def _with_when(table: model.Table, found: _Found, expression: model.Expression | None) -> model.Table:
+    return _with(table, replace(_policy(table, found.home), when=expression))
+
+
+def _with_do(table: model.Table, found: _Found, do: tuple[model.Step, ...]) -> model.Table:
+    return _with_steps(table, found.home, do)
+
+
+def _with_steps(table: model.Table, home: str, do: tuple[model.Step, ...]) -> model.Table:
+    if not do:
+        raise EmptcpError(f"{_title(home)} would have no actor left", fix="Remove it as a whole instead.")
+    if not home.startswith("@"):
+        return _with(table, replace(_policy(table, home), do=do))
+    changed = replace(_chain(table, home), do=do)
+    return replace(table, chains=tuple(changed if one.name == home[1:] else one for one in table.chains))
+
+
+def _put(do: tuple[model.Step, ...], place: int, stage: model.StageSpec | None) -> tuple[model.Step, ...]:
+    return (*do[:place], *([stage] if stage is not None else []), *do[place + 1 :])
+
+
+# Changes
+
+
+def _inserted(
+    table: model.Table, home: str, spec: model.StageSpec, at: int, before: str, after: str
 ) -> model.Table:
-    number = _number(table, policy, stage)
-    spec = stage_ids(table, policy)[number][1]
-    if isinstance(spec, model.InSet):
-        fix = f"Change the set: emptcp set add {table.name}/{spec.set} ENTRY"
+    where = home
+    if before or after:
+        beside = _find(table, home, before or after)
+        if beside.is_selector:
+            raise EmptcpError(
+                f"{quoted(before or after)} is a selector of {_title(home)}, no neighbour for an actor",
+                fix="Name an actor, or leave --before and --after out.",
+            )
+        where, place = beside.home, beside.place + bool(after)
+    else:
+        count = sum(isinstance(step, model.StageSpec) for step in _do(table, home))
+        if not 0 <= at <= count + 1:
+            raise EmptcpError(
+                f"{_title(home)} has {count} actors, so none can come to place {at}",
+                fix=f"Choose a place from 1 to {count + 1}.",
+            )
+        place = at - 1 if at else count
+    do = _do(table, where)
+    return _with_steps(table, where, (*do[:place], spec, *do[place:]))
+
+
+def _joined(
+    table: model.Table, home: str, word: str, text: str, at: int, before: str, after: str
+) -> model.Table:
+    new = when.parse(text)
+    if home.startswith("@") or at:
+        fix = "Name a policy." if home.startswith("@") else "Use --before or --after for a selector."
+        raise EmptcpError(f"{quoted(f'{word} {text}')} has no such place in {_title(home)}", fix=fix)
+    policy = _policy(table, home)
+    if policy.when is None:
+        if word == "or":
+            raise EmptcpError(f"{_title(home)} selects every packet already", fix="Use 'and' to narrow it.")
+        return _with(table, replace(policy, when=new))
+    number = None
+    if before or after:
+        beside = _find(table, home, before or after)
+        if not beside.is_selector:
+            raise EmptcpError(
+                f"{quoted(before or after)} is an actor of {_title(home)}, and {word!r} joins selectors",
+                fix="Name a selector, or leave --before and --after out.",
+            )
+        number = beside.place
+    changed = expressions.joined(policy.when, number, word, new, before=bool(before))
+    return _with(table, replace(policy, when=changed))
+
+
+def _tune_when(home: str, words: Sequence[str]) -> Edit:
+    if len(words) > 1:
+        raise EmptcpError("the expression must be one word of the shell", fix="Quote it: when='..'")
+    if home.startswith("@"):
+        raise EmptcpError(f"{_title(home)} selects nothing itself", fix="Tune a policy that goes to it.")
+    written = words[0].removeprefix("when=")
+    expression = _read("when", written, when.parse) if written.strip() else None
+    return _on(home, lambda table: _with(table, replace(_policy(table, home), when=expression)))
+
+
+def _tuned(table: model.Table, home: str, stage: str, keywords: Sequence[model.Keyword]) -> model.Table:
+    found = _find(table, home, stage)
+    if isinstance(found.spec, model.InSet):
+        fix = f"Change the set: emptcp set add {table.name}/{found.spec.set} ENTRY"
         raise EmptcpError(f"stage {quoted(stage)} has no parameters: it asks a set", fix=fix)
     catalog = Catalog.of_enabled()
-    given = {keyword.name: keyword for keyword in _named(spec, catalog)}
+    given = {keyword.name: keyword for keyword in _named(found.spec, catalog)}
     given |= {keyword.name: keyword for keyword in keywords}
-    changed = replace(spec, positional=(), keywords=tuple(given.values()))
+    changed = replace(found.spec, positional=(), keywords=tuple(given.values()))
     catalog.bind(changed)
-    return _replaced(table, policy, number, changed)
+    if found.is_selector:
+        return _with_when(
+            table, found, expressions.replaced(_when(table, found), found.place, model.Select(changed))
+        )
+    return _with_do(table, found, _put(_do(table, found.home), found.place, changed))
 
 
 def _named(spec: model.StageSpec, catalog: Catalog) -> Sequence[model.Keyword]:
@@ -140,61 +313,6 @@ def _read(name: str, text: str, parse: Callable[[str], _Parsed]) -> _Parsed:
         raise EmptcpError(error.sentence, fix=error.fix, where=where) from None
 
 
-def _number(table: model.Table, policy: model.Policy, stage: str) -> int:
-    """Return the place, from 0, of a stage named by label, name or number."""
-    names = [name for name, _ in stage_ids(table, policy)]
-    if stage in names:
-        return names.index(stage)
-    if stage.isdecimal() and 1 <= int(stage) <= len(names):
-        return int(stage) - 1
-    near = did_you_mean(stage, names).capitalize()
-    raise EmptcpError(
-        f"policy {quoted(policy.name)} has no stage {quoted(stage)}",
-        fix=near or f"It has: {', '.join(names)}.",
-    )
-
-
-def _replaced(
-    table: model.Table, policy: model.Policy, number: int, stage: model.StageSpec | None
-) -> model.Table:
-    """Put another stage in place of a policy's stage, or (actors) take it out."""
-    selectors = len(list(model.leaves(policy.when)))
-    if number < selectors:
-        assert stage is not None
-        assert policy.when is not None
-        return _with(table, replace(policy, when=_leaf(policy.when, iter(range(selectors)), number, stage)))
-    place = number - selectors
-    own = [step for step in policy.do if isinstance(step, model.StageSpec)]
-    if place < len(own):
-        return _with(table, replace(policy, do=_put(policy.do, place, stage)))
-    return _in_chain(table, policy.do[-1], place - len(own), stage)
-
-
-def _in_chain(table: model.Table, last: model.Step, place: int, stage: model.StageSpec | None) -> model.Table:
-    """Change a stage of the named chain that a ``do`` ends in."""
-    assert isinstance(last, model.Goto)
-    chain = table.chain(last.chain)
-    own = [step for step in chain.do if isinstance(step, model.StageSpec)]
-    if place >= len(own):
-        return _in_chain(table, chain.do[-1], place - len(own), stage)
-    changed = replace(chain, do=_put(chain.do, place, stage))
-    return replace(table, chains=tuple(changed if one.name == chain.name else one for one in table.chains))
-
-
-def _put(do: tuple[model.Step, ...], place: int, stage: model.StageSpec | None) -> tuple[model.Step, ...]:
-    return (*do[:place], *([stage] if stage is not None else []), *do[place + 1 :])
-
-
-def _leaf(
-    node: model.Expression, numbers: Iterator[int], wanted: int, stage: model.StageSpec
-) -> model.Expression:
-    """Return the expression with another selector in place of the one with the wanted number."""
-    if isinstance(node, model.And | model.Or):
-        return replace(node, children=tuple(_leaf(one, numbers, wanted, stage) for one in node.children))
-    if isinstance(node, model.Not):
-        return model.Not(_leaf(node.child, numbers, wanted, stage))
-    return model.Select(stage) if next(numbers) == wanted else node
-
-
-def _policies(entry: tables.Entry) -> tuple[model.Policy, ...]:
-    return file.loads(entry.text, entry.source or entry.table).policies
+def _homes(entry: tables.Entry) -> list[str]:
+    table = file.loads(entry.text, entry.source or entry.table)
+    return [*(policy.name for policy in table.policies), *(f"@{chain.name}" for chain in table.chains)]

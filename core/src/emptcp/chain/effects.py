@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from emptcp.chain import filling, flows, placement, stranded
-from emptcp.chain.bind import bind, stage_ids
+from emptcp.chain.bind import bind, full_name, stage_ids
 from emptcp.chain.decide import DETACH, KEEP, Decision, site_of
 from emptcp.chain.description import PolicyRecord
 from emptcp.chain.dryrun import Runner
@@ -185,13 +185,14 @@ def untold(
     """Return a warning for each stage that ran and can't be bound any more: it has no plugin to tell."""
     found: dict[str, None] = {}
     for decision in decisions:
+        ran = decision.before.description.stages() if decision.before is not None else {}
         for record in (one for one in _records(table, decision) if told(table, one.name)):
             source = file.loads(record.source)
-            plugins = {stage.id: stage.plugin for stage in record.stages}
             for name, stage in _bound(source, source.policies[0], decision, catalog):
                 if isinstance(stage, EmptcpError):
-                    why, _ = stranded.cause([plugins[name]], stage, catalog)
-                    found[_untold(record, name, plugins[name], why)] = None
+                    plugin = ran[full_name(table, record.name, name)].plugin
+                    why, _ = stranded.cause([plugin], stage, catalog)
+                    found[_untold(record, name, plugin, why)] = None
     return list(found)
 
 
@@ -216,7 +217,7 @@ def _bound(
 ) -> Iterator[tuple[str, BoundStage | EmptcpError]]:
     """Yield the id of each stage and the stage, or why it can't be bound."""
     indexes = placement.indexes(decision.site.namespace)
-    for name, spec in stage_ids(table, policy):
+    for name, spec in stage_ids(table, policy, catalog):
         if isinstance(spec, model.InSet):
             continue
         try:

@@ -57,7 +57,9 @@ def make(
         return Made(submit(joined, binding.backend, name), joined)
     found = tail.variants(plan)
     stages = pybpf.Map.create("prog_array", 4, 4, max(len(found), 1), name=PROGRAMS)
-    placed = tail.Tables(offset, size // 8, offset, stages.fd, flows().fd if plan.flow else -1)
+    count = len(plan.steps) + 1
+    choices = size // 4 - 3 * count if context.width(plan) else 0
+    placed = tail.Tables(offset, count, choices, offset, stages.fd, flows().fd if plan.flow else -1)
     for number, made in enumerate(found):
         with submit(tail.stage(plan, binding, placed, made), binding.backend, "emptcp_stage") as program:
             stages.update(number.to_bytes(4, "little"), program.fd.to_bytes(4, "little"))

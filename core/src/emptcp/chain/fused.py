@@ -22,8 +22,8 @@ from emptcp.chain import layout, reasons
 from emptcp.chain.asking import Asking
 from emptcp.chain.counters import CHUNK_STAGES, COUNTER_BYTES
 from emptcp.chain.dispatcher import Dispatcher
-from emptcp.chain.instructions import R0, R1, R2, R3, R5, R10
-from emptcp.chain.joining import ACCEPT, DROP, REDIRECT, RETURN, Binding, Joined, check_stack
+from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10
+from emptcp.chain.joining import ACCEPT, DROP, GOTO, REDIRECT, RETURN, Binding, Joined, check_stack
 from emptcp.chain.layout import Slot
 from emptcp.chain.plan import END, Plan, PlannedPolicy, Stage, Step
 from emptcp.errors import EmptcpError, quoted
@@ -71,23 +71,30 @@ class _Fused(Dispatcher, Asking):
     def _policy(self, policy: PlannedPolicy) -> None:
         self.line(f"{policy.table}/{policy.name}")
         end = f"end{policy.first}"
+        steps = self.plan.steps[policy.first : policy.last + 1]
         self._enter(policy, end)
-        for step in self.plan.steps[policy.first : policy.last + 1]:
+        # The counters of a policy and those of a named chain are in one chunk each, but not in the same.
+        several = len({self._chunk(step) for step in steps}) > 1
+        for before, step in zip(steps[:1] + steps, steps, strict=False):
             self.asm.label(f"step{step.index}")
+            if several and step.home != before.home:
+                self.load_counters(self._chunk(step))
             self._step(step, end)
-        for step in self.plan.steps[policy.first : policy.last + 1]:
+        for step in steps:
             self._slow(step, end)
         self._island()
         self.asm.label(end)
+        self.chunk = -1 if several else self.chunk
+
+    def _chunk(self, step: Step) -> int:
+        return self.binding.counter_slots[step.index] // CHUNK_STAGES
 
     def _enter(self, policy: PlannedPolicy, end: str) -> None:
-        """Begin a policy: all its counters are in one chunk, and plain TCP is only for those who ask.
-
-        One that is switched off is skipped.
-        """
-        chunk = self.binding.counter_slots[policy.first] // CHUNK_STAGES
+        """Begin a policy: one that is switched off is skipped, and plain TCP is only for those who ask."""
+        chunk = self._chunk(self.plan.steps[policy.first])
         if chunk != self.chunk:
             self.load_counters(chunk)
+            self.chunk = chunk
         self._skip_switched_off(policy, end)
         if not policy.plain_tcp and any(other.plain_tcp for other in self.plan.policies):
             self._skip_plain_tcp(policy, end)
@@ -118,6 +125,9 @@ class _Fused(Dispatcher, Asking):
         policy = self.plan.policies[step.policy]
         name = f"{policy.table}/{policy.name}: {stage.id}"
         self.line(name)
+        if stage.kind == "goto":
+            self._goto(step, end)
+            return
         if stage.fragment.state_size:
             self.asm.emit(bpf.LDX_DW, R5, R10, self.flow)
             self.asm.jump(f"noflow{step.index}", bpf.JEQ_IMM, R5, 0)
@@ -143,6 +153,19 @@ class _Fused(Dispatcher, Asking):
             self.arguments(stage.fragment, slot)
         self.copy(self.binding.code[stage.fragment], f"after{step.index}", owner)
 
+    def _goto(self, step: Step, end: str) -> None:
+        self._count(step)
+        if step.if_match != step.index + 1:
+            self.asm.jump(self._target(step.if_match, end))
+
+    def _count(self, step: Step) -> None:
+        """Count the packet and its bytes."""
+        asm, base = self.asm, self._base(step)
+        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
+        self.increment(base)
+        asm.emit(bpf.LDX_DW, R2, R10, self.length)
+        self.add(base + 8)
+
     def _base(self, step: Step) -> int:
         return self.binding.counter_slots[step.index] % CHUNK_STAGES * COUNTER_BYTES
 
@@ -164,11 +187,8 @@ class _Fused(Dispatcher, Asking):
             asm.jump(self._target(step.if_not, end))
 
     def _after_actor(self, step: Step, end: str) -> None:
-        asm, base = self.asm, self._base(step)
-        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
-        self.increment(base)
-        asm.emit(bpf.LDX_DW, R2, R10, self.length)
-        self.add(base + 8)
+        asm = self.asm
+        self._count(step)
         asm.jump(f"verdict{step.index}", bpf.JNE32_IMM, R0, 0)
         self.load_reason()
         asm.jump(f"reason{step.index}", bpf.JNE_IMM, R2, 0)
@@ -218,7 +238,24 @@ class _Fused(Dispatcher, Asking):
             self.increment(base + 8 * (2 + verdict))
             asm.jump(target)
             asm.label(other)
+        if step.gotos:
+            self._chosen_chain(step)
         asm.jump(self._target(step.if_match, end))
+
+    def _chosen_chain(self, step: Step) -> None:
+        """Verdict GOTO: to one of the chains that the stage may choose, r3 is the packet; else as NEXT."""
+        asm, base, other = self.asm, self._base(step), f"verdict{step.index}.{GOTO}"
+        asm.jump(other, bpf.JNE32_IMM, R0, GOTO)
+        asm.emit(bpf.LDX_W, R4, R3, self.binding.packet.chain)
+        for number, first in step.gotos:
+            following = f"{other}.{number}"
+            asm.jump(following, bpf.JNE_IMM, R4, number)
+            self.increment(base + 16)
+            asm.jump(f"step{first}")
+            asm.label(following)
+        asm.emit(bpf.MOV64_IMM, R2, imm=reasons.REASONS.index("refused"))
+        self.count_reason(base)
+        asm.label(other)
 
     def exit(self, name: str) -> str:
         """Return the label of a way out that is near enough to be jumped to."""

@@ -31,7 +31,7 @@ _LOOKUP, _REDIRECT = 1, 23
 ANSWERS = {"pass": {"xdp": 2, "tc": -1}, "drop": {"xdp": 1, "tc": 2}}
 """XDP_PASS and TCX_NEXT (TC_ACT_UNSPEC): other programs on the hook go on. XDP_DROP and TC_ACT_SHOT."""
 
-RETURN, ACCEPT, DROP, REDIRECT = 1, 2, 3, 4
+RETURN, ACCEPT, DROP, REDIRECT, GOTO = 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class PacketLayout:
     length: int
     found_key: int
     parameters: int
+    chain: int
     flow_known: int
     flow_slots: int
     mptcp_flag: int = 1
@@ -139,7 +140,7 @@ class Joiner:
         self.plan = plan
         self.binding = binding
         self.asm = Assembler()
-        frame = max(code.body_stack for code in codes)
+        frame = max((code.body_stack for code in codes), default=0)
         slots = (-frame - 8 * n for n in range(1, 11))
         self.ctx, self.pkt, self.counters, self.flow, self.length, self.key, *rest = slots
         self.place, self.entry, self.about, self.immediate = rest

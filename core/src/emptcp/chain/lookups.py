@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from emptcp.chain import chains
 from emptcp.chain.plan import FragmentRef, ValueLookup
 from emptcp.chain.storage import Storage, Store, ValueForm
 from emptcp.errors import EmptcpError, quoted
@@ -53,6 +54,9 @@ def _map(table: model.Table, value: model.FromMap, form: ValueForm) -> model.Map
     if found.key != value.key:
         sentence = f"map {quoted(found.name)} has key {quoted(found.key)}, not {quoted(value.key)}"
         raise EmptcpError(sentence, fix=f"Write {found.key} @{found.name}.", where=str(value.where))
+    if found.type == "chain":
+        sentence = f"map {quoted(found.name)} can't hold chains: their numbers are the table's own"
+        raise EmptcpError(sentence, fix="Let an actor choose among chains.", where=str(found.where))
     if found.type != form.parameter.type.kind:
         raise EmptcpError(
             f"map {quoted(found.name)} has values of type {found.type}, and {form.reader}, which reads it, "
@@ -108,7 +112,7 @@ def everything(table: model.Table, catalog: Catalog) -> list[Store]:
         for leaf in model.leaves(policy.when):
             if isinstance(leaf, model.InSet):
                 found["set", leaf.set] = of_set(table, leaf, catalog)[0]
-        for spec in (*model.selectors(policy.when), *model.actors(table, policy.do)):
+        for spec in _specs(table, policy, catalog):
             bound = catalog.bind(spec, devices=lambda name: 0)
             for lookup, _ in of_values(table, bound, catalog):
                 _agree(found.setdefault(("map", lookup.store.name), lookup.store), lookup.store, spec.where)
@@ -138,17 +142,29 @@ def _difference(one: ValueForm, other: ValueForm) -> str:
     return "range" if bounds[0] != bounds[1] else "bytes of their struct's member"
 
 
-def without_entries(table: model.Table, policy: model.Policy) -> model.Table:
-    """Return a table with just this policy and the sets and maps that it looks up, without entries."""
-    sets = {leaf.set for leaf in model.leaves(policy.when) if isinstance(leaf, model.InSet)}
-    stages = (*model.selectors(policy.when), *model.actors(table, policy.do))
+def _specs(table: model.Table, policy: model.Policy, catalog: Catalog) -> Iterator[model.StageSpec]:
+    """Yield the stages that a policy comes to."""
+    reachable = chains.reachable(table, policy.do, chains.as_far_as_known(catalog))
+    yield from model.selectors(policy.when)
+    for do in (policy.do, *(chain.do for chain in reachable)):
+        yield from (step for step in do if isinstance(step, model.StageSpec))
+
+
+def without_entries(table: model.Table) -> model.Table:
+    """Return a table with the sets and maps that its policies and chains look up alone, without entries."""
+    whens = [policy.when for policy in table.policies]
+    sets = {leaf.set for one in whens for leaf in model.leaves(one) if isinstance(leaf, model.InSet)}
+    chains = [*(policy.do for policy in table.policies), *(chain.do for chain in table.chains)]
+    stages = [step for do in chains for step in do if isinstance(step, model.StageSpec)]
+    stages += [stage for one in whens for stage in model.selectors(one)]
     maps = {argument.map for stage in stages for argument in _from_maps(stage)}
-    return model.Table(
-        table.name,
-        (policy,),
+    return replace(
+        table,
         sets=tuple(replace(one, entries=None) for one in table.sets if one.name in sets),
         maps=tuple(replace(one, entries=None) for one in table.maps if one.name in maps),
-        engine=table.engine,
+        controllers=(),
+        paths=(),
+        exact=False,
     )
 
 

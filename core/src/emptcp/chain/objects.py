@@ -56,8 +56,8 @@ class Objects:
     def layout(self) -> PacketLayout:
         """Offsets in ``struct emptcp_pkt`` and ``struct emptcp_flow`` as core was compiled."""
         packet, flow = self._members("emptcp_pkt"), self._members("emptcp_flow")
-        names = ("flags", "l3", "payload", "payload_len", "reason", "redirect", "key", "entry", "length")
-        offsets = {name: packet[name] for name in (*names, "found_key", "parameters")}
+        names = "flags l3 payload payload_len reason redirect key entry length found_key parameters chain"
+        offsets = {name: packet[name] for name in names.split()}
         return PacketLayout(**offsets, flow_known=flow["known"], flow_slots=HEAD_BYTES)
 
     @cached_property

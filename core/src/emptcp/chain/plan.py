@@ -9,7 +9,7 @@ outcome any more is not run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from emptcp.chain.counters import CHUNK_STAGES
@@ -54,9 +54,10 @@ class ValueLookup:
 class Stage:
     """A selector or an actor in its place, bound to its fragment and its packed parameters.
 
-    ``id`` is the operator's label, or the stage's name, with ``#2``, ``#3`` for repeats within the policy.
-    A selector with a ``member`` matches packets whose key, which the fragment tells, is in that set.
-    ``values`` are the parameters that come from maps.
+    ``id`` is the operator's label, or the stage's name, with ``#2``, ``#3`` for repeats within the policy, or
+    within the named chain. A selector with a ``member`` matches packets whose key, which the fragment tells,
+    is in that set. ``values`` are the parameters that come from maps, ``chains`` the named chains that it may
+    choose from, each with its number.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Stage:
     companions: tuple[tuple[str, FragmentRef], ...] = ()
     member: Store | None = None
     values: tuple[ValueLookup, ...] = ()
+    chains: tuple[tuple[int, str], ...] = ()
 
     @property
     def fragments(self) -> tuple[FragmentRef, ...]:
@@ -84,10 +86,21 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class BoundChain:
+    """A named chain: its actors, and the chain that it goes to at its end (empty: none)."""
+
+    name: str
+    actors: tuple[Stage, ...]
+    goto: str = ""
+
+
+@dataclass(frozen=True)
 class BoundPolicy:
     """A policy whose stages are bound: what it selects (``None``: everything) and its chain.
 
-    ``source`` is the policy as a file would say it, ``engine`` the one its table asks for.
+    ``goto`` is the named chain that its own ends in, ``chains`` are all that it may come to, each before
+    those that it leads to. ``source`` is the policy as a file would say it, ``engine`` the one its table
+    asks for.
     """
 
     table: str
@@ -97,6 +110,17 @@ class BoundPolicy:
     actors: tuple[Stage, ...]
     source: str = ""
     engine: str = "fused"
+    goto: str = ""
+    chains: tuple[BoundChain, ...] = ()
+
+    @property
+    def everything(self) -> tuple[Stage, ...]:
+        """Every selector and actor, those of the named chains too."""
+        return (*self.selectors, *self.actors, *(stage for chain in self.chains for stage in chain.actors))
+
+
+GOTO = FragmentRef("", "", "goto")
+"""Stands where a policy or a chain goes to a named chain: a step that only counts."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +128,10 @@ class Step:
     """A stage in the flattened chain.
 
     ``if_match`` and ``if_not`` are indices into the plan's steps or :data:`END`. An actor's ``NEXT``
-    follows ``if_match``; its other verdicts leave the chain.
+    follows ``if_match``; by ``GOTO`` it goes to the first step of a named chain, by the chain's number in
+    ``gotos``; its other verdicts leave the chain. A named chain has steps of their own in each policy that
+    comes to it; ``name`` tells which of them are one stage, with the same parameters and counters:
+    ``table/policy/stage`` or ``table/@chain/stage``.
     """
 
     index: int
@@ -112,6 +139,13 @@ class Step:
     stage: Stage
     if_match: int
     if_not: int
+    name: str = ""
+    gotos: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def home(self) -> str:
+        """The policy or the named chain that the stage stands in."""
+        return self.name.rpartition("/")[0]
 
 
 @dataclass(frozen=True)
@@ -140,7 +174,12 @@ class Plan:
     def fragments(self) -> tuple[FragmentRef, ...]:
         """Every fragment once, in order of first use."""
         used = [*self.companions, *(one for step in self.steps for one in step.stage.fragments)]
-        return tuple(dict.fromkeys(used))
+        return tuple(fragment for fragment in dict.fromkeys(used) if fragment != GOTO)
+
+    @property
+    def parameters(self) -> dict[str, bytes]:
+        """The packed parameters of every stage, by its name."""
+        return {step.name: step.stage.parameters for step in self.steps}
 
     @property
     def stores(self) -> tuple[Store, ...]:
@@ -176,7 +215,7 @@ def companions_for(hook: str, policies: Iterable[BoundPolicy]) -> tuple[Fragment
     wanted = (
         fragment
         for policy in policies
-        for stage in policy.actors
+        for stage in policy.everything
         for where, fragment in stage.companions
         if where == hook
     )
@@ -184,20 +223,47 @@ def companions_for(hook: str, policies: Iterable[BoundPolicy]) -> tuple[Fragment
 
 
 def _flatten(number: int, first: int, policy: BoundPolicy) -> Iterator[Step]:
-    """Yield the policy's steps: the selectors by short circuit, then the chain."""
-    count = len(policy.selectors) + len(policy.actors)
-    if count > CHUNK_STAGES:
-        raise EmptcpError(
-            f"policy '{policy.name}' has {count} stages, more than the {CHUNK_STAGES} one policy may have",
-            fix="Split it into several policies.",
-        )
-    chain = first + len(policy.selectors)
-    edges = _edges(policy.when, first, chain) if policy.when is not None else []
+    """Yield the policy's steps: the selectors by short circuit, its own chain, then the named ones."""
+    own = f"{policy.table}/{policy.name}"
+    chains = (BoundChain("", policy.actors, policy.goto), *policy.chains)
+    _check_counts(policy, len(policy.selectors) + _length(chains[0]))
+    start = first + len(policy.selectors)
+    starts: dict[str, int] = {}
+    for chain in chains:
+        starts[chain.name] = start
+        start += _length(chain)
+    edges = _edges(policy.when, first, starts[""]) if policy.when is not None else []
     for stage, (index, if_match, if_not) in zip(policy.selectors, edges, strict=True):
-        yield Step(index, number, stage, if_match, if_not)
-    for offset, stage in enumerate(policy.actors):
-        following = chain + offset + 1 if offset + 1 < len(policy.actors) else END
-        yield Step(chain + offset, number, stage, following, following)
+        yield Step(index, number, stage, if_match, if_not, f"{own}/{stage.id}")
+    for chain in chains:
+        home = f"{policy.table}/@{chain.name}" if chain.name else own
+        yield from _of_chain(number, home, chain, starts)
+
+
+def _of_chain(number: int, home: str, chain: BoundChain, starts: Mapping[str, int]) -> Iterator[Step]:
+    first, end = starts[chain.name], starts[chain.name] + _length(chain)
+    for index, stage in enumerate(chain.actors, first):
+        following = index + 1 if index + 1 < end else END
+        gotos = tuple((chosen, starts[name]) for chosen, name in stage.chains)
+        yield Step(index, number, stage, following, following, f"{home}/{stage.id}", gotos)
+    if chain.goto:
+        stage = Stage("goto", "goto", "goto", f"goto {chain.goto}", GOTO, b"")
+        target = starts[chain.goto]
+        yield Step(end - 1, number, stage, target, target, f"{home}/goto")
+
+
+def _length(chain: BoundChain) -> int:
+    return len(chain.actors) + bool(chain.goto)
+
+
+def _check_counts(policy: BoundPolicy, own: int) -> None:
+    longest = max(((_length(chain), chain.name) for chain in policy.chains), default=(0, ""))
+    for count, what in ((own, f"policy '{policy.name}'"), (longest[0], f"chain '{longest[1]}'")):
+        if count > CHUNK_STAGES:
+            raise EmptcpError(
+                f"{what} has {count} stages, more than the {CHUNK_STAGES} one may have",
+                fix="Split it into several.",
+            )
 
 
 def _edges(expression: model.Expression, first: int, on_true: int) -> list[tuple[int, int, int]]:

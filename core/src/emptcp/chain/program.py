@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from emptcp import pybpf
 from emptcp.chain import counters, engines, joining, layout, sockets
-from emptcp.chain.description import Description, PolicyRecord, StageRecord
+from emptcp.chain.chains import home
+from emptcp.chain.description import ChainRecord, Description, PolicyRecord, StageRecord
 from emptcp.chain.objects import CORE, CORE_FLOW, CORE_GLANCE, Objects
 from emptcp.chain.plan import BoundPolicy, Plan, Step
 from emptcp.pybpf import features
@@ -116,8 +117,11 @@ def load(
 
     Raises :class:`EmptcpError` naming policy and stage when a budget is exceeded or the verifier refuses.
     """
-    places, size = layout.slots((len(step.stage.parameters) for step in plan.steps), len(policies))
-    counts, given, following = _counters(policies, previous)
+    sizes = {step.name: len(step.stage.parameters) for step in plan.steps}
+    placed, size = layout.slots(sizes.values(), len(policies))
+    by_name = dict(zip(sizes, placed, strict=True))
+    places = [by_name[step.name] for step in plan.steps]
+    counts, given, following = _counters(plan, previous)
     offset, tables = engines.tables(place.engine, plan, places, given, size)
     slots = Slots(places, given, state_slots, following, offset if tables else 0)
     description = _describe(plan, policies, place, slots)
@@ -170,27 +174,30 @@ def _parameters(
     return made
 
 
-def _counters(policies: Sequence[BoundPolicy], previous: Previous | None) -> tuple[pybpf.Map, list[int], int]:
-    """Return the counters' map, the slot of each stage, and the first slot never given.
+def _counters(plan: Plan, previous: Previous | None) -> tuple[pybpf.Map, list[int], int]:
+    """Return the counters' map, the slot of each step, and the first slot never given.
 
     The running program's map is used on, so that no count is lost at the switch, as long as it has room.
     """
-    names = [[f"{p.table}/{p.name}/{s.id}" for s in (*p.selectors, *p.actors)] for p in policies]
+    by_home: dict[str, dict[str, None]] = {}
+    for step in plan.steps:
+        by_home.setdefault(step.home, {})[step.name] = None
+    names = [list(found) for found in by_home.values()]
     if previous is not None:
         given = counters.allocate(names, previous.slots, previous.following)
         if counters.chunks(given.values()) <= previous.counters.info.max_entries:
             following = max([previous.following, *(slot + 1 for slot in given.values())])
-            return previous.counters.duplicate(), _flat(names, given), following
+            return previous.counters.duplicate(), _slots(plan, given), following
     given = counters.allocate(names, {})
     size = (4, counters.CHUNK_BYTES, counters.chunks(given.values()))
     made = pybpf.Map.create("percpu_array", *size, name=COUNTERS)
     if previous is not None:
         _carry_over(previous, made, given)
-    return made, _flat(names, given), max(given.values(), default=0) + 1
+    return made, _slots(plan, given), max(given.values(), default=0) + 1
 
 
-def _flat(names: Sequence[Sequence[str]], given: Mapping[str, int]) -> list[int]:
-    return [given[name] for policy in names for name in policy]
+def _slots(plan: Plan, given: Mapping[str, int]) -> list[int]:
+    return [given[step.name] for step in plan.steps]
 
 
 def _carry_over(previous: Previous, made: pybpf.Map, given: Mapping[str, int]) -> None:
@@ -219,8 +226,9 @@ def _about(description: Description) -> pybpf.Map:
 
 
 def _describe(plan: Plan, policies: Sequence[BoundPolicy], place: Place, slots: Slots) -> Description:
-    records = [_stage(step, slots) for step in plan.steps]
+    records = _stages(plan, slots)
     used = {fragment.plugin for fragment in plan.fragments if fragment.state_size}
+    chains = dict.fromkeys((policy.table, chain.name) for policy in policies for chain in policy.chains)
     return Description(
         hook=place.hook,
         backend=place.backend,
@@ -231,14 +239,11 @@ def _describe(plan: Plan, policies: Sequence[BoundPolicy], place: Place, slots: 
         cookie=place.cookie,
         policies=tuple(
             PolicyRecord(
-                span.table,
-                span.name,
-                policy.source,
-                tuple(records[span.first : span.last + 1]),
-                layout.switch(number),
+                one.table, one.name, one.source, records[f"{one.table}/{one.name}"], layout.switch(number)
             )
-            for number, (span, policy) in enumerate(zip(plan.policies, policies, strict=True))
+            for number, one in enumerate(policies)
         ),
+        chains=tuple(ChainRecord(*one, records[home(*one)]) for one in chains),
         companions=tuple(f"{fragment.plugin}:{fragment.name}" for fragment in plan.companions),
         sockets=tuple(map(sockets.name, sockets.wanted(policies))),
         state_slots={plugin: slots.states[plugin] for plugin in sorted(used)},
@@ -248,11 +253,22 @@ def _describe(plan: Plan, policies: Sequence[BoundPolicy], place: Place, slots: 
     )
 
 
-def _stage(step: Step, slots: Slots) -> StageRecord:
-    stage, slot = step.stage, slots.parameters[step.index]
+def _stages(plan: Plan, slots: Slots) -> dict[str, tuple[StageRecord, ...]]:
+    """Return the stages of each policy and named chain; a chain's are one, however many steps they have."""
+    steps: dict[str, list[Step]] = {}
+    for step in plan.steps:
+        steps.setdefault(step.name, []).append(step)
+    found: dict[str, tuple[StageRecord, ...]] = {}
+    for same in steps.values():
+        found[same[0].home] = (*found.get(same[0].home, ()), _stage(same, slots))
+    return found
+
+
+def _stage(steps: Sequence[Step], slots: Slots) -> StageRecord:
+    stage, slot = steps[0].stage, slots.parameters[steps[0].index]
     place = (slot.offset, slot.size) if slot is not None else (0, 0)
-    counter = slots.counters[step.index]
-    entry = slots.context + 4 * (step.index + 1) if slots.context and slot is not None else 0
+    counter = slots.counters[steps[0].index]
+    entries = (slots.context + 4 * (step.index + 1) for step in steps)
     names = (stage.id, stage.kind, stage.fragment.plugin, stage.name, stage.text)
     lenders = tuple(dict.fromkeys(one.plugin for one in stage.fragment.imports))
-    return StageRecord(*names, counter, *place, entry, lenders)
+    return StageRecord(*names, counter, *place, tuple(entries) if slots.context and slot else (), lenders)

@@ -37,11 +37,11 @@ class Running:
         """Return what each stage counted, by ``table/policy/stage``; the program's own under ``""``."""
         return programs.read_counters(self.counters, self.description)
 
-    def values(self) -> list[bytes]:
-        """Return the parameters of every stage that are in force, in the order of the plan's steps."""
+    def values(self) -> dict[str, bytes]:
+        """Return the parameters of every stage that are in force, by ``table/policy/stage``."""
         value = self.parameters.lookup(bytes(4)) or b""
-        slots = (stage.slot for policy in self.description.policies for stage in policy.stages)
-        return [layout.read(value, slot) if slot is not None else b"" for slot in slots]
+        stages = self.description.stages().items()
+        return {name: layout.read(value, stage.slot) if stage.slot else b"" for name, stage in stages}
 
     def off(self, policy: PolicyRecord) -> bool:
         """Return whether one of the description's policies is switched off."""
@@ -102,12 +102,12 @@ def _slot(record: StageRecord) -> layout.Slot:
 
 
 def _put_in_force(words: memoryview, record: StageRecord, packed: bytes) -> None:
-    """Flip the stage's sides, and let its entry of the chain context carry or point to the new value."""
+    """Flip the stage's sides, and let its entries of the chain context carry or point to the new value."""
     layout.flip(words, _slot(record))
-    if record.entry:
-        word, shift = record.entry // 8, record.entry % 8 * 8
-        entry = context.with_parameters(words[word] >> shift & 0xFFFFFFFF, packed, _slot(record))
-        words[word] = words[word] & ~(0xFFFFFFFF << shift) | entry << shift
+    for entry in record.entries:
+        word, shift = entry // 8, entry % 8 * 8
+        changed = context.with_parameters(words[word] >> shift & 0xFFFFFFFF, packed, _slot(record))
+        words[word] = words[word] & ~(0xFFFFFFFF << shift) | changed << shift
 
 
 def everything(pins: Pins | None = None) -> dict[Location, Running]:
@@ -151,21 +151,22 @@ def tables_using(found: dict[Location, Running], plugin: str) -> list[str]:
     Without a plugin, those that use anything of emptcp.
     """
     stages = (
-        (policy.table, {stage.plugin, *stage.imports})
+        (home.table, {stage.plugin, *stage.imports})
         for running in found.values()
-        for policy in running.description.policies
-        for stage in policy.stages
+        for home in running.description.homes
+        for stage in home.stages
     )
     return sorted({table for table, plugins in stages if not plugin or plugin in plugins})
 
 
 def plugins_in_use(found: dict[Location, Running]) -> dict[str, tuple[str, ...]]:
-    """Return plugin -> the policies that use it."""
+    """Return plugin -> the policies and named chains that use it."""
     users: dict[str, dict[str, None]] = {}
     for running in found.values():
-        for policy in running.description.policies:
-            for stage in policy.stages:
-                users.setdefault(stage.plugin, {})[policy.name] = None
+        for home in running.description.homes:
+            for stage in home.stages:
+                if stage.plugin:  # a goto is of none
+                    users.setdefault(stage.plugin, {})[home.name] = None
     return {plugin: tuple(policies) for plugin, policies in sorted(users.items())}
 
 

@@ -33,6 +33,7 @@ from emptcp.chain import (
     suspension,
     tables,
 )
+from emptcp.chain.bind import stage_ids
 from emptcp.chain.decide import ATTACH, DETACH, Decision
 from emptcp.chain.effects import Effects
 from emptcp.chain.filling import Filled, Filling
@@ -240,7 +241,9 @@ class Session:
         self, table: model.Table, netns: str, absent: list[EmptcpError] | None
     ) -> dict[tuple[int, int], Site]:
         for policy in table.policies:
-            for spec in (*model.selectors(policy.when), *model.actors(table, policy.do)):
+            for _, spec in stage_ids(table, policy, self.catalog):
+                if isinstance(spec, model.InSet):
+                    continue
                 stage = self.catalog.bind(spec)
                 _check_resident(stage, policy)
                 _check_features(stage, policy)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from emptcp.errors import EmptcpError, quoted
 
 if TYPE_CHECKING:
-    from emptcp.chain.description import PolicyRecord
+    from emptcp.chain.description import ChainRecord, PolicyRecord
     from emptcp.plugins.catalog import Catalog
 
 
@@ -29,9 +29,12 @@ class Stranded:
     fix: str
 
 
-def of(record: PolicyRecord, device: str, error: EmptcpError, catalog: Catalog) -> Stranded:
-    """Return a policy that could not be bound because of ``error``."""
-    plugins = dict.fromkeys(stage.plugin for stage in record.stages)
+def of(
+    record: PolicyRecord, chains: Iterable[ChainRecord], device: str, error: EmptcpError, catalog: Catalog
+) -> Stranded:
+    """Return a policy that could not be bound because of ``error``; ``chains`` are those it may come to."""
+    homes: list[PolicyRecord | ChainRecord] = [record, *chains]
+    plugins = dict.fromkeys(stage.plugin for home in homes for stage in home.stages if stage.plugin)
     why, fix = cause(plugins, error, catalog)
     return Stranded(record.table, record.name, device, why, fix)
 

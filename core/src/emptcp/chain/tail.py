@@ -20,8 +20,8 @@ from emptcp.chain.asking import Asking
 from emptcp.chain.code import Code
 from emptcp.chain.counters import CHUNK_BYTES, COUNTER_BYTES
 from emptcp.chain.dispatcher import Dispatcher
-from emptcp.chain.instructions import R0, R1, R2, R3, R4, R10
-from emptcp.chain.joining import ACCEPT, DROP, REDIRECT, RETURN, Binding, Joined, Joiner, check_stack
+from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10
+from emptcp.chain.joining import ACCEPT, DROP, GOTO, REDIRECT, RETURN, Binding, Joined, Joiner, check_stack
 from emptcp.chain.layout import ATOMIC, SWITCH_SIZE, aligned, switch
 from emptcp.chain.plan import FragmentRef, Plan, Step, ValueLookup
 from emptcp.chain.storage import Store
@@ -38,7 +38,7 @@ class Variant:
     """What one program of the array is made of; ``member`` and ``values`` are the stage's.
 
     ``first``: the first stage of a policy, which looks at its switch. ``gated``: and the policy sees MPTCP
-    only, on a hook where another policy sees all TCP.
+    only, on a hook where another policy sees all TCP. ``chooses``: among named chains.
     """
 
     fragment: FragmentRef
@@ -46,6 +46,7 @@ class Variant:
     first: bool
     gated: bool
     parameters: int
+    chooses: bool
     member: Store | None = None
     values: tuple[ValueLookup, ...] = ()
 
@@ -58,10 +59,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class Tables:
-    """Where the chain context stands in the parameter map, and the maps that only this engine has."""
+    """Where the chain context stands in the parameter map, and the maps that only this engine has.
+
+    ``count`` entries, and ``choices`` words of the matrix of chosen chains.
+    """
 
     offset: int
     count: int
+    choices: int
     parameters_size: int
     programs: int
     flows: int
@@ -71,6 +76,16 @@ class Tables:
         """Offset of the second table."""
         return self.offset + 4 * self.count
 
+    @property
+    def rows(self) -> int:
+        """Offset of the table that tells which row of the matrix of chosen chains is a stage's."""
+        return self.about + 4 * self.count
+
+    @property
+    def distances(self) -> int:
+        """Offset of that matrix."""
+        return self.rows + 4 * self.count
+
 
 def variant(plan: Plan, step: Step) -> Variant:
     """Return which program runs a step."""
@@ -79,8 +94,8 @@ def variant(plan: Plan, step: Step) -> Variant:
     first = step.index == policy.first
     gated = first and mixed and not policy.plain_tcp
     stage = step.stage
-    size = len(stage.parameters)
-    return Variant(stage.fragment, stage.kind, first, gated, size, stage.member, stage.values)
+    size, chooses = len(stage.parameters), bool(step.gotos)
+    return Variant(stage.fragment, stage.kind, first, gated, size, chooses, stage.member, stage.values)
 
 
 def variants(plan: Plan) -> list[Variant]:
@@ -152,12 +167,14 @@ class _Root(Dispatcher, _Calls):
 
 class _Stage(_Calls, Asking):
     def __init__(self, plan: Plan, binding: Binding, tables: Tables, made: Variant) -> None:
-        self.code: Code = binding.code[made.fragment]
+        self.code: Code | None = binding.code.get(made.fragment)
         keys = [binding.code[value.store.key] for value in made.values]
-        super().__init__(plan, binding, [self.code, *keys])
+        super().__init__(plan, binding, [*([self.code] if self.code is not None else []), *keys])
         self.tables = tables
         self.made = made
         self.name = f"fragment '{made.fragment.name}' of plugin '{made.fragment.plugin}'"
+        if self.code is None:
+            self.name = "goto"
 
     def run(self) -> Joined:
         self.line(self.name)
@@ -168,6 +185,18 @@ class _Stage(_Calls, Asking):
         if self.made.gated:
             self._gate()
         self._find_counters()
+        if self.made.kind == "goto":
+            self._goto()
+        else:
+            self._run_fragment()
+        if self.made.kind != "goto" or self.made.first:
+            self._return()
+        self._go_on()
+        for name in ("pass", "drop", "redirect") if self.made.kind == "actor" else ("pass",):
+            self.way_out(name)
+        return self.finish("emptcp_stage")
+
+    def _run_fragment(self) -> None:
         if self.made.flow:
             self._find_flow("noflow" if self.made.fragment.state_size else "")
         self._body()
@@ -180,10 +209,17 @@ class _Stage(_Calls, Asking):
             self._skipped("no_flow")
         if self.made.values:
             self._skipped("no_value")
-        self._go_on()
-        for name in ("pass", "drop", "redirect") if self.made.kind == "actor" else ("pass",):
-            self.way_out(name)
-        return self.finish("emptcp_stage")
+
+    def _goto(self) -> None:
+        """Count, and skip to the named chain."""
+        asm = self.asm
+        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
+        self.increment(0)
+        asm.emit(bpf.LDX_DW, R2, R10, self.length)
+        self.add(8)
+        asm.emit(bpf.LDX_DW, R4, R10, self.entry)
+        asm.emit(bpf.RSH64_IMM, R4, imm=16)
+        asm.jump("go on")
 
     # Before the fragment.
 
@@ -303,6 +339,7 @@ class _Stage(_Calls, Asking):
         if made.member is not None:
             self.membership(made.member, self.name)
             return
+        assert self.code is not None
         self._parameters()
         if made.values:
             self.look_up_values(made.values, made.parameters, "novalue", self.name)
@@ -327,13 +364,12 @@ class _Stage(_Calls, Asking):
         asm.jump("stay", bpf.JSET_IMM, R4, 1 << 10)
         asm.label("skip")
         asm.emit(bpf.RSH64_IMM, R4, imm=11)
-        asm.emit(bpf.AND64_IMM, R4, imm=context.MOST_SKIPPED)
+        asm.emit(bpf.AND64_IMM, R4, imm=context.TO_END)
+        asm.jump("return", bpf.JEQ_IMM, R4, context.TO_END)
         asm.jump("go on")
         asm.label("stay")
         asm.emit(bpf.MOV64_IMM, R4, imm=0)
         asm.jump("go on")
-        if self.made.first:
-            self._return()
 
     def _after_actor(self) -> None:
         asm = self.asm
@@ -344,12 +380,14 @@ class _Stage(_Calls, Asking):
         self.load_reason()
         asm.emit(bpf.ST_B, R3, 0, self.binding.packet.reason, 0)
         self._verdicts()
-        asm.emit(bpf.MOV64_IMM, R4, imm=0)
-        asm.jump("go on", bpf.JEQ_IMM, R2, 0)
+        asm.jump("following", bpf.JEQ_IMM, R2, 0)
+        asm.label("reason")
         self.count_reason(0)
+        asm.label("following")
+        asm.emit(bpf.LDX_DW, R4, R10, self.entry)
+        asm.jump("return", bpf.JSET_IMM, R4, 1 << 10)
         asm.emit(bpf.MOV64_IMM, R4, imm=0)
         asm.jump("go on")
-        self._return()
 
     def _verdicts(self) -> None:
         """Leave by a verdict other than NEXT; the reason in r2 is kept where there is none."""
@@ -361,8 +399,39 @@ class _Stage(_Calls, Asking):
             self.increment(8 * (2 + verdict))
             asm.jump(target)
             asm.label(other)
+        if self.made.chooses:
+            self._chosen_chain()
         asm.emit(bpf.MOV64_IMM, R2, imm=0)
         asm.label("next")
+
+    def _chosen_chain(self) -> None:
+        """Verdict GOTO: skip to a chain that the stage may choose; r3 is the packet. Else as NEXT."""
+        asm, tables, other = self.asm, self.tables, f"verdict {GOTO}"
+        asm.jump(other, bpf.JNE32_IMM, R0, GOTO)
+        asm.emit(bpf.LDX_W, R4, R3, self.binding.packet.chain)
+        asm.jump("refused", bpf.JGT_IMM, R4, context.width(self.plan) - 1)
+        asm.emit(bpf.LDX_DW, R5, R10, self.place)
+        asm.jump("pass", bpf.JGT_IMM, R5, tables.count - 1)
+        self._load_word(tables.rows)
+        asm.emit(bpf.ADD64_REG, R5, R4)
+        asm.jump("refused", bpf.JGT_IMM, R5, tables.choices - 1)
+        self._load_word(tables.distances)
+        asm.jump("refused", bpf.JEQ_IMM, R5, 0)
+        self.increment(16)
+        asm.emit(bpf.MOV64_REG, R4, R5)
+        asm.emit(bpf.ADD64_IMM, R4, imm=-1)
+        asm.jump("go on")
+        asm.label("refused")
+        asm.emit(bpf.MOV64_IMM, R2, imm=reasons.REASONS.index("refused"))
+        asm.jump("reason")
+        asm.label(other)
+
+    def _load_word(self, offset: int) -> None:
+        """Load word r5 of a table into r5; r2 is used."""
+        self.asm.emit(bpf.LSH64_IMM, R5, imm=2)
+        self.asm.load_map_value(R2, self.binding.maps.parameters, offset)
+        self.asm.emit(bpf.ADD64_REG, R2, R5)
+        self.asm.emit(bpf.LDX_W, R5, R2)
 
     def _return(self) -> None:
         """Go on behind the policy's end."""
@@ -379,12 +448,11 @@ class _Stage(_Calls, Asking):
         self.increment(0)
         asm.emit(bpf.MOV64_IMM, R2, imm=reasons.REASONS.index(reason))
         self.count_reason(0)
-        asm.emit(bpf.MOV64_IMM, R4, imm=0)
         if self.made.kind == "selector":
             asm.emit(bpf.LDX_DW, R4, R10, self.entry)
             asm.jump("not")
         else:
-            asm.jump("go on")
+            asm.jump("following")
 
     def _go_on(self) -> None:
         """Skip r4 entries and call what follows."""

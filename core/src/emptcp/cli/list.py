@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emptcp.chain.contents import Summary
     from emptcp.chain.counters import Counters
-    from emptcp.chain.description import PolicyRecord, StageRecord
+    from emptcp.chain.description import ChainRecord, PolicyRecord, StageRecord
     from emptcp.chain.off import Off
     from emptcp.chain.running import Running
     from emptcp.cli.wording import Words
@@ -95,8 +95,7 @@ def _print(chosen: dict[str, list[Running]], off: Off, more: list[str]) -> None:
     from emptcp.cli import wording
 
     programs = (program for found in chosen.values() for program in found)
-    shown = (policy for program in programs for policy in program.description.policies)
-    words, warnings = wording.of(policy for policy in shown if policy.table in chosen)
+    words, warnings = wording.of((program.description for program in programs), chosen)
     for name, found in chosen.items():
         print("\n".join(_table(name, found, words, off)))
     if off.everything:
@@ -134,7 +133,11 @@ def _program(table: str, running: Running, words: Words, off: Off) -> Iterator[s
     yield f"    seen: {_flow(counts[''])}{_reasons(counts[''])}"
     for policy in about.policies:
         if policy.table == table:
-            yield from _policy(policy, counts, words, running.off(policy))
+            off_mark = " # off" if running.off(policy) else ""
+            yield from _stages(f'policy "{policy.name}"', policy, counts, words, off_mark)
+    for chain in about.chains:
+        if chain.table == table:
+            yield from _stages(f'chain "{chain.name}"', chain, counts, words)
     for companion in about.companions:
         yield f"    companion {companion}"
 
@@ -149,20 +152,24 @@ def _lost(running: Running) -> str:
     return decide.why_lost(site) if decide.is_lost(running, site) else ""
 
 
-def _policy(policy: PolicyRecord, counts: dict[str, Counters], words: Words, off: bool) -> Iterator[str]:
-    yield f'    policy "{policy.name}" {{' + (" # off" if off else "")
-    keys = [f"{policy.table}/{policy.name}/{stage.id}" for stage in policy.stages]
-    texts = [words.get(key, stage.text) for key, stage in zip(keys, policy.stages, strict=True)]
+def _stages(
+    title: str, home: PolicyRecord | ChainRecord, counts: dict[str, Counters], words: Words, mark: str = ""
+) -> Iterator[str]:
+    yield f"    {title} {{{mark}"
+    keys = [f"{home.home}/{stage.id}" for stage in home.stages]
+    texts = [words.get(key, stage.text) for key, stage in zip(keys, home.stages, strict=True)]
     width = max(map(len, texts))
-    for number, (key, stage, text) in enumerate(zip(keys, policy.stages, texts, strict=True), 1):
+    for number, (key, stage, text) in enumerate(zip(keys, home.stages, texts, strict=True), 1):
         told = f"{_stage(stage, counts[key])}{_label(stage, text)}"
-        yield f"      {number} {stage.kind:8} {text:{width}}  {told}"
+        # `tune` knows a stage by its number; a goto has nothing to tune.
+        place, kind = ("-", "") if stage.kind == "goto" else (number, stage.kind)
+        yield f"      {place} {kind:8} {text:{width}}  {told}"
     yield "    }"
 
 
 def _label(stage: StageRecord, text: str) -> str:
     """Return what `tune` calls the stage, where the text does not begin with it."""
-    plain = stage.id.partition("#")[0] == stage.name and text == stage.text
+    plain = (stage.id.partition("#")[0] == stage.name and text == stage.text) or stage.kind == "goto"
     return "" if plain else f" [{stage.id}]"
 
 
@@ -170,6 +177,7 @@ def _stage(stage: StageRecord, count: Counters) -> str:
     if stage.kind == "selector":
         return f"{count.packets} packets, {count.matches} matched ({count.bytes} bytes){_reasons(count)}"
     others = {
+        "goto": count.matches,
         "return": count.returns,
         "accept": count.accepts,
         "drop": count.drops,
@@ -209,22 +217,26 @@ def _json(running: Running, table: str) -> dict[str, Any]:
         "seen": asdict(counts[""]),
         "companions": list(about.companions),
         "policies": [
-            _policy_json(policy, counts, running.off(policy))
+            {"name": policy.name, "off": running.off(policy), "stages": _stages_json(policy, counts)}
             for policy in about.policies
             if policy.table == table
+        ],
+        "chains": [
+            {"name": chain.name, "stages": _stages_json(chain, counts)}
+            for chain in about.chains
+            if chain.table == table
         ],
     }
 
 
-def _policy_json(policy: PolicyRecord, counts: dict[str, Counters], off: bool) -> dict[str, Any]:
-    stages = [
+def _stages_json(home: PolicyRecord | ChainRecord, counts: dict[str, Counters]) -> list[dict[str, Any]]:
+    return [
         {
             "id": stage.id,
             "kind": stage.kind,
             "plugin": stage.plugin,
             "text": stage.text,
-            **asdict(counts[f"{policy.table}/{policy.name}/{stage.id}"]),
+            **asdict(counts[f"{home.home}/{stage.id}"]),
         }
-        for stage in policy.stages
+        for stage in home.stages
     ]
-    return {"name": policy.name, "off": off, "stages": stages}

@@ -14,7 +14,7 @@ def register(groups: Any) -> None:
         help="change parameters of a running stage, or a policy's `when`",
         description="Changes parameters of a running stage (nothing is reloaded), or a policy's expression.",
     )
-    parser.add_argument("policy", metavar="POLICY", help="the policy, or TABLE/POLICY")
+    parser.add_argument("home", metavar="POLICY", help="POLICY or TABLE/POLICY; @CHAIN or TABLE/@CHAIN")
     parser.add_argument(
         "change",
         metavar="STAGE key=value | when=EXPRESSION",
@@ -30,8 +30,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from emptcp.chain import apply, edits
     from emptcp.cli.outcome import print_outcome
 
-    table, policy = edits.locate(arguments.policy)
-    change = edits.tune(policy, arguments.change)
+    table, home = edits.locate(arguments.home)
+    change = edits.tune(home, arguments.change)
     outcome = apply.edit(table, change, dry_run=arguments.dry_run)
     print_outcome(outcome, as_json=arguments.json)
     return 0

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from emptcp.errors import EmptcpError
 
 if TYPE_CHECKING:
-    from emptcp.chain.description import PolicyRecord
+    from emptcp.chain.description import Description, PolicyRecord
     from emptcp.plugins.catalog import Catalog
     from emptcp.plugins.manager import Manager
 
@@ -17,8 +17,8 @@ Words = dict[str, str]
 """Stage, as ``table/policy/stage`` -> what its plugin says instead of the text of the file."""
 
 
-def of(policies: Iterable[PolicyRecord]) -> tuple[Words, list[str]]:
-    """Return the plugins' own words for running stages, and warnings.
+def of(descriptions: Iterable[Description], tables: Collection[str]) -> tuple[Words, list[str]]:
+    """Return the plugins' own words for running stages of some tables, and warnings.
 
     Loads the Python sides of the plugins in use alone, and binds nothing unless one of them has words.
     """
@@ -26,8 +26,10 @@ def of(policies: Iterable[PolicyRecord]) -> tuple[Words, list[str]]:
     from emptcp.plugins.catalog import Catalog
     from emptcp.plugins.manager import Manager
 
-    records = list(policies)
-    used = {stage.plugin for record in records for stage in record.stages}
+    shown = list(descriptions)
+    records = [policy for one in shown for policy in one.policies if policy.table in tables]
+    homes = (home for one in shown for home in one.homes if home.table in tables)
+    used = {stage.plugin for home in homes for stage in home.stages}
     if not used:
         return {}, []
     try:
@@ -45,12 +47,12 @@ def of(policies: Iterable[PolicyRecord]) -> tuple[Words, list[str]]:
 
 
 def _words(record: PolicyRecord, catalog: Catalog, manager: Manager) -> Words:
-    from emptcp.chain.bind import stage_ids
+    from emptcp.chain.bind import full_name, stage_ids
     from emptcp.policy import file, model
 
     table = file.loads(record.source)
     found: Words = {}
-    for name, spec in stage_ids(table, table.policies[0]):
+    for name, spec in stage_ids(table, table.policies[0], catalog):
         if isinstance(spec, model.InSet):
             continue
         try:
@@ -59,7 +61,7 @@ def _words(record: PolicyRecord, catalog: Catalog, manager: Manager) -> Words:
             continue
         said = manager.hook.emptcp_format(stage=stage)
         if isinstance(said, str) and said.strip():
-            found[f"{record.table}/{record.name}/{name}"] = _line(said)
+            found[full_name(record.table, record.name, name)] = _line(said)
     return found
 
 

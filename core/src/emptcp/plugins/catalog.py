@@ -115,10 +115,22 @@ class BoundStage:
         types = {parameter.name: parameter.type for parameter in self.type.declaration.parameters}
         for name, names in companion.only.items():
             value = self.values.get(name, ())
+            if isinstance(value, model.FromMap):  # it may be any
+                return True
             given = value if isinstance(value, tuple) else (types[name].format(value),)
             if set(given) & set(names):
                 return True
         return not companion.only
+
+    @property
+    def chains(self) -> dict[str, str]:
+        """The named chains that the stage may choose from, by the parameter that names each."""
+        types = {parameter.name: parameter.type for parameter in self.type.declaration.parameters}
+        return {
+            name: value
+            for name, value in self.values.items()
+            if types[name].kind == "chain" and isinstance(value, str)
+        }
 
     @property
     def arguments(self) -> dict[str, model.Argument]:

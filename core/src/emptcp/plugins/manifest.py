@@ -25,7 +25,7 @@ from emptcp.policy.place import NOWHERE, Place
 from emptcp.policy.tokens import NAME, RESERVED
 from emptcp.pybpf.feature_table import FEATURES
 
-VERDICTS = ("NEXT", "RETURN", "ACCEPT", "DROP", "REDIRECT")
+VERDICTS = ("NEXT", "RETURN", "ACCEPT", "DROP", "REDIRECT", "GOTO")
 READS = ("options", "key", "flow")
 """What a fragment reads of a packet: core parses, and looks up, only what some stage reads."""
 

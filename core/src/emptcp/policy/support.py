@@ -20,11 +20,6 @@ def refuse_unsupported(table: model.Table) -> None:
             raise _not_yet(f"hook 'socket' of policy {quoted(policy.name)}", policy.where)
 
 
-def refuse_unsupported_type(kind: str) -> None:
-    """Raise for a parameter of a type (``chain``) that can't be handed to BPF yet."""
-    raise _not_yet(f"a parameter of type {kind}", Place())
-
-
 def _not_yet(what: str, where: Place) -> EmptcpError:
     fix = "Remove it for now; this release only reads it."
     return EmptcpError(f"{what} is not carried out by this release", fix=fix, where=str(where))

@@ -17,7 +17,7 @@ dev         ``eth0``                     str                          u32, the i
 flags       ``syn``, ``[rtt, bytes]``    tuple of names               integer, one bit or more per name
 string(n)   ``'text'``                   str, n bytes at most         char[], rest zero
 list(n)     ``[1, 2]``                   tuple, n items at most       array, rest zero
-chain       ``slow``                     str                          not in this release
+chain       ``slow``                     str                          integer, 1 for the table's first chain
 =========== ============================ ============================ ==================================
 
 Rates, sizes and times are written as in tc(8): ``k`` of a size is 1024, ``kbit`` of a rate is 1000 bits per
@@ -36,7 +36,6 @@ from typing import Any, ClassVar
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.policy.model import Argument, Listing, Scalar
-from emptcp.policy.support import refuse_unsupported_type
 from emptcp.policy.tokens import DECLARED_NAME
 
 Devices = Callable[[str], int]
@@ -479,13 +478,10 @@ class List(ValueType):
         return self.of.misfit(Field(0, field.size, 1, field.signed))
 
 
-class Named(ValueType):
-    """The name of a set, a map or a chain of the same table."""
+class ChainName(ValueType):
+    """The name of a chain of the same table. Fragments are given its number, which is the table's to tell."""
 
-    example = "a name that the file declares"
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    kind, example = "chain", "a name that the file declares"
 
     def parse(self, text: str) -> str:
         if not DECLARED_NAME.fullmatch(text):
@@ -493,7 +489,6 @@ class Named(ValueType):
         return text
 
     def pack(self, value: str, field: Field, devices: Devices) -> bytes:
-        refuse_unsupported_type(self.kind)
         return bytes(field.bytes)
 
 
@@ -508,7 +503,7 @@ _PLAIN: Mapping[str, Callable[[], ValueType]] = {
     "prefix": Prefix,
     "port": Port,
     "dev": Device,
-    "chain": lambda: Named("chain"),
+    "chain": ChainName,
 }
 TYPES = (*_PLAIN, "flags", "string(n)", "list(n)")
 """Every type, as a manifest writes it."""

@@ -69,9 +69,13 @@ def test_a_slot_is_read_as_it_was_written_in_either_order_of_the_ends(table: pyb
     states.put(ONE, OTHER, b"twelve bytes")
     assert states.get(OTHER, ONE) == b"twelve bytes"
     states.put(OTHER, ONE, b"short")
-    assert states.get(ONE, OTHER) == b"short".ljust(SIZE, b"\0")
-    with pytest.raises(ValueError, match="13 bytes are too many"):
+    assert states.get(ONE, OTHER) == b"short\0\0\0ytes"
+    states.put(OTHER, ONE, b"end", at=8)
+    assert states.get(ONE, OTHER) == b"short\0\0\0end\0"
+    with pytest.raises(ValueError, match="13 bytes at 0 are not within a slot of 12"):
         states.put(ONE, OTHER, bytes(13))
+    with pytest.raises(ValueError, match="1 bytes at 4 are not within"):
+        states.put(ONE, OTHER, b"x", at=4)
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 1), (0, SLOT_BYTES), (8, 192), (SLOT_BYTES - 8, 8)])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from emptcp.chain import context, layout
 from emptcp.chain.context import Entry
-from emptcp.chain.plan import END, BoundPolicy, FragmentRef, Plan, Stage, plan
+from emptcp.chain.plan import END, BoundChain, BoundPolicy, FragmentRef, Plan, Stage, plan
 from emptcp.errors import EmptcpError
 from emptcp.policy import model
 
@@ -20,9 +21,41 @@ def stage(name: str, kind: str, packed: bytes = b"") -> Stage:
     return Stage(name, kind, name, name, FragmentRef("t", "t.bpf.o", name), packed)
 
 
+CHAINS = ("one", "two", "three")
+
+
+@st.composite
+def ends(draw: st.DrawFn, prefix: str, later: tuple[str, ...], least: int) -> tuple[tuple[Stage, ...], str]:
+    """Actors, some of which choose among the chains behind, and where their chain goes at its end."""
+    goto = draw(st.sampled_from(["", *later]))
+    actors = []
+    for n in range(draw(st.integers(0 if goto else least, 3))):
+        chosen = draw(st.lists(st.sampled_from(later), unique=True)) if later else []
+        chains = tuple((CHAINS.index(name) + 1, name) for name in chosen)
+        actors.append(dataclasses.replace(stage(f"{prefix}a{n}", "actor"), chains=chains))
+    return tuple(actors), goto
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> dict[str, BoundChain]:
+    found = {}
+    for number, name in enumerate(CHAINS):
+        found[name] = BoundChain(name, *draw(ends(name, CHAINS[number + 1 :], 1)))
+    return found
+
+
+def reachable(actors: tuple[Stage, ...], goto: str, known: dict[str, BoundChain]) -> tuple[BoundChain, ...]:
+    names = {goto, *(name for actor in actors for _, name in actor.chains)} - {""}
+    for name in CHAINS:
+        if name in names:
+            names |= {one.name for one in reachable(known[name].actors, known[name].goto, known)}
+    return tuple(known[name] for name in CHAINS if name in names)
+
+
 @st.composite
 def policies(draw: st.DrawFn) -> list[BoundPolicy]:
     found = []
+    known = draw(chains())
     for number in range(draw(st.integers(1, 4))):
         names = [f"p{number}s{n}" for n in range(draw(st.integers(0, 4)))]
         expression: model.Expression | None = None
@@ -31,13 +64,20 @@ def policies(draw: st.DrawFn) -> list[BoundPolicy]:
             node = model.Not(node) if draw(st.booleans()) else node
             joiner = draw(st.sampled_from([model.And, model.Or]))
             expression = node if expression is None else joiner((expression, node))
-        actors = tuple(stage(f"p{number}a{n}", "actor") for n in range(draw(st.integers(1, 3))))
+        actors, goto = draw(ends(f"p{number}", CHAINS, 1))
         selectors = tuple(stage(name, "selector") for name in names)
-        found.append(BoundPolicy("t", f"p{number}", expression, selectors, actors))
+        led = reachable(actors, goto, known)
+        found.append(BoundPolicy("t", f"p{number}", expression, selectors, actors, goto=goto, chains=led))
     return found
 
 
-def by_plan(made: Plan, matches: dict[str, bool], returns: set[str]) -> list[str]:
+Answers = dict[str, int]
+"""Actor -> the chain that it chooses, 0: none, RETURN: it ends its policy."""
+
+RETURN = 99
+
+
+def by_plan(made: Plan, matches: dict[str, bool], answers: Answers) -> list[str]:
     """The stages that run, by the plan's edges."""
     ran: list[str] = []
     for policy in made.policies:
@@ -45,13 +85,28 @@ def by_plan(made: Plan, matches: dict[str, bool], returns: set[str]) -> list[str
         while index != END:
             step = made.steps[index]
             ran.append(step.stage.name)
-            if step.stage.name in returns:
+            answer = answers.get(step.stage.name, 0)
+            if answer == RETURN:
                 break
             index = step.if_match if matches.get(step.stage.name, True) else step.if_not
+            index = dict(step.gotos).get(answer, index)
     return ran
 
 
-def by_context(made: Plan, built: context.Context, matches: dict[str, bool], returns: set[str]) -> list[str]:
+def skipped(built: context.Context, place: int, at: Stage, matches: dict[str, bool], answer: int) -> int:
+    entry, left = built.entries[place], built.about[place] >> 24
+    if at.kind == "goto":
+        return entry.value
+    if at.kind == "selector":
+        skip = entry.skip if matches[at.name] == entry.skip_on_match else 0
+        return left if skip == context.TO_END else skip
+    if answer == RETURN:
+        return left
+    chosen = built.distances[built.rows[place] + answer] if built.rows else 0
+    return chosen - 1 if chosen else left if entry.skip_on_match else 0
+
+
+def by_context(made: Plan, built: context.Context, matches: dict[str, bool], answers: Answers) -> list[str]:
     """The stages that run, by the entries alone, as the programs walk them."""
     ran: list[str] = []
     place, calls = 0, built.entries[0].next
@@ -60,11 +115,7 @@ def by_context(made: Plan, built: context.Context, matches: dict[str, bool], ret
         step = made.steps[place - 1]
         assert calls == place - 1
         ran.append(step.stage.name)
-        entry = built.entries[place]
-        if step.stage.name in returns:
-            place += built.about[place] >> 24
-        elif step.stage.kind == "selector" and matches[step.stage.name] == entry.skip_on_match:
-            place += entry.skip
+        place += skipped(built, place, step.stage, matches, answers.get(step.stage.name, 0))
         calls = built.entries[place].next
     return ran
 
@@ -77,12 +128,17 @@ def test_walking_the_entries_runs_the_stages_that_the_plan_runs(
     assume(context.depth(planned) <= context.MOST_CALLS)
     names = [step.stage.name for step in planned.steps if step.stage.kind == "selector"]
     matches = {name: data.draw(st.booleans()) for name in names}
-    actors = [step.stage.name for step in planned.steps if step.stage.kind == "actor"]
-    returns = set(data.draw(st.lists(st.sampled_from(actors), max_size=2)))
+    actors = {step.stage.name for step in planned.steps if step.stage.kind == "actor"}
+    choices = st.sampled_from([0, 1, 2, 3, RETURN])
+    answers = {name: data.draw(choices) for name in sorted(actors)}
     count = len(planned.steps)
     built = context.build(planned, lambda step: step.index, [None] * count, list(range(1, count + 1)))
-    assert by_context(planned, built, matches, returns) == by_plan(planned, matches, returns)
-    assert len(by_plan(planned, matches, returns)) <= context.depth(planned)
+    # Programs don't look up a number that no row has.
+    for name, answer in answers.items():
+        if answer != RETURN and answer >= context.width(planned):
+            answers[name] = 0
+    assert by_context(planned, built, matches, answers) == by_plan(planned, matches, answers)
+    assert len(by_plan(planned, matches, answers)) <= context.depth(planned)
 
 
 @given(st.integers(0, 255), st.integers(0, 2), st.booleans(), st.integers(0, 31), st.integers(0, 0xFFFF))

@@ -81,8 +81,9 @@ def _kernel() -> tuple[int, ...]:
 @hookimpl
 def emptcp_applied(change: Change) -> None:
     """Want the rate for the subflows that are there; the socket companion then paces them."""
-    if _paces(change):
-        _want(change, min(int(change.value("rate", 0)), _UNPACED - 1))
+    rate = change.value("rate")
+    if _paces(change) and isinstance(rate, int):  # one from a map is looked up with each packet
+        _want(change, min(rate, _UNPACED - 1))
 
 
 @hookimpl

@@ -30,6 +30,7 @@ enum emptcp_verdict {
 	EMPTCP_ACCEPT = 2,   /* no further policy; the packet passes */
 	EMPTCP_DROP = 3,     /* the packet is dropped */
 	EMPTCP_REDIRECT = 4, /* out of the device in emptcp_pkt.redirect */
+	EMPTCP_GOTO = 5,     /* on in the named chain in emptcp_pkt.chain, and not back */
 };
 
 enum emptcp_hook {
@@ -134,6 +135,8 @@ struct emptcp_pkt {
 	__u32 length;	  /* engine tail: bytes of the IP packet, for the counters */
 	__u64 found_key[EMPTCP_KEY_SIZE / 8];	     /* the packet's key, as a key's fragment wrote it */
 	__u64 parameters[EMPTCP_PARAMETER_SIZE / 8]; /* a stage's, with values from maps in their places */
+	__u32 chain; /* for EMPTCP_GOTO: what a parameter of type chain holds */
+	__u32 reserved;
 };
 
 /* Head of an entry of the flow table; the plugins' slots follow. A SYN without ACK zeroes the entry. */

@@ -45,4 +45,16 @@ static __always_inline int emptcp_skip(const struct emptcp_handle *pkt, enum emp
 	return EMPTCP_NEXT;
 }
 
+/*
+ * Go on in a named chain, given as a parameter of type `chain`, and don't come back to this one. 0 is no
+ * chain: the next stage follows.
+ */
+static __always_inline int emptcp_goto(const struct emptcp_handle *pkt, __u32 chain)
+{
+	if (!chain)
+		return EMPTCP_NEXT;
+	pkt->parsed->chain = chain;
+	return EMPTCP_GOTO;
+}
+
 #endif
