@@ -318,7 +318,6 @@ def test_tuning_the_expression_swaps_it_in_the_running_policy(lab: Lab) -> None:
         (["tune", "counted", "record"], "there is nothing to change about stage 'record'"),
         (["chain", "insert", "counted", "recrod()"], "there is no actor 'recrod'"),
         (["chain", "insert", "counted", "record()", "--at", "7"], "none can come to place 7"),
-        (["chain", "remove", "counted", "ip_pair"], "'ip_pair' is the only selector of policy 'counted'"),
         (["chain", "remove", "counted", "record"], "policy 'counted' would have no actor left"),
         (["list", "tt"], "there is no table 'tt'"),
     ],

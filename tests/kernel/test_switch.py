@@ -236,3 +236,112 @@ def test_off_and_on_in_the_middle_of_a_connection_reset_nothing_and_counters_sta
 
     ran = under_traffic(lab, work)
     assert {name: ran.trouble[name] for name in BROKEN if name in ran.trouble} == {}
+
+
+CHAINED = """
+table = "switched"
+engine = "{engine}"
+[[policy]]
+name = "p"
+hook = ["ingress", "egress"]
+dev = "path1"
+backend = "tc"
+when = "packet_type('data')"
+do = ["goto kept"]
+[[policy]]
+name = "q"
+hook = ["ingress", "egress"]
+dev = "path1"
+when = "not packet_type('data')"
+do = ["first: record('packets')", "goto kept"]
+[chain.kept]
+do = ["every: record('packets')"]
+"""
+
+EDITS = (
+    ("insert", "p", "and not packet_type('syn')"),
+    ("insert", "p", "or packet_type('rst')", "--after", "packet_type#2"),
+    ("replace", "p", "packet_type#2", "packet_type('synack')"),
+    ("remove", "p", "packet_type#3"),
+    ("remove", "p", "packet_type#2"),
+    ("insert", "q", "second: record('bytes')"),
+    ("insert", "q", "zeroth: record('bytes')", "--before", "first"),
+    ("replace", "q", "second", "third: record('packets')"),
+    ("insert", "@kept", "also: record('bytes')", "--at", "1"),
+    ("replace", "switched/@kept", "1", "other: record('packets')"),
+    ("remove", "q", "zeroth"),
+    ("remove", "@kept", "other"),
+    ("remove", "q", "third"),
+)
+
+
+@pytest.mark.parametrize("engine", ["fused", "tail"])
+def test_stages_come_change_and_go_under_a_live_connection_and_no_packet_goes_by_uncounted(
+    lab: Lab, emptcp: Any, write: Write, engine: str
+) -> None:
+    """Each packet passes chain `kept` by one of two policies, whatever is edited around its stage."""
+    assert emptcp("apply", write(CHAINED.format(engine=engine)), "--netns", lab.a.netns).code == 0
+    meant = emptcp("list", "--file").out
+
+    def every() -> dict[str, int]:
+        (table,) = json.loads(emptcp("list", "--json").out)["tables"]
+        return {
+            program["hook"]: next(
+                stage["packets"]
+                for chain in program["chains"]
+                for stage in chain["stages"]
+                if stage["id"] == "every"
+            )
+            for program in table["programs"]
+        }
+
+    def edit() -> None:
+        for words in EDITS:
+            done = emptcp("chain", *words)
+            assert done.code == 0, (words, done.err)
+
+    before = every()
+    ran = under_traffic(lab, edit)
+    after = every()
+    assert (after["ingress"] - before["ingress"], after["egress"] - before["egress"]) == (
+        ran.ingress,
+        ran.egress,
+    )
+    assert {name: ran.trouble[name] for name in BROKEN if name in ran.trouble} == {}
+    assert emptcp("list", "--file").out == meant
+
+
+def test_a_shared_chain_is_tuned_once_for_all_policies(lab: Lab, emptcp: Any, write: Write) -> None:
+    assert emptcp("apply", write(CHAINED.format(engine="fused")), "--netns", lab.a.netns).code == 0
+    programs = {one.program.id for one in running.everything().values()}
+    assert emptcp("tune", "@kept", "every", "what=bytes").code == 0
+    assert {one.program.id for one in running.everything().values()} == programs
+    assert emptcp("list").out.count("every") == 2  # once for each hook
+    assert "every: record(what=bytes)" in emptcp("list", "--file").out
+    assert emptcp("tune", "p", "@kept/every", "what=packets").code == 0
+    assert "every: record(what=packets)" in emptcp("list", "--file").out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("remove", "p", "packet_type"), "is the only selector of policy 'p'"),
+        (("remove", "@kept", "every"), "chain 'kept' would have no actor left"),
+        (("insert", "@kept", "and packet_type('syn')"), "has no such place in chain 'kept'"),
+        (("insert", "p", "record('rtt')", "--before", "packet_type"), "no neighbour for an actor"),
+        (("insert", "q", "and packet_type('syn')", "--after", "first"), "'and' joins selectors"),
+        (("replace", "p", "nothing", "record('rtt')"), "policy 'p' has no stage 'nothing'"),
+        (("replace", "q", "first", "packet_type('syn')"), "'packet_type' is a selector, not an actor"),
+        (("remove", "@keep", "every"), "there is no running chain '@keep'"),
+    ],
+)
+def test_an_edit_that_can_not_be_is_refused_and_changes_nothing(
+    lab: Lab, emptcp: Any, write: Write, words: tuple[str, ...], sentence: str
+) -> None:
+    assert emptcp("apply", write(CHAINED.format(engine="fused")), "--netns", lab.a.netns).code == 0
+    meant, programs = emptcp("list", "--file").out, {one.program.id for one in running.everything().values()}
+    refused = emptcp("chain", *words)
+    assert refused.code == 1
+    assert sentence in refused.err
+    assert emptcp("list", "--file").out == meant
+    assert {one.program.id for one in running.everything().values()} == programs
