@@ -118,14 +118,14 @@ class Entries:
     ) -> Changed:
         """Remove entries (``flush``: all) and add others, in one step. See :meth:`add` for the rest."""
         wanted = self._packed(add, timeout)
-        gone = {key: self._key(key) for key in remove}
+        gone = {self._key(key): key for key in remove}
         with tables.lock():
             self._follow()
             there = stores.live(self._contents)
             if flush:
-                gone = {self.store.format.text(key): key for key in there}
+                gone = dict.fromkeys(there, "")
             if not dry_run:
-                stores.change(self._contents, self.store, wanted, gone.values())
+                stores.change(self._contents, self.store, wanted, gone)
         return _changed(there, wanted, gone)
 
     def _packed(self, add: Keys, timeout: str) -> dict[bytes, bytes]:
@@ -218,15 +218,15 @@ def _declared(kind: str, name: str) -> tuple[model.Table, str]:
 
 
 def _changed(
-    there: Mapping[bytes, bytes], wanted: Mapping[bytes, bytes], gone: Mapping[str, bytes]
+    there: Mapping[bytes, bytes], wanted: Mapping[bytes, bytes], gone: Mapping[bytes, str]
 ) -> Changed:
     others = [key for key in wanted if key in there]
-    removed = {text: key for text, key in gone.items() if key not in wanted}
+    removed = [key for key in gone if key not in wanted]
     return Changed(
         added=len(wanted) - len(others),
         changed=sum(storage.says(there[key]) != storage.says(wanted[key]) for key in others),
-        removed=len({key for key in removed.values() if key in there}),
-        absent=tuple(text for text, key in removed.items() if key not in there),
+        removed=sum(key in there for key in removed),
+        absent=tuple(gone[key] for key in removed if key not in there),
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins.manifest import Parameter, check_range
-from emptcp.policy import values, when
+from emptcp.policy import values
 from emptcp.policy.keys import KeyFormat
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class ValueForm:
 
     def pack(self, text: str) -> bytes:
         """Return the eight bytes of a written value. Raises :class:`EmptcpError`."""
-        value = self.parameter.type.read(when.parse_argument(text))
+        value = self.parameter.type.parse(text)
         check_range(self.parameter, value)
         packed = self.parameter.type.pack(value, self.field, values.no_devices)
         return packed.ljust(VALUE_BYTES, b"\0")

@@ -22,6 +22,7 @@ directions of a flow have one key, and so have both ways to write it.
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ class _Address(_KeyField):
     size, example = 16, "10.0.0.1"
 
     def pack(self, text: str) -> bytes:
-        return values.mapped(values.IpAddress().parse(text))
+        return _address_bytes(text)
 
     def text(self, packed: bytes) -> str:
         return _address_text(packed)
@@ -70,8 +71,9 @@ class _Endpoint(_KeyField):
         if match is None:
             fix = "Write address and port, as in 10.0.0.1:443 or [fd00::1]:443."
             raise EmptcpError(f"{quoted(text)} is no endpoint", fix=fix)
-        address = values.IpAddress().parse(match["four"] or match["six"])
-        return values.mapped(address) + values.Port().parse(match["port"]).to_bytes(2, "big")
+        return _address_bytes(match["four"] or match["six"]) + values.Port().parse(match["port"]).to_bytes(
+            2, "big"
+        )
 
     def text(self, packed: bytes) -> str:
         address, port = _address_text(packed[:16]), int.from_bytes(packed[16:], "big")
@@ -191,6 +193,16 @@ def _check_fields(fields: tuple[str, ...], symmetric: bool) -> None:
     half = len(fields) // 2
     if symmetric and (fields[:half] != fields[half:] or not half):
         raise EmptcpError("the halves of a symmetric key must have the same fields", fix="Make them alike.")
+
+
+def _address_bytes(text: str) -> bytes:
+    """Return the 16 bytes of an address. Many are read at once: the C library takes a tenth of the time."""
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    try:
+        packed = socket.inet_pton(family, text)
+    except (OSError, ValueError):
+        return values.mapped(values.IpAddress().parse(text))
+    return packed if len(packed) == 16 else _MAPPED + packed
 
 
 def _address_text(packed: bytes) -> str:
