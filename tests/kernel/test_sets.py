@@ -17,7 +17,6 @@ import pytest
 from emptcp import pybpf
 from emptcp.chain import attachment, entries, pins, running, tables
 from emptcp.errors import EmptcpError
-from emptcp.pybpf import features
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -352,7 +351,7 @@ def test_ten_thousand_values_change_again_and_again_and_reload_nothing(
     before = programs()
     calls = {"single": 0, "batch": 0}
     if not batches:
-        monkeypatch.setattr(features, "has", lambda name: name != "batch")
+        monkeypatch.setenv("EMPTCP_DISABLE", "batch")
     monkeypatch.setattr(pybpf.Map, "update", _counted(pybpf.Map.update, calls, "single"))
     monkeypatch.setattr(pybpf.Map, "_write_batch", _counted(pybpf.Map._write_batch, calls, "batch"))
     with entries.open_map("who") as who:
@@ -424,8 +423,7 @@ def test_a_killed_apply_is_carried_through(
 def test_the_kernel_that_has_no_batches_does_the_same(
     applied: Callable[..., Any], emptcp: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = features.has
-    monkeypatch.setattr(features, "has", lambda name: name != "batch" and real(name))
+    monkeypatch.setenv("EMPTCP_DISABLE", "batch")
     applied(size=4)
     emptcp("set", "add", "bulk", THREE)
     assert set(listed(emptcp)) == {ONE, TWO, THREE}

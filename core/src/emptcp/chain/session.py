@@ -311,7 +311,7 @@ def _prune(tree: Pins) -> None:
         sockets.prune(
             tree, {(one.location.cookie, name) for one in found for name in one.description.sockets}
         )
-    known = {*tables.names(), *(entry.table for entry in tables.unfinished())}
+    known = tables.known()
     for table in tree.with_stores():
         if table not in known:
             filling.settle(tree, table, (), ())

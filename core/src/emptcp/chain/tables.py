@@ -116,6 +116,11 @@ def unfinished() -> list[Entry]:
     return _whole("journal")
 
 
+def known() -> set[str]:
+    """Return the names of all tables, those of the journal and damaged ones included."""
+    return {path.stem for folder in ("tables", "journal") for path in _folder(folder).glob("*.json")}
+
+
 def _whole(folder: str) -> list[Entry]:
     return [entry for entry, _ in _read_all(folder) if entry is not None]
 

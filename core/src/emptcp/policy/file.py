@@ -106,7 +106,7 @@ def _chain(name: str, section: Section) -> model.Chain:
 
 def _set(name: str, section: Section) -> model.Set:
     section.refuse_unknown(SET_KEYS)
-    section.require("key", 'Add key = "subflow", "connection", "ip_pair" or "address".')
+    section.require("key", 'Add key = "subflow", or another key that a plugin provides.')
     entries = section.texts("entries") if "entries" in section else None
     return model.Set(
         name,
@@ -121,7 +121,7 @@ def _set(name: str, section: Section) -> model.Set:
 
 def _map(name: str, section: Section) -> model.Map:
     section.refuse_unknown(MAP_KEYS)
-    section.require("key", 'Add key = "subflow", "connection", "ip_pair" or "address".')
+    section.require("key", 'Add key = "subflow", or another key that a plugin provides.')
     section.require("type", 'Add the type of the values, as in: type = "rate".')
     kind = section.text("type")
     try:

@@ -84,9 +84,12 @@ def _do() -> Schema:
 
 def _storage() -> Schema:
     return {
-        "key": {**TEXT, "description": "subflow, connection, ip_pair, address, or a plugin's key"},
+        "key": {**TEXT, "description": "a key that a plugin provides, as subflow or ip_pair"},
         "size": {"type": "integer", "minimum": 1, "maximum": LARGEST_TABLE, "default": 65536},
-        "timeout": {**TEXT_OR_NUMBER, "description": "a time; without it entries stay"},
+        "timeout": {
+            **TEXT_OR_NUMBER,
+            "description": "a time, from when an entry was added; without it entries stay",
+        },
         "lru": {**FLAG, "description": "a full table drops the entry used least recently"},
     }
 
@@ -96,7 +99,7 @@ def _set() -> Schema:
 
 
 def _map() -> Schema:
-    kind = {**TEXT, "description": "the parameter type of the values"}
+    kind = {**TEXT, "description": "the type of the parameters that read the values"}
     entries = {"type": "object", "additionalProperties": TEXT_OR_NUMBER}
     return table(file.MAP_KEYS, {**_storage(), "type": kind, "entries": entries}, ["key", "type"])
 

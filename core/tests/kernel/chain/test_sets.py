@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emptcp.chain import storage, stores
+from emptcp.chain import lookups, storage, stores
 from emptcp.chain.bind import bind
 from emptcp.chain.dryrun import Result, Runner
 from emptcp.chain.storage import Store
@@ -417,3 +417,18 @@ def test_what_a_map_can_not_tell_is_refused(catalog: Catalog, old: str, new: str
     with pytest.raises(EmptcpError) as caught:
         bind(table, table.policies[0], "ingress", catalog)
     assert sentence in str(caught.value)
+
+
+def test_parameters_that_read_one_map_must_agree(catalog: Catalog) -> None:
+    both = '"small(number=subflow @numbers)", "large(number=subflow @numbers)"'
+    table = file.loads(FILE.format(when="", do=both))
+    with pytest.raises(EmptcpError) as caught:
+        lookups.everything(table, catalog)
+    assert str(caught.value) == (
+        "line 8, column 42: map 'numbers' is read by parameter 'number' of actor 'small' and by parameter "
+        "'number' of actor 'large', which differ in bytes of their struct's member\nGive each a map of its own."
+    )
+    alone = file.loads(FILE.format(when='when = "subflow in @bulk"', do='"small(number=subflow @numbers)"'))
+    found = {(store.kind, store.name) for store in lookups.everything(alone, catalog)}
+    sets = {("set", name) for name in ("bulk", "nets", "ports", "flows")}
+    assert found == sets | {("map", "numbers")}

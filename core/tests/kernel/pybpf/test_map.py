@@ -9,7 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emptcp.pybpf import BPF_F_MMAPABLE, BPF_NOEXIST, BpfError, Map, Program, features, load_program
+from emptcp.pybpf import (
+    BPF_F_MMAPABLE,
+    BPF_F_NO_PREALLOC,
+    BPF_NOEXIST,
+    BpfError,
+    Map,
+    Program,
+    features,
+    load_program,
+)
 from emptcp.pybpf.assembly import answer
 
 pytestmark = pytest.mark.kernel
@@ -53,6 +62,42 @@ def test_entries_are_listed_completely_with_and_without_batches(
         assert set(table.keys()) == set(ENTRIES)
         assert table.delete_batch(list(ENTRIES)[:300]) == 300
         assert len(list(table.keys())) == 400
+
+
+@pytest.mark.parametrize("disable", ["", "batch"])
+@pytest.mark.parametrize("kind", ["hash", "lru_hash"])
+def test_removing_passes_over_what_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, kind: str, disable: str
+) -> None:
+    monkeypatch.setenv("EMPTCP_DISABLE", disable)
+    with Map.create(kind, 4, 8, 4096) as table:
+        table.update_batch(list(ENTRIES.items())[::2])
+        assert table.delete_batch([*ENTRIES, *ENTRIES]) == 350
+        assert table.delete_batch(ENTRIES) == 0
+        assert list(table.items()) == []
+
+
+@pytest.mark.parametrize("disable", ["", "batch"])
+def test_prefixes_are_listed_and_removed(monkeypatch: pytest.MonkeyPatch, disable: str) -> None:
+    monkeypatch.setenv("EMPTCP_DISABLE", disable)
+    prefixes = {struct.pack("=I4B", bits, 10, 0, 0, 0): struct.pack("=Q", bits) for bits in range(8, 25)}
+    with Map.create("lpm_trie", 8, 8, 100, flags=BPF_F_NO_PREALLOC) as trie:
+        assert trie.update_batch(prefixes.items()) == len(prefixes)
+        assert dict(trie.items()) == prefixes
+        assert trie.delete_batch([*prefixes, *prefixes]) == len(prefixes)
+        assert dict(trie.items()) == {}
+
+
+@pytest.mark.parametrize("disable", ["", "batch"])
+@pytest.mark.parametrize("kind", ["hash", "lpm_trie"])
+def test_a_full_table_says_so(monkeypatch: pytest.MonkeyPatch, kind: str, disable: str) -> None:
+    monkeypatch.setenv("EMPTCP_DISABLE", disable)
+    pairs = [(struct.pack("=II", 32, n), bytes(8)) for n in range(700)]
+    with Map.create(kind, 8, 8, 10, flags=BPF_F_NO_PREALLOC) as table:
+        with pytest.raises(BpfError) as caught:
+            table.update_batch(pairs)
+        assert caught.value.full
+        assert dict(table.items()) == dict(pairs[:10])
 
 
 @pytest.mark.parametrize("disable", ["", "batch"])

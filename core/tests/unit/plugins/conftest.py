@@ -20,6 +20,7 @@ from emptcp_sdk.compiler import compile_source, find_compiler
 
 SOURCE = """
 #include <emptcp/actor.h>
+#include <emptcp/key.h>
 #include <emptcp/selector.h>
 
 struct cap {
@@ -53,6 +54,12 @@ EMPTCP_ACTOR_STATE(cap, pkt, struct cap, param, struct seen, state)
 EMPTCP_COMPANION(note_ack, pkt, struct seen, state)
 {
 	state->packets++;
+}
+
+EMPTCP_KEY(cap_key, pkt, struct seen, key)
+{
+	key->packets = pkt->parsed->payload_len;
+	return true;
 }
 
 EMPTCP_SELECTOR(is_capped, pkt, void, param)
@@ -134,6 +141,11 @@ many = true
 [[actor.companion]]
 hook = "egress"
 fragment = "note_ack"
+
+[[key]]
+name = "{name}_key"
+fragment = "cap_key"
+fields = ["int", "port", "port"]
 
 [[command]]
 name = "caps"

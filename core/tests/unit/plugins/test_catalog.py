@@ -12,7 +12,7 @@ import pytest
 from emptcp.errors import EmptcpError
 from emptcp.plugins import state
 from emptcp.plugins.catalog import BoundStage, Catalog
-from emptcp.policy import when
+from emptcp.policy import model, when
 
 # struct cap of the compiled object.
 CAP = struct.Struct("=QIHBB16sI16sII3HH8s4x")
@@ -189,3 +189,26 @@ def test_a_name_that_two_enabled_plugins_provide_must_be_qualified(site: Any) ->
 def test_a_companion_is_wanted_where_the_values_ask_for_it(written: str, companions: list[str]) -> None:
     stage = Catalog.of_enabled().bind(when.parse_stage(written))
     assert [hook for hook, _ in stage.companions] == companions
+
+
+def test_a_key_is_found_and_an_unknown_one_gets_a_hint(site: Any) -> None:
+    site.add()
+    with pytest.raises(EmptcpError) as caught:
+        Catalog(state.judged()).key("cap_key")
+    assert "key 'cap_key' comes from plugin 'cap', which is found" in str(caught.value)
+    state.enable("cap")
+    catalog = Catalog(state.judged())
+    assert catalog.has_key("cap_key")
+    assert not catalog.has_key("cap")
+    assert catalog.key("cap_key").declaration.format.size == 8
+    with pytest.raises(EmptcpError) as caught:
+        catalog.key("cap_kee")
+    assert str(caught.value) == "there is no key 'cap_kee'\ndid you mean 'cap_key'?"
+
+
+def test_a_value_from_a_map_stays_open_until_the_packet_comes(catalog: Catalog) -> None:
+    stage = bind(catalog, "cap(rate=subflow @rates, wait=30ms)")
+    assert stage.values["rate"] == model.FromMap("subflow", "rates")
+    assert stage.packed[:8] == bytes(8)
+    assert stage.packed[8:12] == (30000).to_bytes(4, "little")
+    assert stage.text.startswith("cap(rate=subflow @rates, wait=30ms")

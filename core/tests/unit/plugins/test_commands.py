@@ -38,7 +38,7 @@ def test_the_list_is_json_with_a_schema_number(site: Any, capsys: pytest.Capture
         "name": "cap",
         "distribution": "someones-cap",
         "version": "1.0",
-        "provides": ["selector is_capped", "actor cap", "command caps"],
+        "provides": ["selector is_capped", "actor cap", "key cap_key", "command caps"],
         "state": "found",
         "reason": "it was never enabled. Run: emptcp plugins enable cap",
     }
@@ -55,7 +55,10 @@ def test_the_list_says_what_is_wrong_and_what_to_do(site: Any, capsys: pytest.Ca
 def test_enable_and_disable_say_what_they_did(site: Any, capsys: pytest.CaptureFixture[str]) -> None:
     site.add()
     code, out, _ = emptcp(capsys, "enable", "cap")
-    assert (code, out) == (0, "enabled someones-cap:cap 1.0: selector is_capped, actor cap, command caps\n")
+    assert (code, out) == (
+        0,
+        "enabled someones-cap:cap 1.0: selector is_capped, actor cap, key cap_key, command caps\n",
+    )
     code, out, _ = emptcp(capsys, "disable", "cap")
     assert (code, out) == (0, "disabled someones-cap:cap; no policy can be applied with it from now on\n")
 

@@ -22,7 +22,7 @@ def test_an_installed_plugin_is_found_with_what_its_manifest_says(site: Any) -> 
         "someones_cap",
         root,
     )
-    assert plugin.provides == ("selector is_capped", "actor cap", "command caps")
+    assert plugin.provides == ("selector is_capped", "actor cap", "key cap_key", "command caps")
     assert plugin.id == "someones-cap:cap"
 
 

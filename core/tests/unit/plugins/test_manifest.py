@@ -117,6 +117,9 @@ def test_bounds_and_defaults_are_written_like_values() -> None:
             "map 'm' is exported and imported",
         ),
         ('name = "x"\n[[export]]\nmap = "m"', "", "the manifest lacks the key 'object'"),
+        ('name="p"\n[[key]]\nname="k"', None, "key 'k' lacks the key 'fields'"),
+        ('name="p"\n[[key]]\nname="k"\nfields=["prt"]', "4:8", "key 'k': 'prt' is no field of a key"),
+        ('name="p"\n[[key]]\nname="k"\nfields=["port"]\nhooks=["ingress"]', None, "hooks"),
         ("schema = 1\nschema = 1", None, "the TOML is broken"),
     ],
 )

@@ -187,6 +187,8 @@ def test_an_unknown_name_gets_a_hint(site: Any) -> None:
         ('type = "rate"', 'type = "ipaddr"', "does not fit its struct: struct emptcp_address"),
         ('name = "wait"', 'name = "pause"', "parameter 'pause' of actor 'cap' does not fit"),
         ('fragment = "cap"', 'fragment = "cup"', "no section emptcp.xdp/cup"),
+        ('["int", "port", "port"]', '["int"]', "struct of key 'cap_key' has 8 bytes, and its fields have 4"),
+        ('fragment = "cap_key"', 'fragment = "key"', "no section emptcp.xdp/key"),
         ('fragment = "note_ack"', 'fragment = "note"', "no section emptcp.xdp/note"),
         (
             '[[actor.parameter]]\nname = "port"\ntype = "port"\n',
