@@ -426,7 +426,8 @@ def test_parameters_that_read_one_map_must_agree(catalog: Catalog) -> None:
         lookups.everything(table, catalog)
     assert str(caught.value) == (
         "line 8, column 42: map 'numbers' is read by parameter 'number' of actor 'small' and by parameter "
-        "'number' of actor 'large', which differ in bytes of their struct's member\nGive each a map of its own."
+        "'number' of actor 'large', which differ in bytes of their struct's member\n"
+        "Give each a map of its own."
     )
     alone = file.loads(FILE.format(when='when = "subflow in @bulk"', do='"small(number=subflow @numbers)"'))
     found = {(store.kind, store.name) for store in lookups.everything(alone, catalog)}
