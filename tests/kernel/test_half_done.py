@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +105,19 @@ def test_a_switch_that_can_not_be_pinned_is_taken_back(
 
 
 def _refuse_pins(patch: pytest.MonkeyPatch, times: int = 99) -> None:
-    real, left = pybpf.Link.pin, iter(range(times))
+    """Refuse to pin what attachments are found by: links, and programs where they have none."""
+    left = iter(range(times))
+    for kind in (pybpf.Link, pybpf.Program):
+        patch.setattr(kind, "pin", _refusing(kind.pin, left))
 
-    def pin(link: pybpf.Link, path: Path) -> None:
+
+def _refusing(real: Callable[..., None], left: Iterator[int]) -> Callable[..., None]:
+    def pin(attachment: pybpf.Link | pybpf.Program, path: Path) -> None:
         if next(left, None) is not None:
             raise pybpf.BpfError(f"there is no room for a pin at {path}")
-        real(link, path)
+        real(attachment, path)
 
-    patch.setattr(pybpf.Link, "pin", pin)
+    return pin
 
 
 @pytest.mark.parametrize("engine", ["fused", "tail"])

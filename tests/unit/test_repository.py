@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import configparser
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from emptcp.pybpf.feature_table import FEATURES
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKSPACE = ("core", "bpf_common", "sdk", "bench", "plugins", "tests", "tools")
@@ -88,3 +91,11 @@ def test_the_import_rule_of_plugins_forbids_all_of_core_but_its_api() -> None:
     modules = {path.stem for path in core.glob("*.py") if path.stem != "__init__"}
     rule = toml(ROOT / "pyproject.toml")["tool"]["importlinter"]["contracts"][-1]
     assert {f"emptcp.{name}" for name in (packages | modules) - {"api"}} == set(rule["forbidden_modules"])
+
+
+def test_the_fallback_lane_switches_off_all_that_emptcp_has_another_way_for() -> None:
+    lane = configparser.ConfigParser(interpolation=None)
+    lane.read(ROOT / "tox.ini", encoding="utf-8")
+    _, _, names = lane["testenv:kernel-fallbacks{,-all}"]["set_env"].partition("=")
+    alike = {name for name, feature in FEATURES.items() if feature.otherwise and not feature.lesser}
+    assert set(names.strip().split(",")) == alike

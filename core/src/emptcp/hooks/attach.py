@@ -211,7 +211,10 @@ def _attach_tc(plan: Attached, program: Program) -> Attached:
 def _attach_xdp(plan: Attached, program: Program) -> Attached:
     ifindex = plan.device.ifindex
     if not features.has("xdp_link"):
-        _put_without_link(plan, program)
+        try:
+            _put_without_link(plan, program)
+        except BpfError as problem:
+            raise _Refused(_occupied(plan, problem) or problem.sentence) from None
         return dataclasses.replace(plan, mechanism="netlink")
     with refusals.listening() as heard:
         try:

@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 from emptcp.errors import EmptcpError, did_you_mean
 
 NAMED = Path("/run/netns")
-SO_NETNS_COOKIE = 71
 
 _CLONE_NEWNET = 0x40000000
 _Answer = TypeVar("_Answer")
@@ -177,9 +176,10 @@ def _setns(descriptor: int) -> None:
 
 
 def _cookie() -> int:
+    from emptcp.pybpf import features
+
+    if not features.has("netns_cookie"):
+        return os.stat("/proc/thread-self/ns/net").st_ino
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        try:
-            raw = any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
-        except OSError:
-            return os.stat("/proc/thread-self/ns/net").st_ino
+        raw = any_socket.getsockopt(socket.SOL_SOCKET, features.SO_NETNS_COOKIE, 8)
     return int(struct.unpack("=Q", raw)[0])

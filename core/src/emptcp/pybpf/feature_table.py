@@ -13,18 +13,21 @@ class Feature:
     """Something that a kernel has or has not.
 
     ``since`` is the kernel it came with, ``None`` where the configuration decides. ``otherwise`` is what
-    emptcp does without it; empty: what needs it is refused, with the feature's name.
+    emptcp does without it; empty: what needs it is refused, with the feature's name. ``lesser``: that is less
+    than what the feature gives; else nothing is lost but time (`tox -e kernel-fallbacks`).
     """
 
     what: str
     since: Version | None = None
     otherwise: str = ""
+    lesser: bool = False
 
     def __str__(self) -> str:
         return f"{self.what} ({text(self.since)})" if self.since else self.what
 
 
 _ERRNO = "a refusal is explained by the kernel's error number"
+_POLICED = "rates are policed, not paced"
 
 FEATURES = {
     "btf": Feature("type information of programs and maps", (4, 18)),
@@ -41,11 +44,16 @@ FEATURES = {
         "parameters written through mapped memory", (5, 5), "parameters are written by two system calls"
     ),
     "live_frames": Feature(
-        "injection of packets by BPF_PROG_TEST_RUN", (5, 18), "options ride on packets that pass"
+        "injection of packets by BPF_PROG_TEST_RUN",
+        (5, 18),
+        "options ride on packets that pass: idle subflows here are not told, nor told back",
+        lesser=True,
     ),
     "bpf_loop": Feature("the helper bpf_loop in XDP programs", (5, 17)),
     "bpf_iter_tcp": Feature("iterators over TCP sockets", (5, 9)),
-    "bpf_iter_setsockopt": Feature("setsockopt on live sockets from an iterator", (5, 15)),
-    "sock_ops": Feature("programs on socket events"),
-    "netns_cookie": Feature("cookies of network namespaces", (5, 14), "their inode numbers stand in"),
+    "bpf_iter_setsockopt": Feature(
+        "setsockopt on live sockets from an iterator", (5, 15), _POLICED, lesser=True
+    ),
+    "sock_ops": Feature("programs on socket events", None, _POLICED, lesser=True),
+    "netns_cookie": Feature("cookies of network namespaces", (5, 14), f"inode numbers stand in; {_POLICED}"),
 }

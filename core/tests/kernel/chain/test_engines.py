@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from emptcp.packet.decode import decode
 from emptcp.packet.mptcp import Dss, MpCapable
 from emptcp.packet.tcp import WindowScale
 from emptcp.policy import model
+from emptcp.pybpf import BPF_F_MMAPABLE
 
 pytestmark = pytest.mark.kernel
 
@@ -213,11 +215,23 @@ def test_a_parameter_changes_what_the_running_program_does_and_reloads_nothing(c
         slot = runner.loaded.description.stages()["t/p/a"].slot
         assert slot is not None
         assert slot.flips
-        words = runner.loaded.parameters.mmap().cast("Q")
         for verdict, word in ((NEXT, "pass"), (DROP, "drop"), (ACCEPT, "pass"), (DROP, "drop")):
-            layout.change(words, slot, struct.pack("<QQQ", verdict, 0, 0))
+            with parameters(runner) as words:
+                layout.change(words, slot, struct.pack("<QQQ", verdict, 0, 0))
             assert runner.run(PACKET).verdict == word
         assert runner.loaded.program.id == number
+
+
+@contextmanager
+def parameters(runner: Runner) -> Iterator[memoryview]:
+    """The words of a program's parameters: its own memory, or a copy that is written back at the end."""
+    values = runner.loaded.parameters
+    if values.info.flags & BPF_F_MMAPABLE:
+        yield values.mmap().cast("Q")
+        return
+    copy = bytearray(values.lookup(bytes(4)) or b"")
+    yield memoryview(copy).cast("Q")
+    values.update(bytes(4), bytes(copy))
 
 
 def many(path: Path, count: int) -> Iterator[BoundPolicy]:
@@ -355,10 +369,10 @@ def test_policies_that_are_switched_off_are_as_if_they_were_not_there(
     made = [bound(compiled, n, p) for n, p in enumerate(policies)]
     assume(engine == "fused" or context.depth(plan(hook, made)) <= context.MOST_CALLS)
     with Runner(made, hook, backend, engine=engine) as runner:
-        words = runner.loaded.parameters.mmap().cast("Q")
         for off in times:
-            for record, is_off in zip(runner.loaded.description.policies, off, strict=True):
-                words[record.switch // 8] = is_off
+            with parameters(runner) as words:
+                for record, is_off in zip(runner.loaded.description.policies, off, strict=True):
+                    words[record.switch // 8] = is_off
             verdict, matched, ran = expected_without(policies, off)
             got = runner.run(PACKET)
             assert (got.verdict, list(got.matched)) == (verdict, matched)
@@ -397,10 +411,10 @@ def test_a_policy_behind_one_of_another_chunk_of_counters_that_is_off_counts_whe
     count = 17 if engine == "fused" else 2
     policies = [BoundPolicy("t", f"p{n}", None, (), long) for n in range(count)]
     with Runner(policies, engine=engine) as runner:
-        words = runner.loaded.parameters.mmap().cast("Q")
         for skipped in range(count):
-            for number, record in enumerate(runner.loaded.description.policies):
-                words[record.switch // 8] = number == skipped
+            with parameters(runner) as words:
+                for number, record in enumerate(runner.loaded.description.policies):
+                    words[record.switch // 8] = number == skipped
             counts = runner.run(PACKET).counts
             for number in range(count):
                 assert counts[f"t/p{number}/a14"].packets == (number != skipped)
