@@ -7,6 +7,7 @@ import dataclasses
 import struct
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ LENGTH = len(PACKET) - 14
 NEXT, RETURN, ACCEPT, DROP = range(4)
 CHOICE = 100
 CHAINS = ("one", "two", "three")
+Parameters = Callable[[Runner], AbstractContextManager[memoryview]]
 ENGINES = ["fused", "tail"]
 
 
@@ -206,7 +208,9 @@ def test_a_chain_that_was_not_given_counts_as_refused_and_the_next_stage_runs(
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_one_change_of_a_shared_stage_acts_in_all_policies(compiled: Path, engine: str) -> None:
+def test_one_change_of_a_shared_stage_acts_in_all_policies(
+    parameters: Parameters, compiled: Path, engine: str
+) -> None:
     chains = {name: Steps([NEXT], [()], "") for name in CHAINS}
     both = [bound(compiled, n, Modelled(True, Steps([], [], "one")), chains) for n in range(2)]
     with Runner(both, engine=engine) as runner:
@@ -214,8 +218,8 @@ def test_one_change_of_a_shared_stage_acts_in_all_policies(compiled: Path, engin
         (record,) = [one for one in runner.loaded.description.chains[0].stages if one.id == "a0"]
         assert len(record.entries) == (2 if engine == "tail" else 0)
         assert record.slot is not None
-        words = runner.loaded.parameters.mmap().cast("Q")
-        layout.change(words, record.slot, struct.pack("<I", DROP))
+        with parameters(runner) as words:
+            layout.change(words, record.slot, struct.pack("<I", DROP))
         if engine == "fused":
             got = runner.run(PACKET)
             assert (got.verdict, got.counts["t/@one/a0"].packets) == ("drop", 1)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,6 @@ from emptcp.packet.decode import decode
 from emptcp.packet.mptcp import Dss, MpCapable
 from emptcp.packet.tcp import WindowScale
 from emptcp.policy import model
-from emptcp.pybpf import BPF_F_MMAPABLE
 
 pytestmark = pytest.mark.kernel
 
@@ -84,6 +83,7 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 
 PACKET = build(src="10.0.0.1", dst="10.0.0.2", options=[Dss(data_ack=7)])
 LENGTH = len(PACKET) - 14
+Parameters = Callable[[Runner], AbstractContextManager[memoryview]]
 NEXT, RETURN, ACCEPT, DROP = range(4)
 ENGINES = ["fused", "tail"]
 
@@ -208,7 +208,9 @@ def test_policies_do_what_the_model_does(
         assert count.skipped == (reason is not None)
 
 
-def test_a_parameter_changes_what_the_running_program_does_and_reloads_nothing(compiled: Path) -> None:
+def test_a_parameter_changes_what_the_running_program_does_and_reloads_nothing(
+    parameters: Parameters, compiled: Path
+) -> None:
     with Runner([BoundPolicy("t", "p", None, (), (actor(compiled, "a", DROP),))]) as runner:
         number = runner.loaded.program.id
         assert runner.run(PACKET).verdict == "drop"
@@ -220,18 +222,6 @@ def test_a_parameter_changes_what_the_running_program_does_and_reloads_nothing(c
                 layout.change(words, slot, struct.pack("<QQQ", verdict, 0, 0))
             assert runner.run(PACKET).verdict == word
         assert runner.loaded.program.id == number
-
-
-@contextmanager
-def parameters(runner: Runner) -> Iterator[memoryview]:
-    """The words of a program's parameters: its own memory, or a copy that is written back at the end."""
-    values = runner.loaded.parameters
-    if values.info.flags & BPF_F_MMAPABLE:
-        yield values.mmap().cast("Q")
-        return
-    copy = bytearray(values.lookup(bytes(4)) or b"")
-    yield memoryview(copy).cast("Q")
-    values.update(bytes(4), bytes(copy))
 
 
 def many(path: Path, count: int) -> Iterator[BoundPolicy]:
@@ -363,7 +353,12 @@ def switching(draw: st.DrawFn) -> tuple[list[Modelled], list[list[bool]]]:
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=switching())
 def test_policies_that_are_switched_off_are_as_if_they_were_not_there(
-    compiled: Path, hook: str, backend: str, engine: str, case: tuple[list[Modelled], list[list[bool]]]
+    parameters: Parameters,
+    compiled: Path,
+    hook: str,
+    backend: str,
+    engine: str,
+    case: tuple[list[Modelled], list[list[bool]]],
 ) -> None:
     policies, times = case
     made = [bound(compiled, n, p) for n, p in enumerate(policies)]
@@ -405,7 +400,7 @@ def test_a_program_begins_with_the_switches_that_it_is_given(compiled: Path, eng
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_policy_behind_one_of_another_chunk_of_counters_that_is_off_counts_where_it_should(
-    compiled: Path, engine: str
+    parameters: Parameters, compiled: Path, engine: str
 ) -> None:
     long = tuple(actor(compiled, f"a{n}", NEXT) for n in range(15))
     count = 17 if engine == "fused" else 2
