@@ -142,6 +142,8 @@ hook = "ingress"
 dev = "x"
 {when}
 do = [{do}]
+[chain.shared]
+do = ["small(number=subflow @numbers)", "large(number=7)"]
 [set.bulk]
 key = "subflow"
 entries = ["10.0.0.2:80-10.0.0.1:4000", "[fd00::1]:4000-[fd00::2]:80"]
@@ -325,6 +327,14 @@ def test_without_an_entry_the_stage_is_skipped_and_the_chain_goes_on(make: Make)
     assert result.counts["t/p/small"].reasons == {"no_value": 1}
     assert result.counts["t/p/small"].packets == 1
     assert result.counts["t/p/large"].packets == 1
+
+
+def test_a_named_chain_reads_maps_too(make: Make) -> None:
+    runner = make("goto shared", when="source in @nets")
+    assert window(runner.run(THERE)) == 7
+    result = runner.run(OTHER)
+    assert (window(result), result.reason) == (7, "no_value")
+    assert result.counts["t/@shared/small"].reasons == {"no_value": 1}
 
 
 def test_an_expired_value_counts_as_missing(make: Make) -> None:
