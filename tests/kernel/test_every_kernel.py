@@ -139,6 +139,35 @@ def test_a_chain_of_eight_stages_runs_by_both_engines(
     assert result.counts["everywhere/one/set_backup"].packets == 1
 
 
+KEPT = """
+[set.bulk]
+key = "subflow"
+lru = {lru}
+entries = ["10.0.0.1:40000-10.0.0.2:5001"]
+[map.who]
+key = "ip_pair"
+type = "bool"
+entries = {{ "10.0.0.2-10.0.0.1" = true }}
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("hook", "backend"), PLACES)
+def test_sets_and_maps_are_asked(load: Callable[..., Runner], hook: str, backend: str, engine: str) -> None:
+    when = "subflow in @bulk or not subflow in @bulk and subflow(sport=1)"
+    text = policy("set_backup(on=ip_pair @who)", "record('packets')", when=when, engine=engine)
+    runner = load(text + KEPT.format(lru=str(hook == "egress").lower()), hook, backend)
+    for data, matched in ((_ack("10.0.0.1"), ("one",)), (_ack("10.0.0.3"), ())):
+        assert runner.run(data).matched == matched
+    runner.store("map", "who").delete(next(runner.store("map", "who").keys()))
+    result = runner.run(_ack("10.0.0.1"))
+    assert (result.matched, result.reason) == (("one",), "no_value")
+
+
+def _ack(source: str) -> bytes:
+    return build(src=source, dst="10.0.0.2", sport=40000, dport=5001, options=[ACK])
+
+
 @pytest.fixture
 def capture(tmp_path: Path) -> str:
     path = tmp_path / "in.pcap"

@@ -181,7 +181,7 @@ def _lowest(plugin: Plugin) -> dict[str, Any]:
 
 
 def _stage(stage: StageDeclaration) -> Iterator[str]:
-    from emptcp.plugins.catalog import usage
+    from emptcp.plugins.arguments import usage
 
     yield f"\n{stage.kind} {usage(stage)}"
     yield from (f"  {text}" for text in (stage.help, f"runs at {' and '.join(stage.hooks)}") if text)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins import imports, layout
+from emptcp.plugins.arguments import completed, pack, read_all, title, written
 from emptcp.plugins.distributions import canonical
 from emptcp.plugins.imports import Imported
 from emptcp.plugins.keys import KeyType
-from emptcp.plugins.manifest import Companion, Parameter, StageDeclaration, check_range
+from emptcp.plugins.manifest import Companion, StageDeclaration
 from emptcp.policy import model, values
 from emptcp.policy.place import Place
 from emptcp.policy.text import argument_text
@@ -93,8 +94,8 @@ class BoundStage:
     @property
     def text(self) -> str:
         """The stage as the policy file says it, with every value: ``set_backup(on=true)``."""
-        written = (f"{name}={argument_text(argument)}" for name, argument in self.arguments.items())
-        return f"{self.spec.name}({', '.join(written)})"
+        values = (f"{name}={argument_text(argument)}" for name, argument in self.arguments.items())
+        return f"{self.spec.name}({', '.join(values)})"
 
     @property
     def wants_plain_tcp(self) -> bool:
@@ -136,7 +137,7 @@ class BoundStage:
     def arguments(self) -> dict[str, model.Argument]:
         """The values by parameter as text, in the manifest's order; defaults included."""
         return {
-            parameter.name: _argument(parameter, self.values[parameter.name])
+            parameter.name: written(parameter, self.values[parameter.name])
             for parameter in self.type.declaration.parameters
             if parameter.name in self.values
         }
@@ -208,9 +209,9 @@ class Catalog:
         place of the argument, or of the stage when its plugin can't have a map that it imports.
         """
         found = self._find(spec.kind, spec.name, spec.where)
-        given = dict(_read_all(found, spec))
-        values_by_name = dict(_completed(found, spec, given))
-        packed = _pack(found, spec, values_by_name, devices)
+        given = dict(read_all(found, spec))
+        values_by_name = dict(completed(found, spec, given))
+        packed = pack(found, spec, values_by_name, devices)
         return BoundStage(found, spec, values_by_name, packed, self._imports(found, spec.where))
 
     def _imports(self, stage: StageType | KeyType, where: Place | None) -> tuple[Imported, ...]:
@@ -219,7 +220,7 @@ class Catalog:
         try:
             return imports.resolve(owner, self._plugins)
         except EmptcpError as error:
-            sentence = f"{_title(stage)}: {error.sentence}"
+            sentence = f"{title(stage)}: {error.sentence}"
             raise EmptcpError(sentence, fix=error.fix, where=str(where or "")) from None
 
     def _find(self, kind: str, qualified: str, where: Place | None) -> StageType:
@@ -272,147 +273,3 @@ def _how_to_enable(plugin: Plugin) -> str:
     if plugin.state == "invalid":
         return f"{plugin.reason}. {plugin.fix}".strip()
     return f"Run: emptcp plugins enable {plugin.name}"
-
-
-# Arguments
-
-
-def _read_all(stage: StageType, spec: model.StageSpec) -> Iterator[tuple[str, Any]]:
-    """Yield every argument's parameter and value."""
-    parameters = {parameter.name: parameter for parameter in stage.declaration.parameters}
-    taken: set[str] = set()
-    for parameter, argument in _positional(stage, spec):
-        taken.add(parameter.name)
-        yield parameter.name, _value(stage, parameter, argument)
-    for keyword in spec.keywords:
-        if keyword.name not in parameters:
-            raise _no_parameter(stage, keyword, parameters)
-        if keyword.name in taken:
-            sentence = f"{_title(stage)}: parameter '{keyword.name}' is given twice"
-            raise EmptcpError(sentence, fix="Remove one.", where=str(keyword.where))
-        yield keyword.name, _value(stage, parameters[keyword.name], keyword.value)
-
-
-def _positional(stage: StageType, spec: model.StageSpec) -> Iterator[tuple[Parameter, model.Argument]]:
-    """Pair the values without a name with the parameters; one with ``many`` takes all that are left."""
-    waiting = list(spec.positional)
-    for parameter in stage.declaration.parameters:
-        if not waiting:
-            return
-        if parameter.many and all(isinstance(argument, model.Scalar) for argument in waiting):
-            items = tuple(argument for argument in waiting if isinstance(argument, model.Scalar))
-            yield parameter, model.Listing(items, waiting[0].where)
-            return
-        yield parameter, waiting.pop(0)
-    if waiting:
-        taken = len(spec.positional) - len(waiting)
-        sentence = f"{_title(stage)} takes {taken} values, not {len(spec.positional)}"
-        raise EmptcpError(sentence, fix=f"Write {usage(stage.declaration)}.", where=str(waiting[0].where))
-
-
-def _value(stage: StageType, parameter: Parameter, argument: model.Argument) -> Any:
-    try:
-        if isinstance(argument, model.FromMap) and parameter.type.in_maps:
-            _check_from_map(stage, parameter)
-            return argument
-        value = parameter.type.read(argument)
-        check_range(parameter, value)
-        if parameter.required and value == ():
-            raise EmptcpError("it is empty", fix=f"Write {usage(stage.declaration)}.")
-        return value
-    except EmptcpError as error:
-        sentence = f"parameter '{parameter.name}' of {_title(stage)}: {error.sentence}"
-        raise EmptcpError(sentence, fix=error.fix, where=str(argument.where)) from None
-
-
-def _check_from_map(stage: StageType, parameter: Parameter) -> None:
-    """Refuse a value per packet where the value decides how the program is made."""
-    decides = [one for one in stage.declaration.companions if parameter.name in one.only]
-    if parameter.plain_tcp or decides:
-        raise EmptcpError(
-            "it decides what runs besides the stage, and can't differ between packets",
-            fix=f"Write one value, as in {parameter.type.example}.",
-        )
-
-
-def _no_parameter(
-    stage: StageType, keyword: model.Keyword, parameters: Mapping[str, Parameter]
-) -> EmptcpError:
-    fix = did_you_mean(keyword.name, parameters) or f"Write {usage(stage.declaration)}."
-    sentence = f"{_title(stage)} has no parameter {quoted(keyword.name)}"
-    return EmptcpError(sentence, fix=fix, where=str(keyword.where))
-
-
-def _completed(
-    stage: StageType, spec: model.StageSpec, given: Mapping[str, Any]
-) -> Iterator[tuple[str, Any]]:
-    """Yield the values in the manifest's order, with defaults; refuse when a required one is missing."""
-    for parameter in stage.declaration.parameters:
-        if parameter.name in given:
-            yield parameter.name, given[parameter.name]
-        elif parameter.default is not None:
-            yield parameter.name, parameter.default
-        elif parameter.required:
-            sentence = f"{_title(stage)} lacks its parameter '{parameter.name}'"
-            fix = f"Write {usage(stage.declaration)}."
-            raise EmptcpError(sentence, fix=fix, where=str(spec.where))
-
-
-def _pack(
-    stage: StageType, spec: model.StageSpec, given: Mapping[str, Any], devices: values.Devices
-) -> bytes:
-    fragment = stage.fragment
-    packed = bytearray(fragment.parameter_size)
-    for parameter in stage.declaration.parameters:
-        if parameter.name not in given:
-            continue
-        try:
-            _put(packed, fragment, parameter, given[parameter.name], devices)
-        except EmptcpError as error:
-            sentence = f"parameter '{parameter.name}' of {_title(stage)}: {error.sentence}"
-            raise EmptcpError(sentence, fix=error.fix, where=str(spec.where)) from None
-    return bytes(packed)
-
-
-def _put(
-    packed: bytearray,
-    fragment: layout.FragmentLayout,
-    parameter: Parameter,
-    value: Any,
-    devices: values.Devices,
-) -> None:
-    member = fragment.fields.get(parameter.name)
-    misfit = "no member of this name" if member is None else parameter.type.misfit(member)
-    if member is None or misfit:
-        raise EmptcpError(f"it does not fit the plugin's struct ({misfit})", fix="Install the plugin again.")
-    if isinstance(value, model.FromMap):
-        return  # core puts in what the map says, packet by packet
-    packed[member.offset : member.offset + member.bytes] = parameter.type.pack(value, member, devices)
-    length = fragment.fields.get(f"{parameter.name}_len")
-    if length is not None and isinstance(parameter.type, values.List):
-        packed[length.offset : length.offset + length.bytes] = values.Int().pack(len(value), length, devices)
-
-
-def usage(declaration: StageDeclaration) -> str:
-    """Return how a stage is written: ``set_backup([on=true], [steers=us])``, ``record(packets, ..)``."""
-    return f"{declaration.name}({', '.join(map(_placeholder, declaration.parameters))})"
-
-
-def _placeholder(parameter: Parameter) -> str:
-    example = parameter.type.example
-    text = f"{example}, .." if parameter.many else f"{parameter.name}={example}"
-    return text if parameter.required else f"[{text}]"
-
-
-def _argument(parameter: Parameter, value: Any) -> model.Argument:
-    if isinstance(value, model.FromMap):
-        return value
-    if isinstance(value, tuple) and not isinstance(parameter.type, values.List):
-        return model.Listing(tuple(model.Scalar(item) for item in value))
-    if isinstance(value, tuple) and isinstance(parameter.type, values.List):
-        return model.Listing(tuple(model.Scalar(parameter.type.of.format(item)) for item in value))
-    return model.Scalar(parameter.type.format(value))
-
-
-def _title(stage: StageType | KeyType) -> str:
-    return f"{stage.kind} '{stage.name}'"
