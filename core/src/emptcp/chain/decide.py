@@ -122,7 +122,7 @@ def _engine(site: Site, policies: Sequence[BoundPolicy]) -> str:
         raise EmptcpError(
             f"tables {quoted(first)} and {quoted(second)} want the engines '{one}' and '{other}' on device "
             f"{site.device.name}, which can have one",
-            fix="Write the same engine in both files.",
+            fix="Write the same engine, and the same tail.carrier, in both files.",
         )
     return next(iter(by_engine), engines.FUSED)
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from emptcp import pybpf
 from emptcp.chain import context, fused, tail
+from emptcp.chain.carriers import Tables, check_room
 from emptcp.chain.joining import Binding, Joined
 from emptcp.chain.layout import Slot, aligned
 from emptcp.chain.plan import Plan
 from emptcp.chain.submit import submit
 
-FUSED, TAIL = "fused", "tail"
+FUSED, TAIL, METADATA = "fused", "tail", "tail-metadata"
+"""The last one is ``tail`` with the chain context in XDP metadata and ``skb->cb``."""
 
 PROGRAMS = "emptcp_stages"
 """Name of the program array of the engine ``tail``."""
@@ -59,9 +61,13 @@ def make(
     stages = pybpf.Map.create("prog_array", 4, 4, max(len(found), 1), name=PROGRAMS)
     count = len(plan.steps) + 1
     choices = size // 4 - 3 * count if context.width(plan) else 0
-    placed = tail.Tables(offset, count, choices, offset, stages.fd, flows().fd if plan.flow else -1)
+    placed = Tables(offset, count, choices, offset, stages.fd, flows().fd if plan.flow else -1)
+    metadata = engine == METADATA
+    if metadata:
+        check_room(count, binding.backend)
     for number, made in enumerate(found):
-        with submit(tail.stage(plan, binding, placed, made), binding.backend, "emptcp_stage") as program:
+        one = tail.stage(plan, binding, placed, made, metadata)
+        with submit(one, binding.backend, "emptcp_stage") as program:
             stages.update(number.to_bytes(4, "little"), program.fd.to_bytes(4, "little"))
-    joined = tail.root(plan, binding, placed)
+    joined = tail.root(plan, binding, placed, metadata)
     return Made(submit(joined, binding.backend, name), joined, stages)

@@ -22,6 +22,7 @@ JEQ_IMM = 0x15
 JNE_IMM = 0x55
 JGT_IMM = 0x25
 JLT_IMM = 0xA5
+JGT_REG = 0x2D
 JSGT_IMM = 0x65
 JSET_IMM = 0x45
 JEQ32_IMM = 0x16
@@ -149,10 +150,10 @@ class Assembler:
             raise ValueError(f"label {name} is given twice")
         self._labels[name] = len(self.code)
 
-    def jump(self, name: str, op: int = JA, dst: int = 0, imm: int = 0) -> None:
+    def jump(self, name: str, op: int = JA, dst: int = 0, imm: int = 0, src: int = 0) -> None:
         """Append a jump, conditional unless ``op`` is ``JA``, to a label given before or later."""
         self._jumps.append((len(self.code), name))
-        self.emit(op, dst, imm=imm)
+        self.emit(op, dst, src, imm=imm)
 
     def load_map(self, dst: int, fd: int) -> None:
         """Append ``dst = map`` for a helper's argument."""

@@ -50,6 +50,7 @@ class PacketLayout:
     found_key: int
     parameters: int
     chain: int
+    kept: int
     flow_known: int
     flow_slots: int
     mptcp_flag: int = 1
@@ -268,8 +269,12 @@ class Joiner:
 
     def way_out(self, name: str) -> None:
         """Append a way out: ``pass``, ``drop`` or ``redirect``."""
+        self.asm.label(self.exit(name))
+        self.answer(name)
+
+    def answer(self, name: str) -> None:
+        """End the program with what a way out answers."""
         asm = self.asm
-        asm.label(self.exit(name))
         if name == "redirect":
             asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
             asm.emit(bpf.LDX_W, R1, R1, self.binding.packet.redirect)

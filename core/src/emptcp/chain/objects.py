@@ -56,7 +56,9 @@ class Objects:
     def layout(self) -> PacketLayout:
         """Offsets in ``struct emptcp_pkt`` and ``struct emptcp_flow`` as core was compiled."""
         packet, flow = self._members("emptcp_pkt"), self._members("emptcp_flow")
-        names = "flags l3 payload payload_len reason redirect key entry length found_key parameters chain"
+        names = (
+            "flags l3 payload payload_len reason redirect key entry length found_key parameters chain kept"
+        )
         offsets = {name: packet[name] for name in names.split()}
         return PacketLayout(**offsets, flow_known=flow["known"], flow_slots=HEAD_BYTES)
 

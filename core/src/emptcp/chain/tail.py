@@ -17,11 +17,22 @@ from dataclasses import dataclass
 from emptcp.chain import context, reasons
 from emptcp.chain import instructions as bpf
 from emptcp.chain.asking import Asking
+from emptcp.chain.carriers import Tables, carrier
 from emptcp.chain.code import Code
 from emptcp.chain.counters import CHUNK_BYTES, COUNTER_BYTES
 from emptcp.chain.dispatcher import Dispatcher
 from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10
-from emptcp.chain.joining import ACCEPT, DROP, GOTO, REDIRECT, RETURN, Binding, Joined, Joiner, check_stack
+from emptcp.chain.joining import (
+    ACCEPT,
+    ANSWERS,
+    DROP,
+    GOTO,
+    REDIRECT,
+    RETURN,
+    Binding,
+    Joined,
+    check_stack,
+)
 from emptcp.chain.layout import ATOMIC, SWITCH_SIZE, aligned, switch
 from emptcp.chain.plan import FragmentRef, Plan, Step, ValueLookup
 from emptcp.chain.storage import Store
@@ -30,7 +41,7 @@ from emptcp.errors import EmptcpError
 MOST_PROGRAMS = 255
 """Programs that a one-byte *next policy* can name; the last number means the end."""
 
-_LOOKUP, _TAIL_CALL = 1, 12
+_LOOKUP = 1
 
 
 @dataclass(frozen=True)
@@ -55,36 +66,6 @@ class Variant:
         """Whether the flow-table entry is looked for."""
         keys = (value.store.key for value in self.values)
         return bool(self.fragment.state_size) or any(one.flow for one in (self.fragment, *keys))
-
-
-@dataclass(frozen=True)
-class Tables:
-    """Where the chain context stands in the parameter map, and the maps that only this engine has.
-
-    ``count`` entries, and ``choices`` words of the matrix of chosen chains.
-    """
-
-    offset: int
-    count: int
-    choices: int
-    parameters_size: int
-    programs: int
-    flows: int
-
-    @property
-    def about(self) -> int:
-        """Offset of the second table."""
-        return self.offset + 4 * self.count
-
-    @property
-    def rows(self) -> int:
-        """Offset of the table that tells which row of the matrix of chosen chains is a stage's."""
-        return self.about + 4 * self.count
-
-    @property
-    def distances(self) -> int:
-        """Offset of that matrix."""
-        return self.rows + 4 * self.count
 
 
 def variant(plan: Plan, step: Step) -> Variant:
@@ -113,45 +94,22 @@ def variants(plan: Plan) -> list[Variant]:
     return found
 
 
-def root(plan: Plan, binding: Binding, tables: Tables) -> Joined:
-    """Join the program that is attached."""
+def root(plan: Plan, binding: Binding, tables: Tables, metadata: bool = False) -> Joined:
+    """Join the program that is attached; ``metadata``: see :mod:`emptcp.chain.carriers`."""
     check_stack(plan, binding)
-    return _Root(plan, binding, tables).run()
+    return _Root(plan, binding, tables, metadata).run()
 
 
-def stage(plan: Plan, binding: Binding, tables: Tables, made: Variant) -> Joined:
+def stage(plan: Plan, binding: Binding, tables: Tables, made: Variant, metadata: bool = False) -> Joined:
     """Join the program of one fragment."""
-    return _Stage(plan, binding, tables, made).run()
+    return _Stage(plan, binding, tables, made, metadata).run()
 
 
-class _Calls(Joiner):
-    """What root and stages share: to go to an entry of the chain context."""
-
-    tables: Tables
-
-    def go(self) -> None:
-        """Call the stage after entry r1 of the context, which the verifier knows to be one; else pass."""
-        asm = self.asm
-        asm.emit(bpf.MOV64_REG, R2, R1)
-        asm.emit(bpf.LSH64_IMM, R2, imm=2)
-        asm.load_map_value(R3, self.binding.maps.parameters, self.tables.offset)
-        asm.emit(bpf.ADD64_REG, R3, R2)
-        asm.emit(bpf.LDX_B, R3, R3)
-        asm.jump("pass", bpf.JEQ_IMM, R3, context.LAST)
-        asm.emit(bpf.ADD64_IMM, R1, imm=1)
-        asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
-        asm.emit(bpf.STX_W, R2, R1, self.binding.packet.entry)
-        asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
-        asm.load_map(R2, self.tables.programs)
-        asm.emit(bpf.CALL, imm=_TAIL_CALL)
-        asm.jump("pass")
-
-
-class _Root(Dispatcher, _Calls):
-    def __init__(self, plan: Plan, binding: Binding, tables: Tables) -> None:
+class _Root(Dispatcher):
+    def __init__(self, plan: Plan, binding: Binding, tables: Tables, metadata: bool) -> None:
         companions = [binding.code[fragment] for fragment in plan.companions]
         super().__init__(plan, binding, [binding.glance, binding.parse, binding.flow, *companions])
-        self.tables = tables
+        self.carrier = carrier(metadata, self, tables)
 
     def run(self) -> Joined:
         self.prologue()
@@ -159,18 +117,22 @@ class _Root(Dispatcher, _Calls):
         self.asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
         self.asm.emit(bpf.LDX_DW, R2, R10, self.length)
         self.asm.emit(bpf.STX_W, R1, R2, self.binding.packet.length)
+        self.carrier.begin()
         self.asm.emit(bpf.MOV64_IMM, R1, imm=0)
-        self.go()
+        self.carrier.go()
+        self.asm.label("leave")
+        self.carrier.remove("pass")
         self.way_out("pass")
         return self.finish(f"emptcp_{self.plan.hook}")
 
 
-class _Stage(_Calls, Asking):
-    def __init__(self, plan: Plan, binding: Binding, tables: Tables, made: Variant) -> None:
+class _Stage(Asking):
+    def __init__(self, plan: Plan, binding: Binding, tables: Tables, made: Variant, metadata: bool) -> None:
         self.code: Code | None = binding.code.get(made.fragment)
         keys = [binding.code[value.store.key] for value in made.values]
         super().__init__(plan, binding, [*([self.code] if self.code is not None else []), *keys])
         self.tables = tables
+        self.carrier = carrier(metadata, self, tables)
         self.made = made
         self.name = f"fragment '{made.fragment.name}' of plugin '{made.fragment.plugin}'"
         if self.code is None:
@@ -194,7 +156,18 @@ class _Stage(_Calls, Asking):
         self._go_on()
         for name in ("pass", "drop", "redirect") if self.made.kind == "actor" else ("pass",):
             self.way_out(name)
+        self.asm.label("lost")
+        self.asm.emit(bpf.MOV64_IMM, R0, imm=ANSWERS["pass"][self.binding.backend])
+        self.asm.emit(bpf.EXIT)
         return self.finish("emptcp_stage")
+
+    def way_out(self, name: str) -> None:
+        """Append a way out, before which the chain context is taken away."""
+        self.asm.label(self.exit(name))
+        if name == "pass":
+            self.asm.label("leave")
+        self.carrier.remove(name)
+        self.answer(name)
 
     def _run_fragment(self) -> None:
         if self.made.flow:
@@ -227,23 +200,17 @@ class _Stage(_Calls, Asking):
         asm = self.asm
         asm.emit(bpf.STX_DW, R10, R1, self.ctx)
         self.look_up(self.binding.maps.packet, 0)
-        asm.jump("pass", bpf.JEQ_IMM, R0, 0)
+        asm.jump("lost", bpf.JEQ_IMM, R0, 0)  # never: an array's look-up does not fail
         asm.emit(bpf.STX_DW, R10, R0, self.pkt)
         asm.emit(bpf.LDX_W, R2, R0, self.binding.packet.length)
         asm.emit(bpf.STX_DW, R10, R2, self.length)
 
     def _find_entry(self) -> None:
         """Keep this stage's entry, and what the second table says of it."""
-        asm = self.asm
-        asm.emit(bpf.LDX_W, R1, R0, self.binding.packet.entry)
-        asm.jump("pass", bpf.JGT_IMM, R1, self.tables.count - 1)
-        asm.emit(bpf.STX_DW, R10, R1, self.place)
-        asm.emit(bpf.LSH64_IMM, R1, imm=2)
-        for offset, slot in ((self.tables.offset, self.entry), (self.tables.about, self.about)):
-            asm.load_map_value(R2, self.binding.maps.parameters, offset)
-            asm.emit(bpf.ADD64_REG, R2, R1)
-            asm.emit(bpf.LDX_W, R2, R2)
-            asm.emit(bpf.STX_DW, R10, R2, slot)
+        self.carrier.find()
+        self.asm.emit(bpf.LDX_DW, R1, R10, self.place)
+        self.asm.jump("pass", bpf.JGT_IMM, R1, self.tables.count - 1)
+        self.carrier.keep_word(self.tables.about, self.about)
 
     def _switch(self) -> None:
         """Skip a policy that is switched off."""
@@ -461,4 +428,4 @@ class _Stage(_Calls, Asking):
         asm.emit(bpf.LDX_DW, R1, R10, self.place)
         asm.emit(bpf.ADD64_REG, R1, R4)
         asm.jump("pass", bpf.JGT_IMM, R1, self.tables.count - 1)
-        self.go()
+        self.carrier.go()

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
+_ENGINES = {"tail": "tail, its chain context per CPU", "tail-metadata": "tail, its chain context in {}"}
+_CARRIERS = (
+    "XDP metadata, or per CPU for packets without room for it",
+    "skb->cb, which has room for the place alone",
+)
+
 
 def register(groups: Any) -> None:
     """Add the command, and its other name, to the parser's subcommands."""
@@ -130,6 +136,8 @@ def _program(table: str, running: Running, words: Words, off: Off) -> Iterator[s
     yield f"  {about.hook} of {about.device}{namespace} by {about.backend} ({about.reason})"
     if why := _lost(running):
         yield "    detached: everything is off" if off.everything else f"    not attached any more: {why}"
+    if about.engine in _ENGINES:
+        yield f"    engine {_ENGINES[about.engine].format(_CARRIERS[about.backend == 'tc'])}"
     yield f"    seen: {_flow(counts[''])}{_reasons(counts[''])}"
     for policy in about.policies:
         if policy.table == table:
@@ -212,6 +220,7 @@ def _json(running: Running, table: str) -> dict[str, Any]:
         "device": about.device,
         "netns": about.netns,
         "backend": about.backend,
+        "engine": about.engine,
         "reason": about.reason,
         "attached": not _lost(running),
         "seen": asdict(counts[""]),

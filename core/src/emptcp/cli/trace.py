@@ -34,7 +34,8 @@ def register(groups: Any) -> None:
         choices=("ingress", "egress"),
         help="run the policies of this hook (default: the only one used)",
     )
-    parser.add_argument("--engine", choices=("fused", "tail"), help="default: what the file says")
+    engines = ("fused", "tail", "tail-metadata")
+    parser.add_argument("--engine", choices=engines, help="default: what the file says")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line and packet")
     parser.add_argument(
         "--write", metavar="OUT", help="write the packets as they came out, dropped ones left out"

@@ -206,9 +206,18 @@ def Table(
     controllers: Sequence[model.Controller] = (),
     paths: Sequence[model.Path] = (),
     engine: str = "fused",
+    carrier: str = "per-cpu",
     exact: bool = False,
 ) -> model.Table:
-    """Return a checked table. Raises :class:`EmptcpError` as reading a file does, without a place."""
+    """Return a checked table; ``carrier`` is ``per-cpu`` or, of the engine ``tail``, ``metadata``.
+
+    Raises :class:`EmptcpError` as reading a file does, without a place.
+    """
+    if carrier not in model.CARRIERS or (carrier, engine) == ("metadata", "fused"):
+        sentence = f"{quoted(carrier)} can't carry a chain context of the engine '{engine}'"
+        raise EmptcpError(sentence, fix=f"Choose one of {', '.join(model.CARRIERS)}; metadata takes 'tail'.")
+    if carrier == "metadata":
+        engine = model.TAIL_METADATA
     table = model.Table(
         name=name,
         policies=tuple(replace(policy, table=name, engine=engine) for policy in policies),

@@ -32,7 +32,7 @@ _Declared = TypeVar("_Declared", model.Chain, model.Set, model.Map, model.Path)
 def check(table: model.Table) -> None:
     """Check a whole table."""
     _table_name(table)
-    _choice("engine", table.engine, model.ENGINES, "the table", Place(table.source))
+    _choice("engine", table.engine, (*model.ENGINES, model.TAIL_METADATA), "the table", Place(table.source))
     _once("policy", ((policy.name, policy.where) for policy in table.policies))
     _once("controller", ((controller.name, controller.where) for controller in table.controllers))
     for group in (table.chains, table.sets, table.maps, table.paths):

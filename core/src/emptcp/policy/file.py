@@ -14,7 +14,8 @@ from emptcp.policy import document, model, values, when
 from emptcp.policy.check import LARGEST_TABLE, check
 from emptcp.policy.document import Section
 
-TOP_KEYS = ("table", "engine", "exact", "policy", "chain", "set", "map", "path", "controller")
+TOP_KEYS = ("table", "engine", "tail", "exact", "policy", "chain", "set", "map", "path", "controller")
+TAIL_KEYS = ("carrier",)
 POLICY_KEYS = ("name", "hook", "dev", "netns", "backend", "optional", "unsafe", "when", "do")
 CHAIN_KEYS = ("do",)
 SET_KEYS = ("key", "size", "timeout", "lru", "entries")
@@ -45,7 +46,7 @@ def _checked(top: Section) -> model.Table:
 def _table(top: Section) -> model.Table:
     top.refuse_unknown(TOP_KEYS)
     top.require("table", 'Begin the file with the name of its table, as in: table = "home".')
-    name, engine = top.text("table"), top.choice("engine", model.ENGINES, "fused")
+    name, engine = top.text("table"), _engine(top)
     policies = (_policy(section, name, engine) for section in top.sections("policy", "policy"))
     return model.Table(
         name=name,
@@ -59,6 +60,19 @@ def _table(top: Section) -> model.Table:
         exact=top.flag("exact"),
         source=top.source,
     )
+
+
+def _engine(top: Section) -> str:
+    engine = top.choice("engine", model.ENGINES, "fused")
+    if "tail" not in top:
+        return engine
+    section = top.table("tail")
+    section.refuse_unknown(TAIL_KEYS)
+    carrier = section.choice("carrier", model.CARRIERS, "per-cpu")
+    if engine != "tail":
+        fix = 'Write engine = "tail", or remove it.'
+        raise top.error("'tail' is of the engine 'tail', which the table does not ask for", "tail", fix=fix)
+    return model.TAIL_METADATA if carrier == "metadata" else engine
 
 
 def _policy(section: Section, table: str, engine: str) -> model.Policy:

@@ -15,6 +15,9 @@ from emptcp.policy.place import NOWHERE, Place
 HOOKS = ("ingress", "egress", "socket")
 BACKENDS = ("auto", "xdp", "xdp-generic", "tc")
 ENGINES = ("fused", "tail")
+CARRIERS = ("per-cpu", "metadata")
+"""What carries the chain context of the engine ``tail``. A table says both as one: ``tail-metadata``."""
+TAIL_METADATA = "tail-metadata"
 NESTING = 64
 """Most parentheses and ``not`` that may enclose a selector."""
 
@@ -221,6 +224,11 @@ class Table:
     engine: str = "fused"
     exact: bool = False
     source: str = field(default="", compare=False)
+
+    @property
+    def carrier(self) -> str:
+        """What carries the chain context."""
+        return "metadata" if self.engine == TAIL_METADATA else "per-cpu"
 
     def chain(self, name: str) -> Chain:
         """Return the chain of this name; :func:`emptcp.policy.check.check` made sure that it is there."""

@@ -37,6 +37,10 @@ def policy_file() -> Schema:
     described = {
         "table": {**NAME, "description": "the table that this file owns"},
         "engine": {**choice(model.ENGINES), "default": "fused"},
+        "tail": {
+            **table(file.TAIL_KEYS, {"carrier": {**choice(model.CARRIERS), "default": "per-cpu"}}),
+            "description": "what carries the chain context of the engine tail",
+        },
         "exact": {**FLAG, "description": "apply also drops entries that were added at run time"},
         "policy": {"type": "array", "items": _policy()},
         "chain": _named(table(file.CHAIN_KEYS, {"do": _do()}, ["do"])),

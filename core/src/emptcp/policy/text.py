@@ -80,7 +80,9 @@ def _toml_character(character: str) -> str:
 def _lines(table: model.Table) -> Iterator[str]:
     yield f"table = {toml_string(table.name)}"
     if table.engine != "fused":
-        yield f"engine = {toml_string(table.engine)}"
+        yield 'engine = "tail"'
+    if table.carrier != "per-cpu":
+        yield f"tail.carrier = {toml_string(table.carrier)}"
     if table.exact:
         yield "exact = true"
     for policy in table.policies:

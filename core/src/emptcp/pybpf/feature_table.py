@@ -50,6 +50,11 @@ FEATURES = {
         lesser=True,
     ),
     "bpf_loop": Feature("the helper bpf_loop in XDP programs", (5, 17)),
+    "long_metadata": Feature(
+        "more than 32 bytes of XDP metadata",
+        (6, 5),
+        "a chain context in metadata is of eight entries at most",
+    ),
     "bpf_iter_tcp": Feature("iterators over TCP sockets", (5, 9)),
     "bpf_iter_setsockopt": Feature(
         "setsockopt on live sockets from an iterator", (5, 15), _POLICED, lesser=True

@@ -28,6 +28,7 @@ SO_NETNS_COOKIE = 71
 _NO_DEVICE = 0x7FFFFFFF
 _LOOPBACK = 1
 _SOL_SOCKET, _SO_MAX_PACING_RATE, _BPF_SETSOCKOPT, _BPF_LOOP = 1, 47, 49, 181
+_XDP_ADJUST_META = 54
 _TRACEPOINT = "bpf_xdp_link_attach_failed"
 
 
@@ -148,6 +149,14 @@ def _bpf_loop() -> None:
         raise BpfError("the kernel has no helper bpf_loop")
 
 
+def _long_metadata() -> None:
+    # Answers XDP_PASS where so many bytes could be put in front of the packet; the kernel's own limit is 252.
+    code = move(2, -192) + call(_XDP_ADJUST_META) + instruction(0x07, 0, value=2) + EXIT
+    with load_program("xdp", code, name="emptcp_probe", write_log=False) as program:
+        if program.test_run(bytes(64)).retval != 2:
+            raise BpfError("the kernel has 32 bytes of XDP metadata")
+
+
 def _iterator(instructions: bytes) -> Program:
     opened = library()
     number = opened.function("libbpf_find_vmlinux_btf_id")(b"tcp", kinds.ATTACH["trace_iter"])
@@ -215,6 +224,7 @@ _PROBES: dict[str, Callable[[], None]] = {
     "mmapable_array": _mmapable_array,
     "live_frames": _live_frames,
     "bpf_loop": _bpf_loop,
+    "long_metadata": _long_metadata,
     "bpf_iter_tcp": _bpf_iter_tcp,
     "bpf_iter_setsockopt": _bpf_iter_setsockopt,
     "sock_ops": _sock_ops,

@@ -85,7 +85,7 @@ PACKET = build(src="10.0.0.1", dst="10.0.0.2", options=[Dss(data_ack=7)])
 LENGTH = len(PACKET) - 14
 Parameters = Callable[[Runner], AbstractContextManager[memoryview]]
 NEXT, RETURN, ACCEPT, DROP = range(4)
-ENGINES = ["fused", "tail"]
+ENGINES = ["fused", "tail", "tail-metadata"]
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,9 @@ def test_the_good_file_is_good() -> None:
         ('table = "home"\n', "", "", "lacks the key 'table'", 'table = "home"'),
         # Keys.
         ("engine =", "engin =", "2:1", "the file has no key 'engin'", "did you mean 'engine'?"),
+        ("engine =", 'tail.carrier = "metadata"\nengine =', "2:1", "of the engine 'tail'", 'engine = "tail"'),
+        ("engine =", 'tail.carrier = "meta"\nengine =', "2:16", "can't be 'meta'", "did you mean"),
+        ("engine =", "tail.carier = 1\nengine =", "2:6", "no key 'carier'", "did you mean 'carrier'?"),
         (
             'hook = "ingress"',
             'hok = 1\nhook = "ingress"',

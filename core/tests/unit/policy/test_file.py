@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emptcp.policy import file, model
+import pytest
+
+from emptcp.policy import file, model, text
 from emptcp.policy.model import And, Goto, InSet, Keyword, Not, Scalar, Select, StageSpec
 
 EXAMPLE = """
@@ -140,3 +142,12 @@ def test_places_point_into_strings_also_on_several_lines() -> None:
     actor = policy.do[1]
     assert isinstance(actor, StageSpec)
     assert (str(actor.where), str(actor.keywords[0].value.where)) == ("t.toml:11:18", "t.toml:11:22")
+
+
+@pytest.mark.parametrize(("line", "carrier"), [("", "per-cpu"), ('tail.carrier = "metadata"', "metadata")])
+def test_the_carrier_of_the_chain_context_is_kept(line: str, carrier: str) -> None:
+    policy = '[[policy]]\nname = "p"\nhook = "ingress"\ndev = "eth0"\ndo = "a"\n'
+    table = file.loads(f'table = "t"\nengine = "tail"\n{line}\n{policy}')
+    assert table.carrier == carrier
+    assert file.loads(text.table_text(table)) == table
+    assert {one.engine for one in table.policies} == {table.engine}

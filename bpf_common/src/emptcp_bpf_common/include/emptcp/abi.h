@@ -136,7 +136,7 @@ struct emptcp_pkt {
 	__u64 found_key[EMPTCP_KEY_SIZE / 8];	     /* the packet's key, as a key's fragment wrote it */
 	__u64 parameters[EMPTCP_PARAMETER_SIZE / 8]; /* a stage's, with values from maps in their places */
 	__u32 chain; /* for EMPTCP_GOTO: what a parameter of type chain holds */
-	__u32 reserved;
+	__u32 kept;  /* engine tail: what stood in skb->cb; at XDP: whether the context is in metadata */
 };
 
 /* Head of an entry of the flow table; the plugins' slots follow. A SYN without ACK zeroes the entry. */
