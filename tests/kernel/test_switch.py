@@ -240,12 +240,12 @@ def test_off_and_on_in_the_middle_of_a_connection_reset_nothing_and_counters_sta
 
 CHAINED = """
 table = "switched"
-engine = "{engine}"
+{engine}
 [[policy]]
 name = "p"
 hook = ["ingress", "egress"]
 dev = "path1"
-backend = "tc"
+backend = "{backend}"
 when = "packet_type('data')"
 do = ["goto kept"]
 [[policy]]
@@ -275,12 +275,26 @@ EDITS = (
 )
 
 
-@pytest.mark.parametrize("engine", ["fused", "tail"])
+IN_METADATA = 'engine = "tail"\ntail.carrier = "metadata"'
+
+
+@pytest.mark.parametrize(
+    ("engine", "backend"),
+    [
+        ('engine = "fused"', "tc"),
+        ('engine = "tail"', "tc"),
+        (IN_METADATA, "xdp"),
+        (IN_METADATA, "xdp-generic"),
+    ],
+)
 def test_stages_come_change_and_go_under_a_live_connection_and_no_packet_goes_by_uncounted(
-    lab: Lab, emptcp: Any, write: Write, engine: str
+    lab: Lab, emptcp: Any, write: Write, engine: str, backend: str
 ) -> None:
     """Each packet passes chain `kept` by one of two policies, whatever is edited around its stage."""
-    assert emptcp("apply", write(CHAINED.format(engine=engine)), "--netns", lab.a.netns).code == 0
+    assert (
+        emptcp("apply", write(CHAINED.format(engine=engine, backend=backend)), "--netns", lab.a.netns).code
+        == 0
+    )
     meant = emptcp("list", "--file").out
 
     def every() -> dict[str, int]:
@@ -312,7 +326,7 @@ def test_stages_come_change_and_go_under_a_live_connection_and_no_packet_goes_by
 
 
 def test_a_shared_chain_is_tuned_once_for_all_policies(lab: Lab, emptcp: Any, write: Write) -> None:
-    assert emptcp("apply", write(CHAINED.format(engine="fused")), "--netns", lab.a.netns).code == 0
+    assert emptcp("apply", write(CHAINED.format(engine="", backend="tc")), "--netns", lab.a.netns).code == 0
     programs = {one.program.id for one in running.everything().values()}
     assert emptcp("tune", "@kept", "every", "what=bytes").code == 0
     assert {one.program.id for one in running.everything().values()} == programs
@@ -338,7 +352,7 @@ def test_a_shared_chain_is_tuned_once_for_all_policies(lab: Lab, emptcp: Any, wr
 def test_an_edit_that_can_not_be_is_refused_and_changes_nothing(
     lab: Lab, emptcp: Any, write: Write, words: tuple[str, ...], sentence: str
 ) -> None:
-    assert emptcp("apply", write(CHAINED.format(engine="fused")), "--netns", lab.a.netns).code == 0
+    assert emptcp("apply", write(CHAINED.format(engine="", backend="tc")), "--netns", lab.a.netns).code == 0
     meant, programs = emptcp("list", "--file").out, {one.program.id for one in running.everything().values()}
     refused = emptcp("chain", *words)
     assert refused.code == 1
