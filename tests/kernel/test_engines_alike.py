@@ -226,8 +226,9 @@ def test_generated_tables_and_packets_come_out_alike_of_all_engines() -> None:
                     opened.enter_context(Runner(made, hook, backend, engine=engine)) for engine in ENGINES
                 ]
             except EmptcpError as error:
-                assert "more steps than it allows" in error.sentence, f"seed {seed}, table\n{text}"
-                continue
+                if "more steps than it allows" in error.sentence:
+                    continue
+                raise
             for _ in range(PACKETS):
                 data = packet(draw)
                 ctx = merged(draw, data, backend)
