@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from emptcp.chain import reasons
 from emptcp.packet.build import build
 from emptcp.packet.checksum import tcp_checksum
 from emptcp.packet.decode import decode
-from emptcp.packet.mptcp import Dss
+from emptcp.packet.mptcp import Dss, MpTcpReset
 from emptcp.packet.tcp import Timestamps
 
 pytestmark = pytest.mark.kernel
@@ -121,6 +122,16 @@ def test_the_scale_is_that_of_the_sender(change: Any) -> None:
         window = decode(change(packet, "cap", number=800, scale=(4, 6)).packet).tcp
         assert window is not None
         assert window.window == expected
+
+
+def test_which_options_are_legal_is_known_after_a_rewrite_of_the_flags(change: Any) -> None:
+    packet = build(flags="R", options=[MpTcpReset(1)])
+    assert change(packet, "nothing").found.subtypes == 1 << 8
+    changed = change(packet, "rewrite", number=IP4 + 13, data=b"\x10\x02")
+    assert (changed.done, changed.found.subtypes) == (True, 0)
+    cookie = build(options=[b"\x22\x02"])
+    changed = change(cookie, "rewrite", number=IP4 + 13, data=b"\x02\x02")
+    assert (changed.done, reasons.name(changed.found.no_modify)) == (True, "syn_data")
 
 
 @pytest.mark.parametrize(("payload", "forbidden"), [(b"", 0), (b"x", 8)])

@@ -55,6 +55,8 @@ def second_length(packet: bytes, value: int) -> bytes:
 
 
 V6 = {"family": 6, **HERE}
+UDP6 = {"family": 6, "protocol": 17, "transport": bytes(8)}
+NOTHING6 = {"family": 6, "protocol": 59, "transport": b""}
 ROUTE = (IPv6Address("fd00::77"),)
 NO_OPTIONS = {"l4": ETHERNET + IP4, "payload": ETHERNET + IP4 + 20, "options_len": 0, "subtypes": 0}
 
@@ -102,6 +104,8 @@ SHAPES = [
         "an unknown IPv6 header behind one that is known",
         build(**V6, extensions=[options_header(60), Extension(200, bytes(7))]),
     ),
+    left("UDP behind eight extension headers", build(**UDP6, extensions=[options_header(60)] * 8)),
+    left("nothing behind an extension header", build(**NOTHING6, extensions=[options_header(60)])),
     left(
         "an IPv6 extension header past the end",
         second_length(build(**V6, extensions=[options_header(60)]), 200),

@@ -238,7 +238,8 @@ static __always_inline bool emptcp_is_rewritable(__u32 from, __u32 len)
 	return true;
 }
 
-/* The flags were rewritten: read them again. What has become a SYN with data is left alone from now on. */
+/* The flags were rewritten: read them again, and the options, since which ones are legal depends on them.
+ * What has become a SYN with data is left alone from now on. */
 static __always_inline void emptcp_flags_changed(const struct emptcp_handle *pkt)
 {
 	struct emptcp_pkt *parsed = pkt->parsed;
@@ -252,6 +253,11 @@ static __always_inline void emptcp_flags_changed(const struct emptcp_handle *pkt
 		parsed->flags |= EMPTCP_PKT_PURE_ACK;
 	if (*flags & EMPTCP_SYN && parsed->payload_len)
 		emptcp_forbid(parsed, EMPTCP_SYN_DATA);
+	if (!parsed->options_len)
+		return;
+	emptcp_forget_options(parsed);
+	parsed->argument = emptcp_options_total(parsed);
+	emptcp_walk_options();
 }
 
 static __always_inline bool emptcp_rewrite_header(const struct emptcp_handle *pkt, __u32 from,

@@ -145,6 +145,12 @@ static __always_inline int emptcp_parse_ip4(const __u8 *ip, const __u8 *end, str
 	return EMPTCP_PARSE_TCP;
 }
 
+static __always_inline bool emptcp_is_extension(__u32 next)
+{
+	return next == IPPROTO_HOPOPTS || next == IPPROTO_DSTOPTS || next == IPPROTO_ROUTING ||
+	       next == IPPROTO_FRAGMENT;
+}
+
 /* One extension header at `at`, of the kind `next`: how long it is, 0: stop with *result. */
 static __always_inline __u32 emptcp_parse_extension(const __u8 *at, __u32 next, struct emptcp_pkt *parsed,
 						    int *result)
@@ -162,12 +168,6 @@ static __always_inline __u32 emptcp_parse_extension(const __u8 *at, __u32 next, 
 		}
 		parsed->no_modify = EMPTCP_FRAGMENT;
 		return 8;
-	case IPPROTO_HOPOPTS:
-	case IPPROTO_DSTOPTS:
-		break;
-	default:
-		*result = EMPTCP_PARSE_LEAVE;
-		return 0;
 	}
 	return 8 + at[1] * 8;
 }
@@ -198,6 +198,9 @@ static __always_inline int emptcp_parse_extensions(void *ctx, int backend)
 			parsed->l4 = offset + size;
 			return EMPTCP_PARSE_TCP;
 		}
+		/* Before its bytes are asked for: of "no next header" there are none. */
+		if (!emptcp_is_extension(at[0]))
+			return EMPTCP_PARSE_LEAVE;
 	}
 	return emptcp_leave(parsed, EMPTCP_TOO_MANY_HEADERS);
 }
@@ -210,12 +213,6 @@ __weak __noinline int emptcp_parse_extensions_xdp(struct xdp_md *ctx)
 __weak __noinline int emptcp_parse_extensions_tc(struct __sk_buff *ctx)
 {
 	return emptcp_parse_extensions(ctx, EMPTCP_TC);
-}
-
-static __always_inline bool emptcp_is_extension(__u32 next)
-{
-	return next == IPPROTO_HOPOPTS || next == IPPROTO_DSTOPTS || next == IPPROTO_ROUTING ||
-	       next == IPPROTO_FRAGMENT;
 }
 
 static __always_inline int emptcp_parse_ip6(void *ctx, const __u8 *ip, const __u8 *end,

@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every function that plugins have for packets, on packets that nobody thought of.
+
+The parser finds what an independent decoder finds, all that reads answers what stands in the packet, and
+whatever changes leaves the packet as it was, or valid with that change alone; at XDP as at TC.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from emptcp.chain import reasons
+from emptcp.packet.decode import Decoded, decode
+from emptcp.packet.mptcp import Dss
+from emptcp.packet.mptcp import decode as decode_option
+from emptcp.pybpf import LoadedObject, load_object
+from emptcp_sdk.fuzz import finding, judge, model
+from emptcp_sdk.fuzz.driver import Driver, memory
+from emptcp_sdk.fuzz.packets import LEGAL, Packet, option
+from emptcp_sdk.fuzz.search import Search, seconds
+
+pytestmark = [pytest.mark.kernel, pytest.mark.fuzz]
+
+JOBS = [
+    "nothing",
+    "insert_built",
+    "insert",
+    "remove",
+    "rewrite",
+    "rewrite_odd",
+    "rewrite_option",
+    "cap",
+    "mark",
+    "skip",
+    "event",
+]
+READING = ("nothing", "skip", "event")
+MODES = ("plain", "plain", "plain", "plain", "tagged", "gso")
+OPTIONS, KEY, PLAIN = 1, 2, 4
+SECONDS = seconds(14)
+TAG = 5
+SHORTEST_TC = 54
+"""A trial at TC takes no shorter frame: it must hold the IP header that it announces."""
+
+ANSWER = struct.Struct("<II QQIHB? 5I 32s16s64s20s20s40s8s8s10s36s2x")
+POINTERS = ("tcp", "ip4", "ip6", "bytes", "read", "timestamps", "dss", "join", "flow", "glance", "scratch")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is done to a packet: a job with its arguments, and how the packet comes in."""
+
+    job: str
+    number: int = 0
+    length: int = 0
+    unsafe: bool = False
+    scale: int = 0
+    data: bytes = b""
+    needs: int = OPTIONS | KEY
+    mode: str = "plain"
+
+    def encode(self, link: str) -> bytes:
+        head = struct.pack("<IHBB", self.needs, 14 if link == "ethernet" else 0, 0, 0)
+        rest = (JOBS.index(self.job), self.number, self.length, self.unsafe, TAG, self.scale, self.scale)
+        return head + struct.pack("<5I2B40s2x", *rest, self.data)
+
+
+def drawn(random: Random, one: Packet, l4: int) -> Order:
+    """Draw an order; most are such that something can come of them."""
+    mode = random.choice(MODES)
+    if len(one.data) < SHORTEST_TC or (one.link == "none" and mode == "tagged"):
+        mode = "plain"
+    order = Order(random.choice(JOBS), mode=mode, unsafe=random.random() < 0.5)
+    near, some = max(0, l4 + random.randrange(-2, 64)), random.choice((OPTIONS | KEY,) * 6 + (7, 0, 1, 2))
+    match order.job:
+        case "nothing" | "skip" | "event":
+            number = random.choice((near, random.randrange(1, 21), 3000, 0x8000))
+            return replace(order, needs=some, number=number if order.job == "nothing" else number % 21)
+        case "insert_built":
+            data = (option(random) if random.random() < 0.5 else random.choice(LEGAL))[:40]
+            length = len(data) if random.random() < 0.95 else random.choice((0, 1, 41, 256, 65535))
+            return replace(order, data=data, length=length)
+        case "insert":
+            return replace(order, data=random.choice([raw for raw in LEGAL if len(raw) == 12]))
+        case "remove":
+            return replace(order, number=random.choice((random.randrange(16), 2, 3, 5)))
+        case "rewrite" | "rewrite_odd":
+            return replace(order, number=near, data=random.randbytes(5))
+        case "rewrite_option":
+            data = random.randbytes(1)
+            return replace(order, number=random.randrange(9), length=random.randrange(32), data=data)
+        case "cap":
+            return replace(order, number=random.choice((0, 1, 500, 64000)), scale=random.randrange(17))
+    return order
+
+
+ALLOWED_FIELDS = {"cap": frozenset({"window"}), "mark": frozenset({"ecn"})}
+
+
+def allowed(order: Order) -> judge.Allowed:
+    """What the order may change."""
+    every = frozenset(range(16)) - (frozenset() if order.unsafe else {2})
+    match order.job:
+        case "insert_built" | "insert":
+            raw = order.data
+            inserted = frozenset({raw[2] >> 4}) if raw[0] == 30 and len(raw) > 2 else frozenset()
+            return judge.Allowed(inserted, frozenset({raw[0]} - {30}) | ({30} if len(raw) == 2 else set()))
+        case "remove":
+            return judge.Allowed(frozenset({order.number}) & every)
+        case "rewrite_option":
+            return judge.Allowed(frozenset({order.number}) & every)
+        case "rewrite":
+            fields = frozenset({"seq", "ack", "flags", "window", "urgent"})
+            return judge.Allowed(frozenset(range(16)) - {2}, frozenset(range(2, 256)) - {30}, fields)
+        case "rewrite_odd":
+            fields = frozenset({"seq", "ack", "flags", "window", "urgent"})
+            return judge.Allowed(every, frozenset(range(2, 256)) - {30}, fields)
+    return judge.Allowed(fields=ALLOWED_FIELDS.get(order.job, frozenset()))
+
+
+def gso_ctx() -> bytes:
+    ctx = bytearray(192)
+    struct.pack_into("<I", ctx, 164, 2)
+    struct.pack_into("<I", ctx, 176, 500)
+    return bytes(ctx)
+
+
+GSO = gso_ctx()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the program left in its maps and in the packet."""
+
+    tcp: bool
+    done: bool
+    dss: tuple[Any, ...]
+    found: frozenset[str]
+    wire: tuple[int, int]
+    pure: bool
+    subtypes: int
+    raw: tuple[bytes, ...]
+    before: dict[str, Any]
+    after: dict[str, Any]
+    packet: bytes
+
+    @property
+    def reason(self) -> str:
+        return reasons.name(self.after["reason"])
+
+
+class Trials:
+    """The programs of both back-ends, and one packet after the other."""
+
+    def __init__(self, loaded: LoadedObject) -> None:
+        names = ("fuzz_xdp", "fuzz_tc", "fuzz_tagged_tc")
+        self.drivers = {name: Driver(loaded.programs[name]) for name in names}
+        self.order, self.answer = memory(loaded.maps["order"], 72), memory(loaded.maps["answer"], 4096)
+        assert loaded.btf is not None
+        found = loaded.btf.find("answer", "struct")
+        assert found is not None
+        offsets = {member.name: member.offset for member in loaded.btf.members(found.id)}
+        self.before, self.after = offsets["before"], offsets["after"]
+
+    def run(self, one: Packet, order: Order, backend: str) -> Outcome:
+        self.order[:72] = order.encode(one.link)
+        name = "fuzz_tagged_tc" if order.mode == "tagged" else f"fuzz_{backend}"
+        ran = self.drivers[name].run(one.data, GSO if order.mode == "gso" else b"")
+        assert ran.answer == {"xdp": 2, "tc": 0}[backend]
+        a = ANSWER.unpack_from(self.answer)
+        return Outcome(
+            a[0] == 1,
+            bool(a[1]),
+            a[2:8],
+            frozenset(name for bit, name in enumerate(POINTERS) if a[8] >> bit & 1),
+            (a[9], a[10]),
+            bool(a[11]),
+            a[12],
+            a[13:],
+            model.members(self.answer[self.before : self.before + 680]),
+            model.members(self.answer[self.after : self.after + 680]),
+            ran.data,
+        )
+
+
+def parsed_fault(seen: Decoded, order: Order, out: Outcome, found: dict[str, Any], what: str) -> str | None:
+    """Compare what is known of a packet with what the model finds; ``found``: before or after the job."""
+    wanted = model.expected(seen, tag=order.mode == "tagged")
+    if wanted.tcp != out.tcp:
+        return f"{what}: TCP is {wanted.tcp}, the parser says {out.tcp}"
+    if not wanted.tcp:
+        reason = reasons.name(found["reason"])
+        return None if reason in wanted.reasons else f"{what}: left alone for {reason}, not {wanted.reasons}"
+    values = dict(wanted.found)
+    if not order.needs & OPTIONS:
+        values |= dict.fromkeys(("options_len", "timestamps", "sack", "window_scale"), 0)
+        values |= {"subtypes": 0, "repeated": 0, "at": bytes(16), "len": bytes(16), "block": b""}
+        values["flags"] &= ~(model.MPTCP | model.MPTCP_V0)
+        early = ("fragment", "routing_header", "length_unknown")
+        data = wanted.found["tcp_flags"] & 2 and wanted.found["payload_len"]
+        if reasons.name(values["no_modify"]) not in early and not data:
+            values["no_modify"] = 0
+    if not order.needs & KEY:
+        values |= {"key": found["key"], "direction": 0}
+    block = found["block"][: len(values["block"])]
+    flags = found["flags"] & ~(model.CHANGED | model.GSO)
+    for name, value in values.items():
+        mine = {"block": block, "flags": flags}.get(name, found[name])
+        if mine != value:
+            return f"{what}: {name} is {value!r}, the headers say {mine!r}"
+    return None
+
+
+def read_fault(one: Packet, seen: Decoded, order: Order, out: Outcome) -> str | None:
+    """Compare what the reading functions answered with the bytes of the packet."""
+    found, data, at = out.before, one.data, order.number
+    options = found["subtypes"]
+    mapped, gso = found["block"], order.mode == "gso"
+    packets = 2 if gso else 1
+    (places, lengths, heads, tcp, ip4, ip6, some, read, stamps, ends) = out.raw
+    l3, l4 = found["l3"], found["l4"]
+    known = ipv4(seen)
+    inside = at + 8 <= len(data)
+    expected = {
+        "tcp": True,
+        "ip4": known,
+        "ip6": not known,
+        "bytes": inside and at <= 0x7FFF,
+        "read": inside,
+        "timestamps": bool(found["timestamps"]),
+        "dss": bool(options & 4),
+        "join": bool(options & 2) and found["len"][1] >= 16,
+        "scratch": False,
+    }
+    for name, value in expected.items():
+        if (name in out.found) != value:
+            return f"reading: {name} is {name in out.found}"
+    checks = {
+        "tcp": tcp == data[l4 : l4 + 20],
+        "ip": (ip4 == data[l3 : l3 + 20]) if known else (ip6 == data[l3 : l3 + 40]),
+        "bytes": not expected["bytes"] or some == data[at : at + 8],
+        "read": not inside or read == data[at : at + 8],
+        "timestamps": not found["timestamps"] or stamps == mapped[found["timestamps"] - 20 :][:10],
+        "has": out.subtypes == options,
+        "len": lengths == found["len"],
+        "at": places == struct.pack("<16H", *(l4 + n if n else 0 for n in found["at"])),
+        "find": all(
+            heads[4 * n : 4 * n + 3] == mapped[found["at"][n] - 20 :][:3]
+            for n in range(16)
+            if options >> n & 1
+        ),
+        "wire": out.wire == (packets, packets * (found["payload"] - l3) + found["payload_len"]),
+        "pure ack": out.pure == bool(found["flags"] & model.PURE_ACK),
+        "gso": bool(found["flags"] & model.GSO) == gso,
+        "endpoints": not order.needs & KEY or ends == endpoints(found["key"]),
+        "dss": not options & 4 or out.dss == dss_of(found),
+        "flow": flow_answers(order, found, out),
+    }
+    return next((f"reading: {name} is wrong" for name, right in checks.items() if not right), None)
+
+
+def ipv4(seen: Decoded) -> bool:
+    assert seen.ip is not None
+    return seen.ip.src.version == 4
+
+
+def endpoints(key: bytes) -> bytes:
+    return key[:16] + key[32:34] + key[16:32] + key[34:36]
+
+
+def dss_of(found: dict[str, Any]) -> tuple[Any, ...]:
+    at = found["at"][2] - 20
+    known = decode_option(found["block"][at : at + found["len"][2]])
+    assert isinstance(known, Dss)
+    return model.dss(known)
+
+
+def flow_answers(order: Order, found: dict[str, Any], out: Outcome) -> bool:
+    """A SYN and an MPTCP option make an entry; others may have one of an earlier packet."""
+    return "flow" in out.found or not (found["tcp_flags"] & 0x02 or found["subtypes"])
+
+
+def glance_fault(order: Order, out: Outcome) -> str | None:
+    if "glance" in out.found:
+        return None
+    if not out.tcp:
+        return None if out.before["reason"] == 0 else "the glance lets go what is to be counted"
+    if order.needs & PLAIN:
+        return "the glance lets go plain TCP that is wanted"
+    return "the glance lets go an MPTCP option" if out.before["subtypes"] else None
+
+
+def job_fault(one: Packet, seen: Decoded, order: Order, out: Outcome) -> str | None:
+    """Judge the packet that came out, and the answer."""
+    changed = out.packet != one.data
+    if changed and not out.done:
+        return "changed, and said that it is not"
+    if changed and order.job in READING:
+        return "changed by what only reads"
+    if changed and order.mode == "gso" and len(out.packet) != len(one.data):
+        return "a merged packet got longer"
+    if not out.done and out.tcp and order.job not in (*READING, "mark") and not out.after["reason"]:
+        return "not done, and no reason"
+    if out.done and order.job != "event" and order.job != "skip" and out.after["reason"]:
+        return "done, and a reason not to"
+    wrong = judge.complaint(one, out.packet, allowed(order), seen)
+    if wrong or not changed:
+        return wrong
+    return parsed_fault(decode(out.packet, one.link), order, out, out.after, "after the job")
+
+
+class Helpers:
+    """One packet through the headers' functions; remembers nothing but the trials."""
+
+    def __init__(self, trials: Trials) -> None:
+        self.trials = trials
+
+    def outcomes(self, one: Packet, order: Order) -> list[Outcome]:
+        backends = ("xdp", "tc") if order.mode == "plain" else ("tc",)
+        if len(one.data) < SHORTEST_TC:
+            backends = ("xdp",)
+        return [self.trials.run(one, order, backend) for backend in backends]
+
+    def fault(self, one: Packet, seen: Decoded, order: Order, outs: list[Outcome]) -> str | None:
+        out = outs[0]
+        if len(outs) == 2 and alike(outs[0], order) != alike(outs[1], order):
+            return "XDP and TC differ"
+        what = parsed_fault(seen, order, out, out.before, "parsing") or glance_fault(order, out)
+        if out.tcp:
+            what = what or read_fault(one, seen, order, out)
+        return what or job_fault(one, seen, order, out)
+
+    def __call__(self, one: Packet, random: Random) -> list[Hashable]:
+        seen = decode(one.data, one.link)
+        behaviours: list[Hashable] = []
+        for _ in range(3):
+            order = drawn(random, one, seen.tcp.offset if seen.tcp else 34)
+            outs = self.outcomes(one, order)
+            what = self.fault(one, seen, order, outs)
+            if what:
+                pytest.fail(self.found(what, one, order), pytrace=False)
+            behaviours += signatures(one, order, outs[0])
+        return behaviours
+
+    def found(self, what: str, one: Packet, order: Order) -> str:
+        def fails(smaller: Packet) -> bool:
+            if order.mode != "plain" and len(smaller.data) < SHORTEST_TC:
+                return False
+            outs = self.outcomes(smaller, order)
+            again = self.fault(smaller, decode(smaller.data, smaller.link), order, outs)
+            return again is not None and again.split(" is ")[0] == what.split(" is ", maxsplit=1)[0]
+
+        return finding.report(what, finding.minimised(one, fails), repr(order), SEARCHED[-1].seed)
+
+
+SEARCHED: list[Search] = []
+
+
+def alike(out: Outcome, order: Order) -> tuple[Any, ...]:
+    """What both back-ends must agree on."""
+    known = [{name: found[name] for name in (*model.FIELDS, "reason")} for found in (out.before, out.after)]
+    if not out.tcp:
+        return out.tcp, out.reason, out.packet
+    for found in known:
+        found["block"] = found["block"][: found["payload"] - found["l4"] - 20]
+    # An event is sent as long as there is room for it.
+    done = out.done and order.job != "event"
+    return out.tcp, done, out.packet, known, out.found, out.wire, out.pure
+
+
+def signatures(one: Packet, order: Order, out: Outcome) -> list[Hashable]:
+    """What tells one behaviour from another: how the job went, what was found, and where."""
+    found = out.before
+    grown = len(out.packet) - len(one.data)
+    job = (order.job, out.done, out.tcp, out.reason, found["no_modify"], out.packet != one.data, grown)
+    if not out.tcp:
+        return [job]
+    options = ("options", found["subtypes"], found["repeated"], found["flags"], found["tcp_flags"] & 7)
+    place = ("place", found["l3"], min(found["l4"] - found["l3"], 200), found["options_len"])
+    lengths = [("length", n, found["len"][n], found["at"][n]) for n in range(16) if found["len"][n]]
+    return [job, options, place, *lengths]
+
+
+@pytest.fixture(scope="module")
+def helpers(objects: dict[str, Path]) -> Iterator[Helpers]:
+    with load_object(objects["fuzz"]) as loaded:
+        yield Helpers(Trials(loaded))
+
+
+@pytest.mark.timeout(SECONDS + 120)
+def test_every_function_leaves_a_packet_as_it_was_or_valid(helpers: Helpers) -> None:
+    search = Search(helpers)
+    SEARCHED.append(search)
+    search.run(SECONDS)
+    runs = sum(driver.runs for driver in helpers.trials.drivers.values())
+    print(f"seed {search.seed}: {search.packets} packets, {runs} runs, {len(search.seen)} behaviours")
+    assert runs > search.packets
+    done = {seen[0] for seen in search.seen if seen[1] is True}  # type: ignore[index]
+    assert done >= set(JOBS) - {"nothing", "skip"}
