@@ -119,10 +119,10 @@ static __always_inline bool said_in_passing(const struct emptcp_handle *pkt, str
 {
 	if (!(pkt->parsed->tcp_flags & EMPTCP_SYN))
 		return say_in(pkt, EMPTCP_MP_PRIO, state, end, wanted);
-	/* The first subflow can't be opened as backup. */
+	/* The first subflow can't be opened as backup; the long form, of the third ACK, has no such bit. */
 	if (emptcp_has(pkt, EMPTCP_MP_CAPABLE))
 		state->own[end] = NO;
-	else
+	else if (emptcp_option_len(pkt, EMPTCP_MP_JOIN) <= sizeof(struct emptcp_mp_join_synack))
 		say_in(pkt, EMPTCP_MP_JOIN, state, end, wanted);
 	return true;
 }

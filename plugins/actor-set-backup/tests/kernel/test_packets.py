@@ -112,6 +112,11 @@ def test_a_join_opens_the_subflow_as_wanted_and_nothing_more_is_said(
     assert policy.run(later).data == later
 
 
+def test_a_join_without_a_backup_bit_is_left_alone(trial: Trial) -> None:
+    packet = build(flags="SA", options=[MpJoinAck(bytes(20))])
+    assert trial("set_backup(true)").run(packet).data == packet
+
+
 def test_the_answer_to_a_join_steers_who_opened_it(trial: Trial) -> None:
     answer = MpJoinSynAck(hmac=bytes(8), nonce=6, address_id=1, backup=False)
     out = run(trial("set_backup(true)"), build(flags="SA", options=[answer]))

@@ -43,11 +43,14 @@ class Search:
     seen: set[Hashable] = field(default_factory=set)
     packets: int = 0
 
+    def __post_init__(self) -> None:
+        self._random = Random(self.seed)
+
     def run(self, duration: float, at_least: int = 200) -> None:
-        """Search for so many seconds, and through so many packets."""
-        random, end = Random(self.seed), time.monotonic() + duration
-        while self.packets < at_least or time.monotonic() < end:
-            self._turn(random)
+        """Search on for so many seconds, and through so many packets."""
+        end, enough = time.monotonic() + duration, self.packets + at_least
+        while self.packets < enough or time.monotonic() < end:
+            self._turn(self._random)
 
     def _turn(self, random: Random) -> None:
         if self.corpus and random.random() < 0.7:
