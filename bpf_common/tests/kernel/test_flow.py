@@ -190,6 +190,14 @@ def test_other_syns_do_not(flows: Flows, flags: str) -> None:
     assert (flows.head().since, flows.head().known) == (since, 1)
 
 
+def test_a_simultaneous_open_tells_both_scales(flows: Flows) -> None:
+    flows.see(build(**FORWARD, flags="S", options=[WindowScale(7)]))
+    flows.see(build(**BACKWARD, flags="S", options=[WindowScale(3)]))
+    flows.see(build(**FORWARD, flags="SA", options=[WindowScale(7)]))
+    flows.see(build(**BACKWARD, flags="SA", options=[WindowScale(3)]))
+    assert flows.head().wscale == (8, 4)
+
+
 def test_a_flood_of_joins_stays_in_the_table(flows: Flows) -> None:
     size = flows.table.info.max_entries
     assert flows.table.info.kind == "lru_hash"

@@ -20,6 +20,7 @@ from emptcp.chain import reasons
 from emptcp.packet.decode import Decoded, decode
 from emptcp.packet.mptcp import Dss
 from emptcp.packet.mptcp import decode as decode_option
+from emptcp.packet.tcp import Flag, Kind
 from emptcp.pybpf import LoadedObject, load_object
 from emptcp_sdk.fuzz import finding, judge, model
 from emptcp_sdk.fuzz.driver import Driver, memory
@@ -311,9 +312,55 @@ def job_fault(one: Packet, seen: Decoded, order: Order, out: Outcome) -> str | N
     if out.done and order.job != "event" and order.job != "skip" and out.after["reason"]:
         return "done, and a reason not to"
     wrong = judge.complaint(one, out.packet, allowed(order), seen)
-    if wrong or not changed:
+    if wrong or not (out.tcp and out.done):
         return wrong
-    return parsed_fault(decode(out.packet, one.link), order, out, out.after, "after the job")
+    after = decode(out.packet, one.link)
+    wrong = None if effect(order, out, seen, after) else "done, but it is not so"
+    return wrong or parsed_fault(after, order, out, out.after, "after the job")
+
+
+def effect(order: Order, out: Outcome, before: Decoded, after: Decoded) -> bool:
+    """Tell whether what was asked for is so in the packet that came out."""
+    assert before.tcp is not None
+    assert after.tcp is not None
+    match order.job:
+        case "insert" | "insert_built":
+            wanted = order.data[:12] if order.job == "insert" else order.data
+            return wanted in [option.raw for option in after.tcp.options]
+        case "remove":
+            return order.number not in mptcp(after) and order.number in mptcp(before)
+        case "rewrite" | "rewrite_odd":
+            size = 2 if order.job == "rewrite" else 5
+            return after.data == written(before, after, order.number, order.data[:size])
+        case "rewrite_option":
+            at = out.before["l4"] + out.before["at"][order.number] + order.length
+            return after.data == written(before, after, at, order.data[:1])
+        case "cap":
+            window = before.tcp.window
+            limit = max(1, order.number >> (order.scale - 1)) if order.scale else window
+            kept = bool(before.tcp.flags & Flag.SYN)
+            return after.tcp.window == (window if kept else min(window, limit))
+        case "mark":
+            assert after.ip is not None
+            place = after.ip.offset + 1
+            return after.data[place] & (3 if ipv4(after) else 0x30) == (3 if ipv4(after) else 0x30)
+    return after.data == before.data
+
+
+def mptcp(packet: Decoded) -> set[int]:
+    """Return the subtypes of legal MPTCP options."""
+    assert packet.tcp is not None
+    options = [one for one in packet.tcp.options if one.kind == Kind.MPTCP]
+    return {one.raw[2] >> 4 for one in options if model.legal(one, packet.tcp, bool(packet.payload))}
+
+
+def written(before: Decoded, after: Decoded, at: int, new: bytes) -> bytes:
+    """Return the packet with bytes written into it, and the checksum that it has afterwards."""
+    assert before.tcp is not None
+    data, check = bytearray(before.data), before.tcp.offset + 16
+    data[at : at + len(new)] = new
+    data[check : check + 2] = after.data[check : check + 2]
+    return bytes(data)
 
 
 class Helpers:

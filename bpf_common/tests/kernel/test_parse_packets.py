@@ -55,6 +55,7 @@ def second_length(packet: bytes, value: int) -> bytes:
 
 
 V6 = {"family": 6, **HERE}
+GTP = struct.pack("!HHHHBBHI", 2152, 2152, 0, 0, 0x30, 0xFF, 60, 7) + build(link="none", **HERE)
 UDP6 = {"family": 6, "protocol": 17, "transport": bytes(8)}
 NOTHING6 = {"family": 6, "protocol": 59, "transport": b""}
 ROUTE = (IPv6Address("fd00::77"),)
@@ -122,6 +123,7 @@ SHAPES = [
     left("IPv4 in IPv6", build(family=6, protocol=4, transport=build(link="none", **HERE))),
     left("GRE", build(protocol=47, transport=bytes(4) + build(link="none", **HERE))),
     left("VXLAN", build(protocol=17, transport=bytes(16) + build(**HERE))),
+    left("GTP-U", build(protocol=17, transport=GTP)),
     left("UDP", build(protocol=17, transport=bytes(64))),
     left("MPLS", ethernet(b"\2" * 6, b"\4" * 6, 0x8847, bytes(64))),
     left("PPPoE", ethernet(b"\2" * 6, b"\4" * 6, 0x8864, bytes(64))),
@@ -133,6 +135,7 @@ SHAPES = [
     left("TCP options past the frame", build(data_offset=15), "truncated"),
     left("TCP options past the IP packet", build(data_offset=15, trailer=bytes(60)), "bad_header"),
     left("an IP packet that ends before its TCP header", build(**HERE, ip_length=30), "bad_header"),
+    left("an IPv4 length below its own header", build(**HERE, ip_length=19), "bad_header"),
     left("an IPv4 length past the frame", build(**HERE, ip_length=2000), "truncated"),
     left("an IPv6 length past the frame", build(**V6, ip_length=2000), "truncated"),
     left("an IPv6 length that ends before the TCP header", build(**V6, ip_length=19), "bad_header"),

@@ -115,6 +115,9 @@ OTHERS = (
     b"\x63\x02",
     b"\x63\x05abc",
 )
+SLOW = (b"\x01" * 4, b"\x01" * 40, b"\x04\x02" * 20, b"\x01\x04\x02" * 13 + b"\x01")
+"""Blocks through which a walk takes many turns."""
+
 ENDS = (
     b"",
     b"",
@@ -149,7 +152,7 @@ def option(random: Random) -> bytes:
 def block(random: Random) -> bytes:
     """Return an option block, a multiple of 4 long and at most 40 bytes."""
     if random.random() < 0.03:
-        return b"\x01" * random.choice((4, 40))
+        return random.choice(SLOW)
     taken = USUAL if random.random() < 0.4 else b""
     for _ in range(random.choice((0, 1, 1, 2, 3, 5, 14))):
         one = option(random)
