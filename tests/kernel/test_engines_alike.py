@@ -32,7 +32,7 @@ from emptcp.plugins.catalog import Catalog
 from emptcp.policy import file
 from emptcp.pybpf import BpfError
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.fuzz]
 
 TABLES, PACKETS = 80, 40
 SIDES = [("ingress", "xdp"), ("ingress", "tc"), ("egress", "tc")]

@@ -174,7 +174,7 @@ def bound(path: Path, number: int, policy: Modelled, chains: dict[str, Steps]) -
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("hook", "backend"), [("ingress", "xdp"), ("egress", "tc")])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(table=tables())
 def test_policies_with_named_chains_do_what_the_model_does(
     compiled: Path, hook: str, backend: str, engine: str, table: tuple[list[Modelled], dict[str, Steps]]

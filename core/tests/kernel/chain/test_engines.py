@@ -183,7 +183,7 @@ def bound(path: Path, number: int, policy: Modelled) -> BoundPolicy:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("hook", "backend"), [("ingress", "xdp"), ("ingress", "tc"), ("egress", "tc")])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(policies=st.lists(modelled(), min_size=1, max_size=6))
 def test_policies_do_what_the_model_does(
     compiled: Path, hook: str, backend: str, engine: str, policies: list[Modelled]
