@@ -66,13 +66,14 @@ def test_core_works_without_any_plugin(environment: Callable[[str], Path], tmp_p
     assert plugins_in(environment("emptcp"), tmp_path) == []
 
 
-def test_the_standard_extra_brings_the_five_plugins_enabled(
+def test_the_standard_extra_brings_the_plugins_of_this_tree_enabled(
     environment: Callable[[str], Path], tmp_path: Path
 ) -> None:
     rows = plugins_in(environment("emptcp[standard]"), tmp_path)
     assert {row["name"]: row["state"] for row in rows} == {
         "ip_pair": "enabled",
         "packet_type": "enabled",
+        "rate_limit": "enabled",
         "record": "enabled",
         "set_backup": "enabled",
         "subflow": "enabled",
