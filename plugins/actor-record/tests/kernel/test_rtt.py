@@ -58,7 +58,7 @@ def test_it_is_that_of_each_path_and_all_bytes_are_counted(lab: Lab) -> None:
     for path in lab.paths:
         metrics = by_path[path.a.address(4)]
         # Timestamps count in milliseconds.
-        assert path.rtt - 0.001 <= metrics["rtt_min"] < path.rtt + 0.010
+        assert path.rtt - 0.001 <= metrics["rtt_min"] < path.rtt + 0.030
         assert metrics["rtt_min"] <= metrics["rtt_mean"] < 1
         assert metrics["rtt_min"] <= metrics["rtt_last"] < 1
     for end in (0, 1):
