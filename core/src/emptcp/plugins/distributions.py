@@ -9,6 +9,7 @@ FIRST_PARTY = frozenset(
         "emptcp-actor-record",
         "emptcp-actor-set-backup",
         "emptcp-bench",
+        "emptcp-selector-address",
         "emptcp-selector-ip-pair",
         "emptcp-selector-packet-type",
         "emptcp-selector-subflow",
