@@ -71,6 +71,7 @@ def test_the_standard_extra_brings_the_plugins_of_this_tree_enabled(
 ) -> None:
     rows = plugins_in(environment("emptcp[standard]"), tmp_path)
     assert {row["name"]: row["state"] for row in rows} == {
+        "address": "enabled",
         "ip_pair": "enabled",
         "packet_type": "enabled",
         "rate_limit": "enabled",
