@@ -122,6 +122,11 @@ def stream(lab: Lab) -> Iterator[None]:
         sender.wait(5)
 
 
+def subflows(lab: Lab) -> int:
+    with Meter(lab.a) as meter:
+        return len(meter.read())
+
+
 def rate(lab: Lab, seconds: float) -> float:
     """Return the connection's bytes per second."""
     with Meter(lab.a) as meter:
@@ -138,7 +143,9 @@ def test_a_running_connection_is_limited_as_a_whole_and_given_back(lab: Lab) -> 
         apply.apply(table("20mbit"), lab.a.netns)
         time.sleep(1)
         limited = rate(lab, 2)
+        several = subflows(lab) > 1
         apply.remove("limits")
         time.sleep(1)
         assert rate(lab, 1) > 0.9 * free
-    assert limited == pytest.approx(20 * MBIT, rel=0.15)
+    # Two subflows share one window, and each of them has its own queue in front of its round trip.
+    assert limited == pytest.approx(20 * MBIT, rel=0.25 if several else 0.15)
