@@ -95,7 +95,7 @@ class Parsed:
 
 def config(needs: int, link: Link, hook: int = 0) -> bytes:
     """Return a ``struct emptcp_parse_config``."""
-    return struct.pack("<IHBB", needs, 14 if link == "ethernet" else 0, hook, 0)
+    return struct.pack("<IHBBI", needs, 14 if link == "ethernet" else 0, hook, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Changer:
         """Parse a packet and do one job on it; ``tag``: push a VLAN tag into the skb first (TC)."""
         order = config(NEED_OPTIONS | NEED_KEY, link)
         order += struct.pack("<IIIII2B", JOBS.index(job), number, length or len(data), unsafe, tag, *scale)
-        self.loaded.maps["order"].update(FIRST, (order + data.ljust(40, b"\0")).ljust(72, b"\0"))
+        self.loaded.maps["order"].update(FIRST, (order + data.ljust(40, b"\0")).ljust(76, b"\0"))
         name = f"change_tagged_{self.backend}" if tag else f"change_{self.backend}"
         run = self.loaded.programs[name].test_run(packet, ctx=ctx)
         value = self.loaded.maps["outcome"].lookup(FIRST)

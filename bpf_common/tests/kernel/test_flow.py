@@ -32,7 +32,7 @@ class Flows:
         self.program = parse.program("flow")
         self.config = parse.loaded.maps["config"]
         self.btf: Btf = parse.loaded.btf
-        self.config.update(bytes(4), struct.pack("<IHBB", 3, 14, 0, 0))
+        self.config.update(bytes(4), struct.pack("<IHBBI", 3, 14, 0, 0, 0))
         self.clear()
 
     def clear(self) -> None:

@@ -68,7 +68,7 @@ class Order:
     mode: str = "plain"
 
     def encode(self, link: str) -> bytes:
-        head = struct.pack("<IHBB", self.needs, 14 if link == "ethernet" else 0, 0, 0)
+        head = struct.pack("<IHBBI", self.needs, 14 if link == "ethernet" else 0, 0, 0, 0)
         rest = (JOBS.index(self.job), self.number, self.length, self.unsafe, TAG, self.scale, self.scale)
         return head + struct.pack("<5I2B40s2x", *rest, self.data)
 
@@ -163,7 +163,7 @@ class Trials:
     def __init__(self, loaded: LoadedObject) -> None:
         names = ("fuzz_xdp", "fuzz_tc", "fuzz_tagged_tc")
         self.drivers = {name: Driver(loaded.programs[name]) for name in names}
-        self.order, self.answer = memory(loaded.maps["order"], 72), memory(loaded.maps["answer"], 4096)
+        self.order, self.answer = memory(loaded.maps["order"], 76), memory(loaded.maps["answer"], 4096)
         assert loaded.btf is not None
         found = loaded.btf.find("answer", "struct")
         assert found is not None
@@ -171,7 +171,7 @@ class Trials:
         self.before, self.after = offsets["before"], offsets["after"]
 
     def run(self, one: Packet, order: Order, backend: str) -> Outcome:
-        self.order[:72] = order.encode(one.link)
+        self.order[:76] = order.encode(one.link)
         name = "fuzz_tagged_tc" if order.mode == "tagged" else f"fuzz_{backend}"
         ran = self.drivers[name].run(one.data, GSO if order.mode == "gso" else b"")
         assert ran.answer == {"xdp": 2, "tc": 0}[backend]

@@ -75,8 +75,8 @@ def attached(tap: Device, objects: dict[str, Path]) -> Iterator[LoadedObject]:
     if not features.has("tcx"):
         pytest.skip(features.reason("tcx"))
     with load_object(objects["change"]) as loaded:
-        order = struct.pack("<IHBB", 3, 14, 0, 0) + struct.pack("<IIIII", 6, 0, 0, 0, 0)
-        loaded.maps["order"].update(bytes(4), order.ljust(72, b"\0"))
+        order = struct.pack("<IHBBI", 3, 14, 0, 0, 0) + struct.pack("<IIIII", 6, 0, 0, 0, 0)
+        loaded.maps["order"].update(bytes(4), order.ljust(76, b"\0"))
         link = namespaces.call(
             tap.host,
             lambda: Link.attach_tcx(loaded.programs["change_tc"], socket.if_nametoindex("tap"), True),

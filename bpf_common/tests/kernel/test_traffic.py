@@ -111,9 +111,9 @@ def changing(objects: dict[str, Path]) -> Iterator[LoadedObject]:
 
 def order(loaded: LoadedObject, job: str, data: bytes = b"", number: int = 0, scale: int = 0) -> None:
     """Say what the program is to do with every packet, and start its counters at 0."""
-    value = struct.pack("<IHBB", 3, 14, 0, 0)
+    value = struct.pack("<IHBBI", 3, 14, 0, 0, 0)
     value += struct.pack("<IIIII2B", JOBS.index(job), number, len(data), 0, 0, scale, scale)
-    loaded.maps["order"].update(FIRST, (value + data.ljust(40, b"\0")).ljust(72, b"\0"))
+    loaded.maps["order"].update(FIRST, (value + data.ljust(40, b"\0")).ljust(76, b"\0"))
     loaded.maps["outcome"].update(FIRST, bytes(loaded.maps["outcome"].info.value_size))
 
 

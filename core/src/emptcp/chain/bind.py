@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from emptcp.chain import chains, lookups
-from emptcp.chain.plan import BoundChain, BoundPolicy, FragmentRef, Stage
+from emptcp.chain.objects import core_object
+from emptcp.chain.plan import BoundChain, BoundPolicy, FragmentRef, Stage, reads_flow
 from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.layout import STAGE_ID, FragmentLayout
@@ -131,6 +132,7 @@ def _member(table: model.Table, leaf: model.InSet, catalog: Catalog, naming: Cou
         fragment=store.key,
         parameters=b"",
         reads=frozenset(key.declaration.reads),
+        companions=tuple(_core_companions(key.declaration.reads)),
         member=store,
     )
 
@@ -155,6 +157,7 @@ def _stage(
         )
     name = _id(bound.spec, naming)
     looked_up = list(lookups.of_values(table, bound, catalog))
+    reads = frozenset(declaration.reads).union(*(key.declaration.reads for _, key in looked_up))
     return Stage(
         id=name,
         kind=declaration.kind,
@@ -162,9 +165,9 @@ def _stage(
         text=bound.text,
         fragment=_fragment(bound, bound.type.fragment),
         parameters=_numbered(table, bound, f"{home}/{name}"),
-        reads=frozenset(declaration.reads).union(*(key.declaration.reads for _, key in looked_up)),
+        reads=reads,
         plain_tcp=bound.wants_plain_tcp,
-        companions=tuple(_companions(bound)),
+        companions=(*_companions(bound), *_core_companions(reads)),
         values=tuple(value for value, _ in looked_up),
         chains=chains.with_numbers(table, bound),
     )
@@ -200,7 +203,15 @@ def _companions(bound: BoundStage) -> Iterator[tuple[str, FragmentRef]]:
         yield hook, _fragment(bound, layout)
 
 
+def _core_companions(reads: Collection[str]) -> Iterator[tuple[str, FragmentRef]]:
+    """Yield what core itself runs on every hook for stages that read ``reads``."""
+    if "connection" in reads:
+        path = str(core_object("connection"))
+        for hook in ("ingress", "egress"):
+            yield hook, FragmentRef("core", path, "core_connection", flow=True)
+
+
 def _fragment(bound: BoundStage, layout: FragmentLayout) -> FragmentRef:
     found = bound.type
-    flow = "flow" in found.declaration.reads
+    flow = reads_flow(found.declaration.reads)
     return FragmentRef(found.plugin, str(found.object), layout.name, layout.state_size, flow, bound.imports)

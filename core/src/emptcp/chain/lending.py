@@ -14,9 +14,8 @@ from typing import Protocol, TypeVar
 from emptcp import pybpf
 from emptcp.chain.plan import FragmentRef
 from emptcp.chain.shared import SharedMaps
+from emptcp.plugins import sharing
 from emptcp.pybpf.likeness import of_object
-
-_OWNED_BY_CORE = frozenset({"emptcp_packet", "emptcp_flows", "emptcp_events"})
 
 
 class _Opened(Protocol):
@@ -31,7 +30,7 @@ _T = TypeVar("_T", bound=_Opened)
 def own_maps(path: str) -> list[str]:
     """Return the names of the maps that an object defines and that are not core's, imported ones included."""
     names = pybpf.ObjectSpec.read(path).maps
-    return [name for name in names if name not in _OWNED_BY_CORE and not name.startswith(".")]
+    return [name for name in names if name not in sharing.CORES and not name.startswith(".")]
 
 
 def opened(

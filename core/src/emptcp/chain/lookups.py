@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from emptcp.chain import chains
-from emptcp.chain.plan import FragmentRef, ValueLookup
+from emptcp.chain.plan import FragmentRef, ValueLookup, reads_flow
 from emptcp.chain.storage import Storage, Store, ValueForm
 from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins.catalog import BoundStage, Catalog
@@ -18,7 +18,7 @@ from emptcp.policy.place import Place
 
 def key_fragment(key: KeyType) -> FragmentRef:
     """Return where a key's fragment is. What it writes goes to core's buffer, not to a state."""
-    flow = "flow" in key.declaration.reads
+    flow = reads_flow(key.declaration.reads)
     return FragmentRef(key.plugin, str(key.object), key.declaration.fragment, 0, flow, key.imports)
 
 

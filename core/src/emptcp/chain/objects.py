@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -23,9 +23,9 @@ CORE = FragmentRef("core", "", "core_parse")
 CORE_FLOW = FragmentRef("core", "", "core_flow")
 
 
-def core_object() -> Path:
-    """Return the path of core's compiled fragments."""
-    path = Path(str(files("emptcp.programs") / "core.bpf.o"))
+def core_object(name: str = "core") -> Path:
+    """Return the path of an object of core's own."""
+    path = Path(str(files("emptcp.programs") / f"{name}.bpf.o"))
     if not path.exists():
         raise EmptcpError(
             f"emptcp's own BPF object {path} is missing",
@@ -116,11 +116,7 @@ class Objects:
         return self._captured[key]
 
     def _core_maps(self, names: Collection[str], hook: str, backend: str) -> dict[str, pybpf.Map]:
-        makers: dict[str, Callable[[], pybpf.Map]] = {
-            "emptcp_packet": lambda: self.packet(hook, backend),
-            "emptcp_flows": self.shared.flows,
-            "emptcp_events": self.shared.events,
-        }
+        makers = {"emptcp_packet": lambda: self.packet(hook, backend), **self.shared.cores()}
         return {name: make() for name, make in makers.items() if name in names}
 
 

@@ -4,10 +4,11 @@
 ::
 
     <bpffs>/emptcp/v1/packet_<hook>_<back-end>_<size>  the parsed packet, one map for all programs of a kind
-    <bpffs>/emptcp/v1/events                           the ring buffer of events
+    <bpffs>/emptcp/v1/events, lost                     the ring buffer of events, and what it lost
     <bpffs>/emptcp/v1/maps/<plugin>/<map>              a plugin's maps, shared by all programs that name them
     <bpffs>/emptcp/v1/tables/<table>/<kind>_<name>_<layout>_<shape>  a set or map: how it is made, hashed
     <bpffs>/emptcp/v1/<netns cookie>/flows             the flow table of a network namespace
+    <bpffs>/emptcp/v1/<netns cookie>/connections       the tokens of both ends, each by the other
     <bpffs>/emptcp/v1/<netns cookie>/state_slots       which plugin has which bytes of its entries
     <bpffs>/emptcp/v1/<netns cookie>/socket/<name>/    a socket companion: `events`, `iterator`
     <bpffs>/emptcp/v1/<netns cookie>/<hook>/<ifindex>/ one program: `link`, or `program` without links;
@@ -97,6 +98,10 @@ class Pins:
         """Return the pin of the ring buffer of events."""
         return self.root / "events"
 
+    def lost(self) -> Path:
+        """Return the pin of the counter of events that were lost."""
+        return self.root / "lost"
+
     def plugin_map(self, plugin: str, name: str) -> Path:
         """Return the pin of a plugin's map."""
         return self.root / "maps" / plugin / name
@@ -143,6 +148,10 @@ class Pins:
     def flows(self, cookie: int) -> Path:
         """Return the pin of a namespace's flow table."""
         return self.root / str(cookie) / "flows"
+
+    def connections(self, cookie: int) -> Path:
+        """Return the pin of a namespace's table of connections."""
+        return self.root / str(cookie) / "connections"
 
     def state_slots(self, cookie: int) -> Path:
         """Return the pin of the map that says which plugin has which slot of the flow table."""
@@ -193,7 +202,9 @@ class Pins:
                 self._unpin(folder.rglob("*"))
         if not used:
             self._unpin(
-                path for pattern in ("packet_*", "events", "maps/*/*") for path in self.root.glob(pattern)
+                path
+                for pattern in ("packet_*", "events", "lost", "maps/*/*")
+                for path in self.root.glob(pattern)
             )
         self._remove_empty()
         _remove_if_empty(self.root)

@@ -9,7 +9,7 @@ outcome any more is not run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from emptcp.chain.counters import CHUNK_STAGES
@@ -39,6 +39,11 @@ class FragmentRef:
     state_size: int = 0
     flow: bool = False
     imports: tuple[Imported, ...] = ()
+
+
+def reads_flow(reads: Collection[str]) -> bool:
+    """Return whether what a manifest says that a fragment reads stands in the flow table."""
+    return "flow" in reads or "connection" in reads
 
 
 @dataclass(frozen=True)

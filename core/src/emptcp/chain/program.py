@@ -162,7 +162,8 @@ def _parameters(
     plan: Plan, place: Place, slots: list[layout.Slot | None], switches: Sequence[bool], empty: bytes
 ) -> pybpf.Map:
     value = bytearray(empty)
-    struct.pack_into("<IHB", value, 0, plan.needs, place.l2, _HOOKS[place.hook])
+    config = (plan.needs, place.l2, _HOOKS[place.hook], place.cookie & 0xFFFFFFFF)
+    struct.pack_into("<IHBxI", value, 0, *config)
     for number, off in enumerate(switches):
         value[layout.switch(number)] = off
     for step, slot in zip(plan.steps, slots, strict=True):

@@ -8,6 +8,7 @@ runs (:class:`PrivateMaps`), which then see and change nothing of what runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +30,9 @@ HEAD_BYTES, SLOT_BYTES = 64, 448
 FLOWS = 16384
 """Entries of a namespace's flow table; the least recently used one makes room."""
 
+TOKENS = 32768
+"""Entries of a namespace's table of connections, two for each."""
+
 EVENT_BYTES = 1 << 18
 """Size of the ring buffer of events."""
 
@@ -44,8 +48,8 @@ class SharedMaps(Protocol):
         """Return the flow table."""
         ...
 
-    def events(self) -> pybpf.Map:
-        """Return the ring buffer of events."""
+    def cores(self) -> Mapping[str, Callable[[], pybpf.Map]]:
+        """Return core's other maps and the flow table: how each is had, by the name that objects call it."""
         ...
 
     def store(self, store: Store) -> pybpf.Map:
@@ -76,8 +80,24 @@ def _flows() -> pybpf.Map:
     return pybpf.Map.create("lru_hash", KEY_BYTES, HEAD_BYTES + SLOT_BYTES, FLOWS, name="emptcp_flows")
 
 
+def _connections() -> pybpf.Map:
+    return pybpf.Map.create("lru_hash", 4, 4, TOKENS, name="emptcp_conns")
+
+
 def _events() -> pybpf.Map:
     return pybpf.Map.create("ringbuf", 0, 0, EVENT_BYTES, name="emptcp_events")
+
+
+def _lost() -> pybpf.Map:
+    return pybpf.Map.create("percpu_array", 4, 8, 1, name="emptcp_lost")
+
+
+_CORES = {
+    "emptcp_flows": _flows,
+    "emptcp_connections": _connections,
+    "emptcp_events": _events,
+    "emptcp_lost": _lost,
+}
 
 
 class PrivateMaps:
@@ -98,15 +118,16 @@ class PrivateMaps:
 
     def flows(self) -> pybpf.Map:
         """See :class:`SharedMaps`."""
-        if "flows" not in self._maps:
-            self._maps["flows"] = _flows()
-        return self._maps["flows"]
+        return self._core("emptcp_flows")
 
-    def events(self) -> pybpf.Map:
+    def cores(self) -> Mapping[str, Callable[[], pybpf.Map]]:
         """See :class:`SharedMaps`."""
-        if "events" not in self._maps:
-            self._maps["events"] = _events()
-        return self._maps["events"]
+        return {name: partial(self._core, name) for name in _CORES}
+
+    def _core(self, name: str) -> pybpf.Map:
+        if name not in self._maps:
+            self._maps[name] = _CORES[name]()
+        return self._maps[name]
 
     def store(self, store: Store) -> pybpf.Map:
         """See :class:`SharedMaps`. It begins with the entries that it is said to have."""
@@ -144,11 +165,20 @@ class PinnedMaps:
 
     def flows(self) -> pybpf.Map:
         """See :class:`SharedMaps`."""
-        return self._pinned(self._pins.flows(self._cookie), _flows())
+        return self._core("emptcp_flows", self._pins.flows(self._cookie))
 
-    def events(self) -> pybpf.Map:
+    def cores(self) -> Mapping[str, Callable[[], pybpf.Map]]:
         """See :class:`SharedMaps`."""
-        return self._pinned(self._pins.events(), _events())
+        paths = {
+            "emptcp_flows": self._pins.flows(self._cookie),
+            "emptcp_connections": self._pins.connections(self._cookie),
+            "emptcp_events": self._pins.events(),
+            "emptcp_lost": self._pins.lost(),
+        }
+        return {name: partial(self._core, name, path) for name, path in paths.items()}
+
+    def _core(self, name: str, path: Path) -> pybpf.Map:
+        return self._pinned(path, _CORES[name]())
 
     def store(self, store: Store) -> pybpf.Map:
         """See :class:`SharedMaps`."""

@@ -155,7 +155,7 @@ def _attach(pins: Pins, namespace: Namespace, companion: FragmentRef, folder: Pa
 
 def _core_maps(path: str, maps: PinnedMaps) -> Iterator[tuple[str, pybpf.Map]]:
     names = pybpf.ObjectSpec.read(path).maps
-    for shared, make in (("emptcp_flows", maps.flows), ("emptcp_events", maps.events)):
+    for shared, make in maps.cores().items():
         if shared in names:
             yield shared, make()
 

@@ -8,7 +8,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from emptcp.errors import EmptcpError
 from emptcp.plugins.occasions import Endpoint, StageEvent
 
 if TYPE_CHECKING:
+    from emptcp.chain.pins import Pins
     from emptcp.chain.session import Outcome
     from emptcp.chain.tables import Entry
     from emptcp.hooks.namespaces import Namespace
@@ -23,15 +24,17 @@ if TYPE_CHECKING:
     from emptcp.plugins.manager import Manager
     from emptcp.pybpf import Map
 
-# struct emptcp_event of emptcp/event.h: time, type, length, hook, direction, key, source; its bytes follow
-_EVENT = struct.Struct("=QIHBB16s16s2s2s32s4x")
+# struct emptcp_event of emptcp/event.h, which the event's own bytes follow
+_EVENT = struct.Struct("=QIHBB16s16s2s2s32sI")
 _HOOKS = ("ingress", "egress", "socket")
 
 SWEEP = 0.9
 """Seconds between two walks over the sockets."""
 
+CORE = "core"
+
 Owners = Mapping[str, str]
-"""Fragment -> the plugin that it belongs to."""
+"""Fragment -> the plugin that it belongs to, :data:`CORE` for one of core's own."""
 
 Traces = tuple[tuple[int, int] | None, ...]
 
@@ -46,6 +49,7 @@ class Duty:
         self._manager: Manager | None = None
         self._owners: Owners = {}
         self._swept = 0.0
+        self._followed: set[int] = set()
 
     def refresh(self) -> None:
         """Load the enabled plugins, again when some were installed, removed, enabled or disabled.
@@ -60,7 +64,7 @@ class Duty:
         from emptcp.plugins.manager import Manager
 
         try:
-            self._owners = dict(_fragments(Catalog.of_enabled()))
+            self._owners = {**dict(_fragments(Catalog.of_enabled())), "core_connection": CORE}
             self._manager = Manager.of_enabled()
         except EmptcpError as error:  # half an installation, say: go on with what there was
             self._say(str(error))
@@ -76,6 +80,38 @@ class Duty:
         if tree is not None:
             with self._going_on():
                 sockets.run_everywhere(tree)
+            with self._going_on():
+                self._follow_sockets(tree)
+
+    def _see_keys(self, event: StageEvent) -> None:
+        """Work out the tokens of a connection that began."""
+        from emptcp.chain import connections, flows, pins
+
+        tree = pins.find()
+        if tree is None or event.endpoints is None:
+            return
+        for cookie in connections.followed(tree):
+            if cookie & 0xFFFFFFFF == event.netns:
+                with self._going_on(), ExitStack() as stack:
+                    connections.opened(tree, cookie, stack).see_keys(flows.key(*event.endpoints))
+
+    def _follow_sockets(self, tree: Pins) -> None:
+        """Tell programs of the connections that were there before them."""
+        from emptcp.chain import connections
+        from emptcp.hooks import namespaces
+        from emptcp.mptcp.sockets import subflows
+
+        for cookie in connections.followed(tree):
+            try:
+                namespace = namespaces.by_cookie(cookie)
+            except EmptcpError:  # it went
+                continue
+            with ExitStack() as stack:
+                known = connections.opened(tree, cookie, stack)
+                if cookie not in self._followed:
+                    known.see_all()
+                known.see_sockets(subflows(namespace))
+            self._followed.add(cookie)
 
     def begin(self) -> None:
         """Put right what changed while nobody was there, and tell the plugins what runs."""
@@ -109,9 +145,13 @@ class Duty:
                 continue
 
     def event(self, record: bytes) -> None:
-        """Hand a record of the ring buffer to the plugins."""
+        """Hand a record of the ring buffer to the plugins, or act on one of core's own."""
         event = decode(record, self._owners)
-        if event is not None and self._manager is not None:
+        if event is None:
+            return
+        if event.plugin == CORE:
+            self._see_keys(event)
+        elif self._manager is not None:
             self._manager.hook.emptcp_event(event=event)
 
     def appeared(self, namespace: Namespace, device: str) -> None:
@@ -176,7 +216,9 @@ def decode(record: bytes, owners: Owners) -> StageEvent | None:
     """Return the event of a ring buffer's record; None for one that is too short or of no known fragment."""
     if len(record) < _EVENT.size:
         return None
-    time, kind, length, hook, direction, first, second, port0, port1, source = _EVENT.unpack_from(record)
+    time, kind, length, hook, direction, first, second, port0, port1, source, netns = _EVENT.unpack_from(
+        record
+    )
     name = source.rstrip(b"\0").decode(errors="replace")
     if name not in owners:
         return None
@@ -189,6 +231,7 @@ def decode(record: bytes, owners: Owners) -> StageEvent | None:
         data=record[_EVENT.size : _EVENT.size + length],
         endpoints=(_endpoint(first, port0), _endpoint(second, port1)),
         direction=direction,
+        netns=netns,
     )
 
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from emptcp.errors import EmptcpError
+from emptcp.mptcp import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 OBJECT = Path(__file__).parent.parent / "programs" / "subflows.bpf.o"
 
 # struct emptcp_subflow_record of programs/subflows.bpf.c
-_RECORD = struct.Struct("=16s16sHHHBBIii10I2B2x")
+_RECORD = struct.Struct("=16s16sHHHBBIii10I2B2xQ")
 _AF_INET = 2
 _BACKUP, _REQUEST_BACKUP, _TIMESTAMPS = 1, 2, 4
 
@@ -41,7 +42,7 @@ class Subflow:
     Addresses are what stands on the wire: an IPv6 socket that speaks IPv4 has IPv4 addresses here.
     ``backup`` is the bit that the peer asked for (it steers what *this* host sends), ``request_backup`` the
     one of the local endpoint. Windows are in bytes; ``receive_window`` is counted from ``acknowledged``.
-    ``token`` is this host's.
+    ``token`` is this host's, ``remote_token`` the peer's (0: not known).
     """
 
     local: Address
@@ -67,6 +68,7 @@ class Subflow:
     device: int
     send_scale: int
     receive_scale: int
+    remote_token: int = 0
 
     @property
     def family(self) -> Literal[4, 6]:
@@ -150,7 +152,7 @@ def unpack(records: bytes) -> Iterator[Subflow]:
 
 def _subflow(fields: tuple[Any, ...]) -> Subflow:
     local, remote, family, local_port, remote_port, state, flags, token, local_id, remote_id, *rest = fields
-    una, nxt, window, write, rcv_nxt, wup, receive, srtt, bound, device, send_scale, receive_scale = rest
+    una, nxt, window, write, rcv_nxt, wup, receive, srtt, bound, device, send_scale, receive_scale, key = rest
     return Subflow(
         local=_address(local, family),
         local_port=local_port,
@@ -175,6 +177,7 @@ def _subflow(fields: tuple[Any, ...]) -> Subflow:
         device=device,
         send_scale=send_scale,
         receive_scale=receive_scale,
+        remote_token=keys.token(key.to_bytes(8, "big"), 1) if key else 0,
     )
 
 

@@ -10,6 +10,7 @@ FIRST_PARTY = frozenset(
         "emptcp-actor-set-backup",
         "emptcp-bench",
         "emptcp-selector-address",
+        "emptcp-selector-connection",
         "emptcp-selector-ip-pair",
         "emptcp-selector-packet-type",
         "emptcp-selector-subflow",

@@ -26,7 +26,7 @@ from emptcp.policy.tokens import NAME, RESERVED
 from emptcp.pybpf.feature_table import FEATURES
 
 VERDICTS = ("NEXT", "RETURN", "ACCEPT", "DROP", "REDIRECT", "GOTO")
-READS = ("options", "key", "flow")
+READS = ("options", "key", "flow", "connection")
 """What a fragment reads of a packet: core parses, and looks up, only what some stage reads."""
 
 KINDS = ("selector", "actor")

@@ -60,6 +60,7 @@ class StageEvent:
 
     ``source`` is the fragment, ``type`` its plugin's number, ``data`` its bytes; ``time`` is CLOCK_MONOTONIC
     in nanoseconds. ``endpoints`` are the subflow's two ends; the packet was sent by number ``direction``.
+    ``netns`` is the low half of the cookie of the network namespace that it passed.
     """
 
     plugin: str
@@ -70,6 +71,7 @@ class StageEvent:
     data: bytes = b""
     endpoints: tuple[Endpoint, Endpoint] | None = None
     direction: int = 0
+    netns: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from emptcp.policy.tokens import NAME
 EXPORT_KEYS = ("map", "help")
 IMPORT_KEYS = ("map", "from", "as")
 
-CORES = frozenset({"emptcp_packet", "emptcp_flows", "emptcp_events"})
+CORES = frozenset({"emptcp_packet", "emptcp_flows", "emptcp_connections", "emptcp_events", "emptcp_lost"})
 """Maps of core, which every object may name."""
 
 # Fragments of plugins' names, with a distribution before a colon.

@@ -13,6 +13,7 @@ ipaddr     ``10.0.0.1``, ``fd00::1``    16    as on the wire, IPv4 as ::ffff:a.b
 prefix     ``10.0.0.0/8``               20    u32 bits of 128, then the address; the only field
 port       ``443``                      2     in the machine's byte order
 int        ``5``, ``0x1f``              4     unsigned, in the machine's byte order
+token      ``0x1a2b3c4d``               4     as int; printed in hexadecimal
 ========== ============================ ===== =================================================
 
 In a *symmetric* key both halves have the same fields, and the half whose bytes are lower comes first: both
@@ -111,12 +112,18 @@ class _Number(_KeyField):
         return str(int.from_bytes(packed, sys.byteorder))
 
 
+class _Token(_Number):
+    def text(self, packed: bytes) -> str:
+        return f"0x{int.from_bytes(packed, sys.byteorder):08x}"
+
+
 _FIELDS: dict[str, _KeyField] = {
     "endpoint": _Endpoint(),
     "ipaddr": _Address(),
     "prefix": _Prefix(),
     "port": _Number(2, values.Port(), "443"),
     "int": _Number(4, values.Int(), "5"),
+    "token": _Token(4, values.Int(), "0x1a2b3c4d"),
 }
 FIELDS = tuple(_FIELDS)
 """Every kind of field, as a manifest writes it."""

@@ -28,6 +28,7 @@ struct emptcp_subflow_record {
 	__u8 snd_wscale;
 	__u8 rcv_wscale;
 	__u8 reserved[2];
+	__u64 remote_key; /* of the connection's other end, the machine's order; 0: not known */
 };
 
 enum subflow_flag {
@@ -79,9 +80,14 @@ static __always_inline void devices(struct emptcp_subflow_record *record, const 
 static __always_inline void mptcp(struct emptcp_subflow_record *record,
 				  const struct mptcp_subflow_context *subflow)
 {
+	const struct mptcp_sock *connection = NULL;
+
+	bpf_probe_read_kernel(&connection, sizeof(connection), &subflow->conn);
 	record->token = EMPTCP_READ_FIELD(subflow, token);
 	record->local_id = EMPTCP_READ_FIELD(subflow, local_id);
 	record->remote_id = EMPTCP_READ_FIELD(subflow, remote_id);
+	if (connection)
+		bpf_probe_read_kernel(&record->remote_key, sizeof(__u64), &connection->remote_key);
 	if (EMPTCP_READ_FIELD(subflow, backup))
 		record->flags |= SUBFLOW_BACKUP;
 	if (EMPTCP_READ_FIELD(subflow, request_bkup))

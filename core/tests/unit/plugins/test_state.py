@@ -46,6 +46,7 @@ def test_the_projects_own_are_enabled_from_the_start_and_can_be_disabled(site: A
 def test_first_party_is_an_exact_list() -> None:
     assert {
         "emptcp-selector-address",
+        "emptcp-selector-connection",
         "emptcp-selector-ip-pair",
         "emptcp-selector-packet-type",
         "emptcp-selector-subflow",

@@ -39,8 +39,9 @@ WRITTEN = {
     "prefix": st.builds(network, ADDRESSES, st.integers(0, 127)),
     "port": PORTS.map(str),
     "int": st.integers(0, 2**32 - 1).map(str),
+    "token": st.integers(0, 2**32 - 1).map("0x{:08x}".format),
 }
-SIZES = {"endpoint": 18, "ipaddr": 16, "prefix": 20, "port": 2, "int": 4}
+SIZES = {"endpoint": 18, "ipaddr": 16, "prefix": 20, "port": 2, "int": 4, "token": 4}
 
 
 @given(

@@ -137,6 +137,8 @@ struct emptcp_pkt {
 	__u64 parameters[EMPTCP_PARAMETER_SIZE / 8]; /* a stage's, with values from maps in their places */
 	__u32 chain; /* for EMPTCP_GOTO: what a parameter of type chain holds */
 	__u32 kept;  /* engine tail: what stood in skb->cb; at XDP: whether the context is in metadata */
+	__u32 netns; /* low half of the cookie of the network namespace that the packet passes */
+	__u32 reserved;
 };
 
 /* Head of an entry of the flow table; the plugins' slots follow. A SYN without ACK zeroes the entry. */
@@ -150,7 +152,11 @@ struct emptcp_flow {
 	__u8 reserved1[2];
 	__u32 token[2]; /* per direction: token in an MP_JOIN SYN sent this way (network order), 0: none */
 	__u64 key[2];	/* per direction: the sending end's key, as on the wire; 0: not seen. Secrets */
-	__u8 reserved2[24];
+	/* Per end: the token by which it knows the connection (network order), 0: not known (yet). Only where
+	 * some stage's manifest says reads = ["connection"]. */
+	__u32 local_token[2];
+	__u8 told; /* 1: user space was told that the keys are there */
+	__u8 reserved2[15];
 };
 
 /* What a fragment's body gets: a compile-time handle, gone after inlining. */

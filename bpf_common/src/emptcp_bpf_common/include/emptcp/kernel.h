@@ -81,12 +81,17 @@ struct tcp_sock {
 	_Bool is_mptcp;
 } EMPTCP_KERNEL;
 
+struct mptcp_sock {
+	__u64 remote_key;
+} EMPTCP_KERNEL;
+
 struct mptcp_subflow_context {
 	__u32 token;
 	__u32 request_bkup : 1;
 	__u32 backup : 1;
 	__s16 local_id;
 	__u8 remote_id;
+	const struct mptcp_sock *conn; /* a struct sock *, which a mptcp_sock begins with */
 } EMPTCP_KERNEL;
 
 /* __builtin_preserve_field_info() */

@@ -26,6 +26,7 @@ struct emptcp_parse_config {
 	__u16 l2;    /* 14: Ethernet; 0: packets begin with IP */
 	__u8 hook;   /* enum emptcp_hook */
 	__u8 reserved;
+	__u32 netns; /* low half of the namespace's cookie */
 };
 
 enum emptcp_parse_result {
@@ -386,6 +387,7 @@ static __always_inline int emptcp_parse_linear(void *ctx, struct emptcp_pkt *par
 		return result;
 	needs = config->needs;
 	parsed->hook = config->hook;
+	parsed->netns = config->netns;
 	parsed->family = family;
 	parsed->direction = 0;
 	tcp = data + (READ_ONCE(parsed->l4) & EMPTCP_OFFSET_MASK);

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tell programs which connection a subflow belongs to: tokens are hashes, which programs can't work out.
+
+Subflows that begin under a program's eyes show their keys; of those that were there before, the sockets of an
+end host tell the tokens. See ``emptcp/connection.h``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from emptcp import pybpf
+from emptcp.chain import flows
+from emptcp.chain.pins import Pins
+from emptcp.mptcp import keys
+from emptcp.mptcp.sockets import Subflow
+
+OBJECT = Path(__file__).parent.parent / "programs" / "flow_tokens.bpf.o"
+
+# struct emptcp_flow: known, version + 1, opener, inconsistent; tokens in MP_JOINs; keys; tokens of the ends
+_HEAD = struct.Struct("=8x4B4x8x8s8s4s4s")
+_NO_KEY, _NO_TOKEN = bytes(8), bytes(4)
+
+
+@dataclass(frozen=True)
+class Head:
+    """What an entry of the flow table says of the connection, for the lower end first.
+
+    Keys are as on the wire and secret, ``None`` where not seen; tokens are 0 where not known.
+    """
+
+    version: int | None
+    keys: tuple[bytes | None, bytes | None]
+    tokens: tuple[int, int]
+    inconsistent: bool
+
+    @classmethod
+    def of(cls, entry: bytes) -> Head:
+        """Read the head of an entry's bytes."""
+        _known, version, _opener, inconsistent, *rest = _HEAD.unpack_from(entry)
+        first, second = (None if key == _NO_KEY else key for key in rest[:2])
+        tokens = tuple(int.from_bytes(token, "big") for token in rest[2:])
+        told = version - 1 if version else None
+        return cls(told, (first, second), (tokens[0], tokens[1]), bool(inconsistent))
+
+    def worked_out(self) -> tuple[int, int] | None:
+        """Return the tokens that follow from the keys, ``None`` when they don't."""
+        first, second = self.keys
+        if first is None or second is None or self.version is None or self.inconsistent:
+            return None
+        return keys.token(first, self.version), keys.token(second, self.version)
+
+
+class Connections:
+    """The connections of one namespace as its programs know them. A context manager."""
+
+    def __init__(self, table: pybpf.Map, connections: pybpf.Map) -> None:
+        """``table`` is the flow table, ``connections`` the table of tokens."""
+        self._flows = table
+        maps = {"emptcp_flows": table, "emptcp_connections": connections}
+        self._object = pybpf.load_object(OBJECT, maps)
+        self._writer = self._object.programs["write_tokens"]
+
+    def close(self) -> None:
+        """Unload what writes."""
+        self._object.close()
+
+    def __enter__(self) -> Connections:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def see_keys(self, flow: bytes) -> None:
+        """Work out the tokens of a flow (a ``struct emptcp_key``) whose keys a program saw."""
+        entry = self._flows.lookup(flow)
+        if entry is not None:
+            self._tell(flow, Head.of(entry))
+
+    def see_all(self) -> None:
+        """Work out the tokens of all flows whose keys programs saw."""
+        for flow, entry in self._flows.items():
+            self._tell(flow, Head.of(entry))
+
+    def see_sockets(self, found: Iterable[Subflow]) -> None:
+        """Tell what the sockets of this host say of flows that programs don't know yet."""
+        for one in found:
+            if not one.token or not one.remote_token:
+                continue
+            local, remote = (one.local, one.local_port), (one.remote, one.remote_port)
+            flow = flows.key(local, remote)
+            tokens = one.token, one.remote_token
+            if flows.endpoints(flow)[0] != local:
+                tokens = one.remote_token, one.token
+            entry = self._flows.lookup(flow)
+            if entry is None or Head.of(entry).tokens != tokens:
+                self.write(flow, tokens)
+
+    def write(self, flow: bytes, tokens: tuple[int, int]) -> bool:
+        """Write the tokens of both ends; return whether the flow has an entry that now has them."""
+        order = flow + b"".join(token.to_bytes(4, "big") for token in tokens)
+        return bool(self._writer.test_run(order).retval)
+
+    def _tell(self, flow: bytes, head: Head) -> None:
+        tokens = head.worked_out()
+        if tokens is not None and tokens != head.tokens:
+            self.write(flow, tokens)
+
+
+def followed(pins: Pins) -> Iterator[int]:
+    """Yield the cookies of the namespaces whose programs ask for connections."""
+    for path in sorted(pins.root.glob("[0-9]*/connections")):
+        yield int(path.parent.name)
+
+
+def opened(pins: Pins, cookie: int, stack: ExitStack) -> Connections:
+    """Open a namespace's connections until ``stack`` is closed."""
+    maps = [pybpf.Map.from_pin(path) for path in (pins.flows(cookie), pins.connections(cookie))]
+    for one in maps:
+        stack.enter_context(one)
+    return stack.enter_context(Connections(*maps))
