@@ -75,6 +75,7 @@ def test_the_standard_extra_brings_the_plugins_of_this_tree_enabled(
         "connection": "enabled",
         "ip_pair": "enabled",
         "packet_type": "enabled",
+        "sample": "enabled",
         "rate_limit": "enabled",
         "record": "enabled",
         "set_backup": "enabled",

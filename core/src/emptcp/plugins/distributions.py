@@ -13,6 +13,7 @@ FIRST_PARTY = frozenset(
         "emptcp-selector-connection",
         "emptcp-selector-ip-pair",
         "emptcp-selector-packet-type",
+        "emptcp-selector-sample",
         "emptcp-selector-subflow",
     }
 )

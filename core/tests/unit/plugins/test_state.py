@@ -49,6 +49,7 @@ def test_first_party_is_an_exact_list() -> None:
         "emptcp-selector-connection",
         "emptcp-selector-ip-pair",
         "emptcp-selector-packet-type",
+        "emptcp-selector-sample",
         "emptcp-selector-subflow",
         "emptcp-actor-rate-limit",
         "emptcp-actor-record",

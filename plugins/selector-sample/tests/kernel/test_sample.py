@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which subflows and packets sample matches, on both engines and back-ends; README.md is the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emptcp.chain.bind import bind
+from emptcp.chain.dryrun import Runner
+from emptcp.errors import EmptcpError
+from emptcp.packet.build import build
+from emptcp.packet.mptcp import Dss, MpCapable
+from emptcp.packet.tcp import Nop
+from emptcp.plugins.catalog import Catalog
+from emptcp.policy.file import loads
+
+pytestmark = pytest.mark.kernel
+
+PLACES = [
+    (engine, hook, backend)
+    for engine in ("fused", "tail")
+    for hook, backend in (("ingress", "xdp"), ("ingress", "tc"), ("egress", "tc"))
+]
+HEAD = (
+    '[[policy]]\nname = "{name}"\nhook = "{hook}"\ndev = "x"\nwhen = "{when}"\ndo = ["record(\'packets\')"]\n'
+)
+OPTIONS = [Dss(data_ack=1)]
+FULL = [Nop(), Dss(data_ack=1, dsn=2, data_length=4), Nop(), bytes([253, 12]) + b"\xff\x00\x1e\x1e\x01" * 2]
+Make = Callable[..., Runner]
+
+
+def readme() -> Callable[..., float]:
+    """The function that README.md shows."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    names: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    place: Callable[..., float] = names["place"]
+    return place
+
+
+PLACE = readme()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_cpu() -> Iterator[None]:
+    """Packets are counted per CPU."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    yield
+    os.sched_setaffinity(0, cpus)
+
+
+@pytest.fixture(scope="module", params=PLACES, ids="-".join)
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Make policies, one for each expression."""
+    engine, hook, backend = request.param
+    with ExitStack() as made:
+
+        def runner(*whens: str) -> Runner:
+            policies = (HEAD.format(name=f"p{n}", hook=hook, when=when) for n, when in enumerate(whens))
+            table = loads('table = "t"\n' + "".join(policies))
+            bound = [bind(table, policy, hook, Catalog.of_enabled()) for policy in table.policies]
+            return made.enter_context(Runner(bound, hook, backend, engine=engine))
+
+        yield runner
+
+
+def matches(policy: Runner, *packets: bytes) -> str:
+    """One letter per packet, and all packets pass as they are."""
+    results = [policy.run(packet) for packet in packets]
+    assert [(result.verdict, result.data) for result in results] == [("pass", packet) for packet in packets]
+    return "".join("x" if result.matched else "." for result in results)
+
+
+def flow(sport: int, seed: int = 0) -> tuple[bytes, float]:
+    return build(sport=sport, options=OPTIONS), PLACE("10.0.0.1", sport, "10.0.0.2", 5001, seed)
+
+
+@pytest.mark.parametrize("share", [0, 25, 60, 100])
+def test_a_share_of_the_flows_matches(make: Make, share: int) -> None:
+    policy = make(f"sample(share={share}%)")
+    packets, places = zip(*(flow(40000 + n) for n in range(100)), strict=True)
+    assert matches(policy, *packets) == "".join("x" if place * 100 < share else "." for place in places)
+
+
+def test_the_share_is_met_and_another_seed_is_another_choice() -> None:
+    ports, some = range(1024, 65535, 16), 0.25
+    chosen = [{port for port in ports if flow(port, seed)[1] < some} for seed in (0, 1)]
+    assert all(abs(len(one) / len(ports) - some) < 0.02 for one in chosen)
+    assert abs(len(chosen[0] & chosen[1]) / len(ports) - some**2) < 0.02
+
+
+@pytest.mark.parametrize("shape", [{}, {"family": 6}, {"vlan": [7]}, {"vlan": [7, 8], "family": 6}], ids=str)
+def test_all_packets_of_a_flow_are_chosen_alike(make: Make, shape: dict[str, Any]) -> None:
+    ends = {4: ("10.0.0.1", "10.0.0.2"), 6: ("fd00::1", "fd00::2")}[shape.get("family", 4)]
+    policy = make("sample(share=50%, seed=7)")
+    seen = set()
+    for sport in range(40000, 40010):
+        expected = PLACE(ends[0], sport, ends[1], 5001, 7) < 0.5
+        back = {"src": ends[1], "dst": ends[0], "sport": 5001, "dport": sport}
+        packets = [
+            build(sport=sport, flags="S", options=[MpCapable(version=0, sender_key=5)], **shape),
+            build(sport=sport, options=FULL, payload=b"\x1e\x1e", **shape),
+            build(options=OPTIONS, **back, **shape),
+        ]
+        assert matches(policy, *packets) == ("xxx" if expected else "...")
+        seen.add(expected)
+    assert seen == {True, False}
+
+
+def test_the_last_of_so_many_packets_matches(make: Make) -> None:
+    packets = [build(options=OPTIONS, sport=40000 + n) for n in range(9)]
+    assert matches(make("sample(every=1)"), *packets) == "xxxxxxxxx"
+    assert matches(make("sample(every=2)"), *packets) == ".x.x.x.x."
+    assert matches(make("sample(every=4)"), *packets) == "...x...x."
+
+
+def test_each_stage_counts_for_itself_and_only_what_comes_to_it(make: Make) -> None:
+    ack, data = build(options=OPTIONS), build(options=FULL, payload=b"abc")
+    policy = make("packet_type('data') and sample(every=2)", "sample(every=3)", "sample(every=3)")
+    found = [policy.run(packet).matched for packet in (ack, data, ack, data, ack, data)]
+    assert found == [(), (), ("p1", "p2"), ("p0",), (), ("p1", "p2")]
+
+
+def test_share_and_every_hold_together(make: Make) -> None:
+    policy = make("sample(share=50%, every=2)")
+    ports = [port for port in range(40000, 40100) if flow(port)[1] >= 0.5][:1]
+    ports += [port for port in range(40000, 40100) if flow(port)[1] < 0.5][:1]
+    out, chosen = (flow(port)[0] for port in ports)
+    assert matches(policy, chosen, out, out, chosen, chosen, chosen) == "...x.x"
+
+
+def test_a_merged_packet_counts_once(trial: Callable[..., Any]) -> None:
+    merged = (3).to_bytes(4, "little") + bytes(8) + (100).to_bytes(4, "little")  # gso_segs, gso_size
+    context = bytes(164) + merged + bytes(192 - 164 - len(merged))  # struct __sk_buff
+    policy = trial("record('packets')", when="sample(every=3)", hook="egress")
+    packet = build(options=OPTIONS, payload=bytes(300))
+    assert [bool(policy.run(packet, ctx=context).matched) for _ in range(6)] == [False, False, True] * 2
+
+
+@pytest.mark.parametrize(
+    "wrong", ["every=0", "every=-1", "share=101%", "share=0.5", "seed=-1", "seed=4294967296"]
+)
+def test_what_makes_no_sense_is_refused(make: Make, wrong: str) -> None:
+    with pytest.raises(EmptcpError, match=wrong.partition("=")[0]):
+        make(f"sample({wrong})")
+
+
+@pytest.fixture(scope="module")
+def third(make: Make) -> Runner:
+    return make("sample(share=33.3%, seed=123456)")
+
+
+ENDS = st.one_of(
+    st.tuples(st.just(4), st.ip_addresses(v=4), st.ip_addresses(v=4)),
+    st.tuples(st.just(6), st.ip_addresses(v=6), st.ip_addresses(v=6)),
+)
+PORT = st.integers(1, 65535)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ends=ENDS, sport=PORT, dport=PORT)
+def test_it_agrees_with_the_model(third: Runner, ends: tuple[Any, Any, Any], sport: int, dport: int) -> None:
+    family, source, target = ends
+    packet = build(family=family, src=source, dst=target, sport=sport, dport=dport, options=OPTIONS)
+    assert bool(third.run(packet).matched) == (PLACE(source, sport, target, dport, 123456) < 0.333)
