@@ -261,6 +261,7 @@ def test_what_was_attached_without_links_is_found_by_a_later_command_that_could_
     netns: Callable[[], str], emptcp: Any, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, both = netns(), ("ingress", "egress")
+    monkeypatch.delenv("EMPTCP_DISABLE", raising=False)
     with monkeypatch.context() as patch:
         patch.setenv("EMPTCP_DISABLE", "tcx,xdp_link")
         assert emptcp("apply", write(policy("left0", "xdp", both)), "--netns", name).code == 0

@@ -30,13 +30,14 @@ from emptcp.packet.layers import Extension, Protocol
 from emptcp.packet.tcp import EndOfList, MaximumSegmentSize, Nop, Other, Sack, Timestamps, WindowScale
 from emptcp.plugins.catalog import Catalog
 from emptcp.policy import file
-from emptcp.pybpf import BpfError
+from emptcp.pybpf import BpfError, features
 
 pytestmark = [pytest.mark.kernel, pytest.mark.fuzz]
 
 TABLES, PACKETS = 80, 40
 SIDES = [("ingress", "xdp"), ("ingress", "tc"), ("egress", "tc")]
-ENGINES = ["fused", "tail", "tail-metadata"]
+# 32 bytes in front of a packet are eight entries: too few for these policies.
+ENGINES = ["fused", "tail", *(["tail-metadata"] if features.has("long_metadata") else [])]
 
 SELECTORS = [
     "packet_type({type})",

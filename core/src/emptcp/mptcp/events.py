@@ -90,7 +90,9 @@ class EventReader:
     def read(self, timeout: float = 0.0) -> list[Event]:
         """Return the events that are there, waiting up to ``timeout`` seconds for the first one."""
         found: list[Event] = []
-        while select.select([self._socket], [], [], 0 if found else timeout)[0]:
+        waiting = select.poll()
+        waiting.register(self._socket, select.POLLIN)
+        while waiting.poll(0 if found else timeout * 1000):
             found += decode(self._socket.recv(1 << 16))
         return found
 

@@ -22,6 +22,7 @@ from emptcp.packet.decode import decode
 from emptcp.packet.mptcp import Dss, MpCapable
 from emptcp.packet.tcp import WindowScale
 from emptcp.policy import model
+from emptcp.pybpf import features
 
 pytestmark = pytest.mark.kernel
 
@@ -85,7 +86,8 @@ PACKET = build(src="10.0.0.1", dst="10.0.0.2", options=[Dss(data_ack=7)])
 LENGTH = len(PACKET) - 14
 Parameters = Callable[[Runner], AbstractContextManager[memoryview]]
 NEXT, RETURN, ACCEPT, DROP = range(4)
-ENGINES = ["fused", "tail", "tail-metadata"]
+# 32 bytes in front of a packet are eight entries: too few for these policies.
+ENGINES = ["fused", "tail", *(["tail-metadata"] if features.has("long_metadata") else [])]
 
 
 @pytest.fixture(scope="module")
