@@ -47,7 +47,8 @@ static __always_inline bool steers_here(const struct emptcp_handle *pkt, const s
 /* The hooks' injected ACK: no DSS, no timestamps. The kernel's own MP_PRIO comes with a DSS. */
 static __always_inline bool is_injected(const struct emptcp_pkt *parsed)
 {
-	return parsed->subtypes == 1 << EMPTCP_MP_PRIO && !parsed->timestamps;
+	return parsed->subtypes == 1 << EMPTCP_MP_PRIO && !parsed->timestamps &&
+	       parsed->flags & EMPTCP_PKT_PURE_ACK;
 }
 
 /* The other end drops an ACK from before data that it has: where data overtook the hooks' ACK, move it on. */

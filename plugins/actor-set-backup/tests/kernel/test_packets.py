@@ -167,6 +167,15 @@ def test_an_injected_packet_that_data_overtook_is_moved_behind_it(trial: Trial) 
     assert (out.tcp.seq, options(out)) == (2, [MpPrio(backup=True)])
 
 
+@pytest.mark.parametrize("rest", [{"payload": DATA}, {"flags": "FA"}], ids=["data", "fin"])
+def test_only_a_pure_ack_is_taken_for_an_injected_one(trial: Trial, rest: dict[str, Any]) -> None:
+    policy = trial("set_backup(true)", hook="egress")
+    policy.run(build(seq=10, options=CHECKED, payload=DATA))
+    out = run(policy, build(seq=5, options=[MpPrio(backup=True)], **rest))
+    assert out.tcp is not None
+    assert (out.tcp.seq, options(out)) == (5, [MpPrio(backup=True)])
+
+
 def test_an_injected_packet_that_is_ahead_stays_there(trial: Trial) -> None:
     policy = trial("set_backup(true)", hook="egress")
     policy.run(build(seq=10, options=CHECKED, payload=DATA))
