@@ -183,6 +183,9 @@ class _Fused(Dispatcher, Asking):
         self.add(base + 8)
         asm.jump(self._target(step.if_match, end))
         asm.label(f"not{step.index}")
+        if step.stage.fragment.state_size:
+            self.load_reason()
+            asm.jump(f"reason{step.index}", bpf.JNE_IMM, R2, 0)
         if step.if_not != step.index + 1:
             asm.jump(self._target(step.if_not, end))
 
@@ -206,6 +209,8 @@ class _Fused(Dispatcher, Asking):
         if stage.kind == "actor":
             self._slow_reason(step, self._target(step.if_match, end))
             self._slow_verdict(step, end)
+        elif stage.fragment.state_size:
+            self._slow_reason(step, following)
 
     def _slow_skipped(self, step: Step, reason: str, following: str) -> None:
         """A stage that lacks what it works with, and is not run."""

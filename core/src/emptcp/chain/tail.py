@@ -316,17 +316,19 @@ class _Stage(Asking):
     # After the fragment. The counters' address is that of the stage's own block.
 
     def _after_selector(self) -> None:
-        asm = self.asm
+        asm, stateful = self.asm, self.made.fragment.state_size
         asm.emit(bpf.LDX_DW, R1, R10, self.counters)
         self.increment(0)
         asm.emit(bpf.LDX_DW, R4, R10, self.entry)
-        asm.jump("not", bpf.JEQ32_IMM, R0, 0)
+        asm.jump("no match" if stateful else "not", bpf.JEQ32_IMM, R0, 0)
         self.increment(16)
         asm.emit(bpf.LDX_DW, R2, R10, self.length)
         self.add(8)
         asm.jump("skip", bpf.JSET_IMM, R4, 1 << 10)
         asm.emit(bpf.MOV64_IMM, R4, imm=0)
         asm.jump("go on")
+        if stateful:
+            self._not_known()
         asm.label("not")
         asm.jump("stay", bpf.JSET_IMM, R4, 1 << 10)
         asm.label("skip")
@@ -337,6 +339,16 @@ class _Stage(Asking):
         asm.label("stay")
         asm.emit(bpf.MOV64_IMM, R4, imm=0)
         asm.jump("go on")
+
+    def _not_known(self) -> None:
+        """Count why a selector could not tell; r4 is the entry, before and after."""
+        asm = self.asm
+        asm.label("no match")
+        self.load_reason()
+        asm.jump("not", bpf.JEQ_IMM, R2, 0)
+        asm.emit(bpf.ST_B, R3, 0, self.binding.packet.reason, 0)
+        self.count_reason(0)
+        asm.emit(bpf.LDX_DW, R4, R10, self.entry)
 
     def _after_actor(self) -> None:
         asm = self.asm

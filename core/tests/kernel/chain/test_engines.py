@@ -50,6 +50,13 @@ EMPTCP_ACTOR_STATE(counts, pkt, void, param, struct seen, state)
 	return EMPTCP_NEXT;
 }
 
+EMPTCP_SELECTOR_STATE(knows, pkt, struct flag, param, struct seen, state)
+{
+	if (param->value > 1)
+		pkt->parsed->reason = param->value;
+	return param->value == 1;
+}
+
 struct cap_window { __u32 bytes; };
 
 EMPTCP_ACTOR(cap_window, pkt, struct cap_window, param)
@@ -260,6 +267,26 @@ def test_state_is_kept_per_flow_and_begins_anew_with_a_syn(compiled: Path, engin
         assert _packets(runner) == [3]
         runner.run(build(src="10.0.0.1", dst="10.0.0.2", flags="S", options=[Dss(data_ack=7)]))
         assert _packets(runner) == [1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "matched"), [(0, None, ()), (1, None, ("p",)), (20, "unknown_state", ())]
+)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_selector_that_keeps_state_says_why_it_can_not_tell(
+    compiled: Path, engine: str, answer: int, reason: str | None, matched: tuple[str, ...]
+) -> None:
+    ref = FragmentRef("test", str(compiled), "knows", 8)
+    stage = Stage("s", "selector", "knows", "knows()", ref, struct.pack("<I", answer))
+    follower = BoundPolicy("t", "q", None, (), (actor(compiled, "a", NEXT),))
+    policies = [BoundPolicy("t", "p", leaf("s"), (stage,), (actor(compiled, "a", NEXT),)), follower]
+    with Runner(policies, engine=engine) as runner:
+        for _ in range(2):
+            got = runner.run(PACKET)
+            assert (got.verdict, got.reason, got.matched) == ("pass", reason, (*matched, "q"))
+            counts = got.counts["t/p/s"]
+            assert (counts.packets, dict(counts.reasons)) == (1, {reason: 1} if reason else {})
+            assert not got.counts["t/q/a"].reasons
 
 
 def _packets(runner: Runner) -> list[int]:
