@@ -33,6 +33,7 @@ SELECTORS = (
     "subflow(dport=5001)",
     "packet_type('data', 'ack')",
     "sample(every=1)",
+    "sequence(space=ssn)",
 )
 ACTORS = ("record('packets', 'bytes', 'rtt')", "set_backup(on=true)")
 ENGINES = ("fused", "tail")

@@ -76,6 +76,7 @@ def test_the_standard_extra_brings_the_plugins_of_this_tree_enabled(
         "ip_pair": "enabled",
         "packet_type": "enabled",
         "sample": "enabled",
+        "sequence": "enabled",
         "rate_limit": "enabled",
         "record": "enabled",
         "set_backup": "enabled",

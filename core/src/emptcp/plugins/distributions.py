@@ -14,6 +14,7 @@ FIRST_PARTY = frozenset(
         "emptcp-selector-ip-pair",
         "emptcp-selector-packet-type",
         "emptcp-selector-sample",
+        "emptcp-selector-sequence",
         "emptcp-selector-subflow",
     }
 )

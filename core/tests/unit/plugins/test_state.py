@@ -50,6 +50,7 @@ def test_first_party_is_an_exact_list() -> None:
         "emptcp-selector-ip-pair",
         "emptcp-selector-packet-type",
         "emptcp-selector-sample",
+        "emptcp-selector-sequence",
         "emptcp-selector-subflow",
         "emptcp-actor-rate-limit",
         "emptcp-actor-record",

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from emptcp.chain.bind import bind
 from emptcp.chain.dryrun import Runner
-from emptcp.errors import EmptcpError
 from emptcp.packet.build import build
 from emptcp.packet.mptcp import Dss, MpCapable
 from emptcp.packet.tcp import Nop
@@ -84,11 +83,13 @@ def flow(sport: int, seed: int = 0) -> tuple[bytes, float]:
     return build(sport=sport, options=OPTIONS), PLACE("10.0.0.1", sport, "10.0.0.2", 5001, seed)
 
 
-@pytest.mark.parametrize("share", [0, 25, 60, 100])
-def test_a_share_of_the_flows_matches(make: Make, share: int) -> None:
-    policy = make(f"sample(share={share}%)")
-    packets, places = zip(*(flow(40000 + n) for n in range(100)), strict=True)
-    assert matches(policy, *packets) == "".join("x" if place * 100 < share else "." for place in places)
+def test_a_share_of_the_flows_matches(make: Make) -> None:
+    shares = (0, 25, 60, 100)
+    policy = make(*(f"sample(share={share}%)" for share in shares))
+    for sport in range(40000, 40060):
+        packet, place = flow(sport)
+        expected = [f"p{n}" for n, share in enumerate(shares) if place * 100 < share]
+        assert list(policy.run(packet).matched) == expected
 
 
 def test_the_share_is_met_and_another_seed_is_another_choice() -> None:
@@ -118,9 +119,9 @@ def test_all_packets_of_a_flow_are_chosen_alike(make: Make, shape: dict[str, Any
 
 def test_the_last_of_so_many_packets_matches(make: Make) -> None:
     packets = [build(options=OPTIONS, sport=40000 + n) for n in range(9)]
-    assert matches(make("sample(every=1)"), *packets) == "xxxxxxxxx"
-    assert matches(make("sample(every=2)"), *packets) == ".x.x.x.x."
-    assert matches(make("sample(every=4)"), *packets) == "...x...x."
+    policy = make(*(f"sample(every={every})" for every in (1, 2, 4)))
+    found = [policy.run(packet).matched for packet in packets]
+    assert found == [("p0",), ("p0", "p1"), ("p0",), ("p0", "p1", "p2")] * 2 + [("p0",)]
 
 
 def test_each_stage_counts_for_itself_and_only_what_comes_to_it(make: Make) -> None:
@@ -144,14 +145,6 @@ def test_a_merged_packet_counts_once(trial: Callable[..., Any]) -> None:
     policy = trial("record('packets')", when="sample(every=3)", hook="egress")
     packet = build(options=OPTIONS, payload=bytes(300))
     assert [bool(policy.run(packet, ctx=context).matched) for _ in range(6)] == [False, False, True] * 2
-
-
-@pytest.mark.parametrize(
-    "wrong", ["every=0", "every=-1", "share=101%", "share=0.5", "seed=-1", "seed=4294967296"]
-)
-def test_what_makes_no_sense_is_refused(make: Make, wrong: str) -> None:
-    with pytest.raises(EmptcpError, match=wrong.partition("=")[0]):
-        make(f"sample({wrong})")
 
 
 @pytest.fixture(scope="module")
