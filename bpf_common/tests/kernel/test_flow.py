@@ -162,6 +162,14 @@ def test_the_version_is_what_a_packet_says(flows: Flows, options: Any, flags: st
     assert flows.head().version == version
 
 
+def test_an_announcement_of_another_version_does_not_change_that_of_the_handshake(flows: Flows) -> None:
+    flows.see(build(**FORWARD, flags="S", options=[MpCapable()]))
+    flows.see(build(**FORWARD, options=[AddAddress(1, IPv4Address("10.1.1.1"), version=0)]))
+    assert flows.head().version == 2
+    flows.see(build(**BACKWARD, flags="SA", options=[MpCapable(sender_key=KEY, version=0)]))
+    assert flows.head().version == 1
+
+
 def test_a_join_tells_the_token(flows: Flows) -> None:
     flows.see(build(**BACKWARD, flags="S", options=[*USUAL, WindowScale(7), MpJoinSyn(0xCAFEBABE, 5)]))
     flows.see(build(**FORWARD, options=[MpJoinAck(bytes(20))]))

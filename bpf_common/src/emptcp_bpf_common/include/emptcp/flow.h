@@ -94,7 +94,7 @@ static __always_inline void emptcp_flow_mptcp(const struct emptcp_pkt *parsed, s
 	if (capable) {
 		flow->version = (parsed->block[(capable - EMPTCP_TCP_HEADER + 2) & 63] & 0xf) + 1;
 		emptcp_flow_keys(parsed, flow, capable - EMPTCP_TCP_HEADER);
-	} else if (parsed->flags & EMPTCP_PKT_MPTCP_V0)
+	} else if (parsed->flags & EMPTCP_PKT_MPTCP_V0 && !flow->version)
 		flow->version = 1;
 	if (join && parsed->len[EMPTCP_MP_JOIN] == sizeof(struct emptcp_mp_join_syn))
 		flow->token[parsed->direction & 1] =
