@@ -79,6 +79,8 @@ def test_the_standard_extra_brings_the_plugins_of_this_tree_enabled(
         "sequence": "enabled",
         "rate_limit": "enabled",
         "record": "enabled",
+        "get_subflow": "enabled",
+        "get_connect": "enabled",
         "set_backup": "enabled",
         "subflow": "enabled",
     }

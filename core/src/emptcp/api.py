@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from emptcp.chain.entries import Entries, open_map, open_set
     from emptcp.hooks import devices, namespaces
     from emptcp.hooks.devices import Device
+    from emptcp.mptcp import keys
     from emptcp.mptcp.acknowledge import duplicate_ack, next_sequence
     from emptcp.mptcp.inject import Injector, deliver, send
     from emptcp.mptcp.routes import device_indexes
@@ -53,6 +54,7 @@ _HOME = {
 _MODULES = {
     "devices": "emptcp.hooks.devices",
     "features": "emptcp.pybpf.features",
+    "keys": "emptcp.mptcp.keys",
     "namespaces": "emptcp.hooks.namespaces",
     "options": "emptcp.packet.mptcp",
 }
@@ -82,6 +84,7 @@ __all__ = [
     "features",
     "hookimpl",
     "hookspec",
+    "keys",
     "namespaces",
     "next_sequence",
     "open_map",

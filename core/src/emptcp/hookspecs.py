@@ -14,12 +14,13 @@ When each is called::
     emptcp remove ->  the kernel is changed          ->  emptcp_removed
     emptcp run    ->  emptcp_applied for what runs already; emptcp_event for each record that comes
     emptcp list, connections  ->  emptcp_format, emptcp_metrics
+    emptcp monitor            ->  emptcp_describe
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -139,6 +140,27 @@ def emptcp_event(event: StageEvent) -> None:
         def emptcp_event(event):
             if event.source == "cap_window":
                 log.info("window capped on %s", event.endpoints)
+    """
+
+
+@hookspec(firstresult=True)
+def emptcp_describe(event: StageEvent, secrets: bool) -> Mapping[str, Any] | None:
+    """Say in ``emptcp monitor`` what a record tells; ``None`` for another plugin's.
+
+    A record that nobody describes is printed with its number and its bytes.
+
+    :param event: the record; ``event.plugin`` tells whose it is.
+    :param secrets: whether the operator asked for what should not stand in a log, such as keys.
+    :returns: ``event``, the name (as ``ip mptcp monitor`` has it, where it has one), then what the record
+        tells in the order in which it is printed: numbers, texts, addresses. ``token`` and names that end
+        in ``_token`` are printed in hexadecimal.
+
+    .. code-block:: python
+
+        @hookimpl
+        def emptcp_describe(event, secrets):
+            if event.source == "cap_window":
+                return {"event": "WINDOW_CAPPED", "bytes": int.from_bytes(event.data, "little")}
     """
 
 

@@ -120,9 +120,37 @@ def followed(pins: Pins) -> Iterator[int]:
         yield int(path.parent.name)
 
 
-def opened(pins: Pins, cookie: int, stack: ExitStack) -> Connections:
-    """Open a namespace's connections until ``stack`` is closed."""
-    maps = [pybpf.Map.from_pin(path) for path in (pins.flows(cookie), pins.connections(cookie))]
-    for one in maps:
-        stack.enter_context(one)
-    return stack.enter_context(Connections(*maps))
+class Following:
+    """The connections of every namespace whose programs ask for them, kept open: an answer is waited for."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[tuple[int, ...], ExitStack, Connections]] = {}
+
+    def of(self, pins: Pins, cookie: int) -> Connections:
+        """Return a namespace's connections. Those of a flow table of before are given up."""
+        with ExitStack() as stack:
+            maps = [
+                stack.enter_context(pybpf.Map.from_pin(path))
+                for path in (pins.flows(cookie), pins.connections(cookie))
+            ]
+            ids = tuple(one.id for one in maps)
+            known = self._open.get(cookie)
+            if known is not None and known[0] == ids:
+                return known[2]
+            self._close(cookie)
+            made = stack.enter_context(Connections(*maps))
+            self._open[cookie] = ids, stack.pop_all(), made
+        return made
+
+    def keep(self, cookies: Iterable[int]) -> None:
+        """Give up all but these namespaces."""
+        for cookie in self._open.keys() - set(cookies):
+            self._close(cookie)
+
+    def is_new(self, cookie: int) -> bool:
+        """Return whether nothing was asked of a namespace yet."""
+        return cookie not in self._open
+
+    def _close(self, cookie: int) -> None:
+        if cookie in self._open:
+            self._open.pop(cookie)[1].close()

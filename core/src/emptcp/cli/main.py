@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "confirm": ("confirm", "keep a change that was applied on probation"),
     "rollback": ("rollback", "take the last changes of tables back"),
     "connections": ("connections", "print MPTCP connections, their subflows and metrics"),
+    "monitor": ("monitor", "print events of connections and plugins as they come"),
     "run": ("run", "stay resident for plugins that need a process"),
     "trace": ("trace", "run a policy over a capture, packet by packet"),
     "lab": ("lab", "try policies between two hosts made of namespaces"),

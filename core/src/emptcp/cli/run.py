@@ -25,11 +25,12 @@ def _run(_arguments: argparse.Namespace) -> int:
     from emptcp.control.duty import Duty
     from emptcp.control.resident import Resident, StopSignals
 
-    with Instance(make_run_folder()), StopSignals() as stop:
+    folder = make_run_folder()
+    with Instance(folder), StopSignals() as stop:
         duty = Duty(_say, _report)
         duty.begin()
         _say("ready")
-        Resident(duty).run(stop)
+        Resident(duty, folder).run(stop)
     _say("stopped; all policies stay in force")
     return 0
 

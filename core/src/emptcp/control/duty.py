@@ -8,10 +8,11 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
+from emptcp.chain.connections import Following
 from emptcp.errors import EmptcpError
 from emptcp.plugins.occasions import Endpoint, StageEvent
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from emptcp.hooks.namespaces import Namespace
     from emptcp.plugins.catalog import Catalog
     from emptcp.plugins.manager import Manager
-    from emptcp.pybpf import Map
 
 # struct emptcp_event of emptcp/event.h, which the event's own bytes follow
 _EVENT = struct.Struct("=QIHBB16s16s2s2s32sI")
@@ -49,7 +49,7 @@ class Duty:
         self._manager: Manager | None = None
         self._owners: Owners = {}
         self._swept = 0.0
-        self._followed: set[int] = set()
+        self._followed = Following()
 
     def refresh(self) -> None:
         """Load the enabled plugins, again when some were installed, removed, enabled or disabled.
@@ -64,7 +64,7 @@ class Duty:
         from emptcp.plugins.manager import Manager
 
         try:
-            self._owners = {**dict(_fragments(Catalog.of_enabled())), "core_connection": CORE}
+            self._owners = owners(Catalog.of_enabled())
             self._manager = Manager.of_enabled()
         except EmptcpError as error:  # half an installation, say: go on with what there was
             self._say(str(error))
@@ -92,8 +92,8 @@ class Duty:
             return
         for cookie in connections.followed(tree):
             if cookie & 0xFFFFFFFF == event.netns:
-                with self._going_on(), ExitStack() as stack:
-                    connections.opened(tree, cookie, stack).see_keys(flows.key(*event.endpoints))
+                with self._going_on():
+                    self._followed.of(tree, cookie).see_keys(flows.key(*event.endpoints))
 
     def _follow_sockets(self, tree: Pins) -> None:
         """Tell programs of the connections that were there before them."""
@@ -101,17 +101,18 @@ class Duty:
         from emptcp.hooks import namespaces
         from emptcp.mptcp.sockets import subflows
 
-        for cookie in connections.followed(tree):
+        cookies = list(connections.followed(tree))
+        self._followed.keep(cookies)
+        for cookie in cookies:
             try:
                 namespace = namespaces.by_cookie(cookie)
             except EmptcpError:  # it went
                 continue
-            with ExitStack() as stack:
-                known = connections.opened(tree, cookie, stack)
-                if cookie not in self._followed:
-                    known.see_all()
-                known.see_sockets(subflows(namespace))
-            self._followed.add(cookie)
+            new = self._followed.is_new(cookie)
+            known = self._followed.of(tree, cookie)
+            if new:
+                known.see_all()
+            known.see_sockets(subflows(namespace))
 
     def begin(self) -> None:
         """Put right what changed while nobody was there, and tell the plugins what runs."""
@@ -122,16 +123,6 @@ class Duty:
 
             for warning in apply.tell_running():
                 self._say(f"warning: {warning}")
-
-    def events(self) -> Map | None:
-        """Return the ring buffer of events if a program has one."""
-        from emptcp import pybpf
-        from emptcp.chain import pins
-
-        tree = pins.find()
-        if tree is None or not tree.events().exists():
-            return None
-        return pybpf.Map.from_pin(tree.events())
 
     def namespaces(self) -> Iterator[Namespace]:
         """Yield the namespaces that tables name and that exist."""
@@ -203,6 +194,11 @@ def _netns(entry: Entry) -> Iterator[str]:
         return
     for policy in policies:
         yield policy.netns if policy.netns is not None else entry.netns
+
+
+def owners(catalog: Catalog) -> Owners:
+    """Return whose each fragment is that may send events."""
+    return {**dict(_fragments(catalog)), "core_connection": CORE}
 
 
 def _fragments(catalog: Catalog) -> Iterator[tuple[str, str]]:

@@ -7,15 +7,17 @@ import selectors
 import signal
 import socket
 from collections.abc import Iterable
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Protocol
 
+from emptcp.control.broadcast import Broadcast
 from emptcp.control.devices import DeviceWatch
+from emptcp.control.ring import EventRing
 from emptcp.errors import EmptcpError
 
 if TYPE_CHECKING:
     from emptcp.hooks.namespaces import Namespace
-    from emptcp.pybpf import Map, RingBuffer
 
 REFRESH = 1.0
 """Seconds after which a newly applied table is noticed, and a socket that no event told of."""
@@ -32,10 +34,6 @@ class Work(Protocol):
 
     def sweep(self) -> None:
         """Do what is due from time to time; called after each wait."""
-        ...
-
-    def events(self) -> Map | None:
-        """Return an owner of the ring buffer of events, or None while nothing is applied."""
         ...
 
     def namespaces(self) -> Iterable[Namespace]:
@@ -82,18 +80,23 @@ def _nothing(_number: int, _frame: FrameType | None) -> None:
 
 
 class Resident:
-    """Waits and hands on until ``stop`` (something readable) is readable."""
+    """Waits and hands on until ``stop`` (something readable) is readable.
 
-    def __init__(self, work: Work) -> None:
+    Its lock on the ring buffer and the socket that others hear of events by are in ``folder``.
+    """
+
+    def __init__(self, work: Work, folder: Path) -> None:
         self._work = work
         self._selector = selectors.DefaultSelector()
         self._watches: dict[int, DeviceWatch] = {}
-        self._ring: RingBuffer | None = None
-        self._ring_id = 0
+        self._ring = EventRing(folder, self._hear)
+        self._ring_fd: int | None = None
+        self._broadcast = Broadcast(folder)
 
     def run(self, stop: StopSignals) -> None:
         """Work until a signal comes; then close everything and return."""
         self._selector.register(stop, selectors.EVENT_READ)
+        self._selector.register(self._broadcast, selectors.EVENT_READ)
         try:
             self._refresh()
             while self._wait(stop):
@@ -107,12 +110,18 @@ class Resident:
         for key, _mask in self._selector.select(REFRESH):
             if key.fileobj is stop:
                 return False
-            if isinstance(key.data, DeviceWatch):
+            if key.fileobj is self._broadcast:
+                self._broadcast.accept()
+            elif isinstance(key.data, DeviceWatch):
                 for name in key.data.read():
                     self._work.appeared(key.data.namespace, name)
-            elif self._ring is not None:
-                self._ring.poll(0)
+            else:
+                self._ring.poll()
         return True
+
+    def _hear(self, record: bytes) -> None:
+        self._broadcast.send(record)
+        self._work.event(record)
 
     def _refresh(self) -> None:
         self._work.refresh()
@@ -124,28 +133,13 @@ class Resident:
             self._begin(wanted[cookie])
 
     def _open_ring(self) -> None:
-        """Read the ring buffer of now: it ends with the last table and is made anew by the next."""
-        source = self._work.events()
-        if source is None:
-            self._close_ring()
-            return
-        with source:
-            if source.id != self._ring_id:
-                self._close_ring()
-                self._read(source)
-
-    def _read(self, source: Map) -> None:
-        from emptcp import pybpf
-
-        self._ring = pybpf.RingBuffer(source, self._work.event)
-        self._ring_id = source.id
-        self._selector.register(self._ring.fd, selectors.EVENT_READ)
-
-    def _close_ring(self) -> None:
-        if self._ring is not None:
-            self._selector.unregister(self._ring.fd)
-            self._ring.close()
-            self._ring, self._ring_id = None, 0
+        before = self._ring_fd
+        if before is not None:
+            self._selector.unregister(before)
+        self._ring.refresh()
+        self._ring_fd = self._ring.fd
+        if self._ring_fd is not None:
+            self._selector.register(self._ring_fd, selectors.EVENT_READ)
 
     def _begin(self, namespace: Namespace) -> None:
         try:
@@ -163,5 +157,6 @@ class Resident:
     def _close(self) -> None:
         for cookie in list(self._watches):
             self._end(cookie)
-        self._close_ring()
+        self._ring.close()
+        self._broadcast.close()
         self._selector.close()

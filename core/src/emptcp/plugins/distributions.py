@@ -5,6 +5,8 @@ from __future__ import annotations
 
 FIRST_PARTY = frozenset(
     {
+        "emptcp-actor-get-connect",
+        "emptcp-actor-get-subflow",
         "emptcp-actor-rate-limit",
         "emptcp-actor-record",
         "emptcp-actor-set-backup",

@@ -123,7 +123,9 @@ def test_a_signal_ends_it_cleanly_and_a_second_one_is_refused_before(
     assert code == 0
 
 
-def test_a_namespace_that_goes_before_it_is_watched_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_namespace_that_goes_before_it_is_watched_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     name = f"emt{os.getpid()}-gone"
     ip("netns", "add", name)
     gone = namespaces.resolve(name)
@@ -138,9 +140,6 @@ def test_a_namespace_that_goes_before_it_is_watched_ends_nothing(monkeypatch: py
             if self.looks == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        def events(self) -> None:
-            return None
-
         def namespaces(self) -> list[namespaces.Namespace]:
             return [gone]
 
@@ -152,7 +151,7 @@ def test_a_namespace_that_goes_before_it_is_watched_ends_nothing(monkeypatch: py
 
     work = Work()
     with resident.StopSignals() as stop:
-        resident.Resident(work).run(stop)
+        resident.Resident(work, tmp_path).run(stop)
     assert work.looks == 3
 
 

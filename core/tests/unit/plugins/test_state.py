@@ -53,6 +53,8 @@ def test_first_party_is_an_exact_list() -> None:
         "emptcp-selector-sequence",
         "emptcp-selector-subflow",
         "emptcp-actor-rate-limit",
+        "emptcp-actor-get-connect",
+        "emptcp-actor-get-subflow",
         "emptcp-actor-record",
         "emptcp-actor-set-backup",
         "emptcp-bench",

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The actor get_connect of emptcp: connections that begin."""
