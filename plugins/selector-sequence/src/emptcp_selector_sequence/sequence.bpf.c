@@ -39,7 +39,7 @@ static __always_inline bool is_within(const struct sequence *param, __u64 number
 /* The same for a number of which only the lower half is known: is one of those that end so in the range? */
 static __always_inline bool is_half_within(const struct sequence *param, __u32 number)
 {
-	return (__u32)(number - (__u32)param->first) <= param->last - param->first;
+	return number - (__u32)param->first <= param->last - param->first;
 }
 
 /* Numbers of 32 bits. */
@@ -135,7 +135,7 @@ static __always_inline bool is_ssn(const struct emptcp_handle *pkt, const struct
 	if (!emptcp_read_dss(pkt, &dss) || !(dss.flags & EMPTCP_DSS_MAP))
 		return false;
 	/* A DATA_FIN without data has no place in the subflow, and says 0 (RFC 8684, section 3.3.3). */
-	if (!dss.subflow_seq && dss.flags & EMPTCP_DSS_FIN && !pkt->parsed->payload_len)
+	if (dss.flags & EMPTCP_DSS_FIN && !pkt->parsed->payload_len)
 		return false;
 	return is_ssn_within(param, dss.subflow_seq);
 }

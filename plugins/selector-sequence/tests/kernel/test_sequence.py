@@ -153,8 +153,9 @@ def test_the_first_data_of_version_1_has_no_number_on_the_wire(make: Make) -> No
         [packet(mapped(IDSN + 5000, 5000))],
         [packet(MpJoinSyn(token=1, nonce=2), flags="S", data=b"")],
         [*handshake(), packet(mapped(IDSN + 400, 300))],
+        [*handshake(), packet(Dss(dsn=IDSN + 400, data_length=1, data_fin=True), data=b"")],
     ],
-    ids=["nothing", "data", "join", "gap"],
+    ids=["nothing", "data", "join", "gap", "end"],
 )
 def test_numbers_of_a_connection_whose_start_was_not_seen_are_unknown(
     make: Make, before: list[bytes]

@@ -11,9 +11,9 @@ from emptcp.policy import file, model
 from emptcp_selector_sequence.hooks import emptcp_validate
 
 
-def validate(when: str, also: str = "") -> None:
+def validate(when: str) -> None:
     text = f'table = "t"\n[[policy]]\nname = "p"\ndev = "x"\nhook = "ingress"\nwhen = "{when}"\n'
-    table = file.loads(f"{text}do = [\"record('packets')\"]\n{also}")
+    table = file.loads(f"{text}do = [\"record('packets')\"]")
     (leaf,) = model.leaves(table.policies[0].when)
     assert isinstance(leaf, model.Select)
     emptcp_validate(Catalog.of_enabled().bind(leaf.stage), table.policies[0])
