@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which subflows and packets sample matches, on both engines and back-ends; README.md is the model."""
+"""Which subflows and packets sample matches, on both engines and back-ends."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from emptcp.packet.mptcp import Dss, MpCapable
 from emptcp.packet.tcp import Nop
 from emptcp.plugins.catalog import Catalog
 from emptcp.policy.file import loads
+from emptcp_selector_sample.share import place
 
 pytestmark = pytest.mark.kernel
 
@@ -34,18 +34,6 @@ HEAD = (
 OPTIONS = [Dss(data_ack=1)]
 FULL = [Nop(), Dss(data_ack=1, dsn=2, data_length=4), Nop(), bytes([253, 12]) + b"\xff\x00\x1e\x1e\x01" * 2]
 Make = Callable[..., Runner]
-
-
-def readme() -> Callable[..., float]:
-    """The function that README.md shows."""
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    names: dict[str, Any] = {}
-    exec(text.split("```python\n")[1].split("```")[0], names)
-    place: Callable[..., float] = names["place"]
-    return place
-
-
-PLACE = readme()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,7 +68,7 @@ def matches(policy: Runner, *packets: bytes) -> str:
 
 
 def flow(sport: int, seed: int = 0) -> tuple[bytes, float]:
-    return build(sport=sport, options=OPTIONS), PLACE("10.0.0.1", sport, "10.0.0.2", 5001, seed)
+    return build(sport=sport, options=OPTIONS), place("10.0.0.1", sport, "10.0.0.2", 5001, seed)
 
 
 def test_a_share_of_the_flows_matches(make: Make) -> None:
@@ -92,20 +80,13 @@ def test_a_share_of_the_flows_matches(make: Make) -> None:
         assert list(policy.run(packet).matched) == expected
 
 
-def test_the_share_is_met_and_another_seed_is_another_choice() -> None:
-    ports, some = range(1024, 65535, 16), 0.25
-    chosen = [{port for port in ports if flow(port, seed)[1] < some} for seed in (0, 1)]
-    assert all(abs(len(one) / len(ports) - some) < 0.02 for one in chosen)
-    assert abs(len(chosen[0] & chosen[1]) / len(ports) - some**2) < 0.02
-
-
 @pytest.mark.parametrize("shape", [{}, {"family": 6}, {"vlan": [7]}, {"vlan": [7, 8], "family": 6}], ids=str)
 def test_all_packets_of_a_flow_are_chosen_alike(make: Make, shape: dict[str, Any]) -> None:
     ends = {4: ("10.0.0.1", "10.0.0.2"), 6: ("fd00::1", "fd00::2")}[shape.get("family", 4)]
     policy = make("sample(share=50%, seed=7)")
     seen = set()
     for sport in range(40000, 40010):
-        expected = PLACE(ends[0], sport, ends[1], 5001, 7) < 0.5
+        expected = place(ends[0], sport, ends[1], 5001, 7) < 0.5
         back = {"src": ends[1], "dst": ends[0], "sport": 5001, "dport": sport}
         packets = [
             build(sport=sport, flags="S", options=[MpCapable(version=0, sender_key=5)], **shape),
@@ -164,4 +145,4 @@ PORT = st.integers(1, 65535)
 def test_it_agrees_with_the_model(third: Runner, ends: tuple[Any, Any, Any], sport: int, dport: int) -> None:
     family, source, target = ends
     packet = build(family=family, src=source, dst=target, sport=sport, dport=dport, options=OPTIONS)
-    assert bool(third.run(packet).matched) == (PLACE(source, sport, target, dport, 123456) < 0.333)
+    assert bool(third.run(packet).matched) == (place(source, sport, target, dport, 123456) < 0.333)
