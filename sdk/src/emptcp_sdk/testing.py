@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pytest plugin for authors of emptcp plugins: run packets through a policy, attaching nothing.
 
-Installed with the SDK, it gives two fixtures. ``backend`` runs the test once per back-end, ``trial`` makes
-policies for it::
+Installed with the SDK, it gives three fixtures. ``backend`` runs the test once per back-end, each time with
+another ``engine``, and ``trial`` makes policies for them::
 
     pytestmark = pytest.mark.kernel
 
@@ -46,15 +46,25 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def trial(backend: str) -> Iterator[Trial]:
-    """Make policies on one back-end: ``trial(*actors, when="", hook="ingress", link="ethernet")``.
+def engine(backend: str) -> str:
+    """The engine that goes with a back-end: ``fused`` with ``xdp``, ``tail`` with ``tc``.
+
+    So a table of packets passes both engines and both back-ends in two runs. That engines agree on each
+    back-end, core's own tests show for any fragment.
+    """
+    return "fused" if backend == "xdp" else "tail"
+
+
+@pytest.fixture
+def trial(backend: str, engine: str) -> Iterator[Trial]:
+    """Make policies: ``trial(*actors, when="", hook="ingress", link="ethernet")``.
 
     Egress is TC, whatever the back-end.
     """
     with ExitStack() as made:
 
         def make(*do: str, when: str = "", hook: str = "ingress", link: str = "ethernet") -> Runner:
-            return made.enter_context(_runner(backend, do, when, hook, link))
+            return made.enter_context(_runner(backend, engine, do, when, hook, link))
 
         yield make
 
@@ -65,7 +75,7 @@ def policy_file(*do: str, when: str = "", hook: str = "ingress") -> str:
     return _FILE.format(hook=hook, when=f'when = "{when}"' if when else "", do=quoted)
 
 
-def _runner(backend: str, do: tuple[str, ...], when: str, hook: str, link: str) -> Runner:
+def _runner(backend: str, engine: str, do: tuple[str, ...], when: str, hook: str, link: str) -> Runner:
     # Here and not above: emptcp is built with this package, which therefore can't need it.
     from emptcp.chain.bind import bind
     from emptcp.chain.dryrun import Runner
@@ -74,4 +84,4 @@ def _runner(backend: str, do: tuple[str, ...], when: str, hook: str, link: str) 
 
     table = loads(policy_file(*do, when=when, hook=hook))
     bound = bind(table, table.policies[0], hook, Catalog.of_enabled())
-    return Runner([bound], hook, backend if hook == "ingress" else "tc", link)
+    return Runner([bound], hook, backend if hook == "ingress" else "tc", link, engine)
