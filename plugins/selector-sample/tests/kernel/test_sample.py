@@ -46,18 +46,26 @@ def one_cpu() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", params=PLACES, ids="-".join)
-def make(request: pytest.FixtureRequest) -> Iterator[Make]:
-    """Make policies, one for each expression."""
+def where(request: pytest.FixtureRequest) -> tuple[str, str, str]:
+    """Engine, hook and back-end."""
     engine, hook, backend = request.param
+    return engine, hook, backend
+
+
+def load(where: tuple[str, str, str], *whens: str) -> Runner:
+    """Load policies, one for each expression."""
+    engine, hook, backend = where
+    policies = (HEAD.format(name=f"p{n}", hook=hook, when=when) for n, when in enumerate(whens))
+    table = loads('table = "t"\n' + "".join(policies))
+    bound = [bind(table, policy, hook, Catalog.of_enabled()) for policy in table.policies]
+    return Runner(bound, hook, backend, engine=engine)
+
+
+@pytest.fixture
+def make(where: tuple[str, str, str]) -> Iterator[Make]:
+    """Load policies until the test ends."""
     with ExitStack() as made:
-
-        def runner(*whens: str) -> Runner:
-            policies = (HEAD.format(name=f"p{n}", hook=hook, when=when) for n, when in enumerate(whens))
-            table = loads('table = "t"\n' + "".join(policies))
-            bound = [bind(table, policy, hook, Catalog.of_enabled()) for policy in table.policies]
-            return made.enter_context(Runner(bound, hook, backend, engine=engine))
-
-        yield runner
+        yield lambda *whens: made.enter_context(load(where, *whens))
 
 
 def matches(policy: Runner, *packets: bytes) -> str:
@@ -129,8 +137,9 @@ def test_a_merged_packet_counts_once(trial: Callable[..., Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def third(make: Make) -> Runner:
-    return make("sample(share=33.3%, seed=123456)")
+def third(where: tuple[str, str, str]) -> Iterator[Runner]:
+    with load(where, "sample(share=33.3%, seed=123456)") as runner:
+        yield runner
 
 
 ENDS = st.one_of(

@@ -36,18 +36,26 @@ Make = Callable[..., Runner]
 
 
 @pytest.fixture(scope="module", params=PLACES, ids="-".join)
-def make(request: pytest.FixtureRequest) -> Iterator[Make]:
-    """Make policies, one for each expression."""
+def where(request: pytest.FixtureRequest) -> tuple[str, str, str]:
+    """Engine, hook and back-end."""
     engine, hook, backend = request.param
+    return engine, hook, backend
+
+
+def load(where: tuple[str, str, str], *whens: str) -> Runner:
+    """Load policies, one for each expression."""
+    engine, hook, backend = where
+    policies = (HEAD.format(name=f"p{n}", hook=hook, when=when) for n, when in enumerate(whens))
+    table = loads('table = "t"\n' + "".join(policies))
+    bound = [bind(table, policy, hook, Catalog.of_enabled()) for policy in table.policies]
+    return Runner(bound, hook, backend, engine=engine)
+
+
+@pytest.fixture
+def make(where: tuple[str, str, str]) -> Iterator[Make]:
+    """Load policies until the test ends."""
     with ExitStack() as made:
-
-        def runner(*whens: str) -> Runner:
-            policies = (HEAD.format(name=f"p{n}", hook=hook, when=when) for n, when in enumerate(whens))
-            table = loads('table = "t"\n' + "".join(policies))
-            bound = [bind(table, policy, hook, Catalog.of_enabled()) for policy in table.policies]
-            return made.enter_context(Runner(bound, hook, backend, engine=engine))
-
-        yield runner
+        yield lambda *whens: made.enter_context(load(where, *whens))
 
 
 def packet(*options: Option | bytes, back: bool = False, data: bytes = b"abcd", **rest: Any) -> bytes:
@@ -252,8 +260,9 @@ RANGES = {
 
 
 @pytest.fixture(scope="module")
-def ranges(make: Make) -> Runner:
-    return make(*RANGES)
+def ranges(where: tuple[str, str, str]) -> Iterator[Runner]:
+    with load(where, *RANGES) as runner:
+        yield runner
 
 
 def holds(ends: tuple[int, int], number: int, bits: int = 64) -> bool:
