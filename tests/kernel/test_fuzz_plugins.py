@@ -86,6 +86,8 @@ def stage_text(stage: StageType, random: Random) -> str:
 def may_change(stage: StageType) -> judge.Allowed:
     """Return what an actor says that it changes."""
     told = set(stage.declaration.modifies)
+    if told == {"options"}:
+        return judge.Allowed(subtypes=frozenset(range(16)), kinds=frozenset(range(2, 256)))
     assert told <= FIELDS | set(SUBTYPES), f"{stage.name} modifies {told}, which no one knows to judge"
     return judge.Allowed(
         frozenset(SUBTYPES[name] for name in told & set(SUBTYPES)), fields=frozenset(told & FIELDS)

@@ -72,6 +72,7 @@ def test_the_standard_extra_brings_the_plugins_of_this_tree_enabled(
     rows = plugins_in(environment("emptcp[standard]"), tmp_path)
     assert {row["name"]: row["state"] for row in rows} == {
         "address": "enabled",
+        "option": "enabled",
         "connection": "enabled",
         "ip_pair": "enabled",
         "packet_type": "enabled",
@@ -81,6 +82,9 @@ def test_the_standard_extra_brings_the_plugins_of_this_tree_enabled(
         "record": "enabled",
         "get_subflow": "enabled",
         "get_connect": "enabled",
+        "remove_option": "enabled",
+        "add_option": "enabled",
+        "drop": "enabled",
         "set_backup": "enabled",
         "subflow": "enabled",
     }

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 FIRST_PARTY = frozenset(
     {
+        "emptcp-actor-add-option",
+        "emptcp-actor-drop",
         "emptcp-actor-get-connect",
         "emptcp-actor-get-subflow",
         "emptcp-actor-rate-limit",
         "emptcp-actor-record",
+        "emptcp-actor-remove-option",
         "emptcp-actor-set-backup",
         "emptcp-bench",
         "emptcp-selector-address",
         "emptcp-selector-connection",
         "emptcp-selector-ip-pair",
+        "emptcp-selector-option",
         "emptcp-selector-packet-type",
         "emptcp-selector-sample",
         "emptcp-selector-sequence",

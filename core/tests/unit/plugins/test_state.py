@@ -45,18 +45,22 @@ def test_the_projects_own_are_enabled_from_the_start_and_can_be_disabled(site: A
 
 def test_first_party_is_an_exact_list() -> None:
     assert {
+        "emptcp-actor-add-option",
+        "emptcp-actor-drop",
+        "emptcp-actor-get-connect",
+        "emptcp-actor-get-subflow",
+        "emptcp-actor-rate-limit",
+        "emptcp-actor-record",
+        "emptcp-actor-remove-option",
+        "emptcp-actor-set-backup",
         "emptcp-selector-address",
         "emptcp-selector-connection",
         "emptcp-selector-ip-pair",
+        "emptcp-selector-option",
         "emptcp-selector-packet-type",
         "emptcp-selector-sample",
         "emptcp-selector-sequence",
         "emptcp-selector-subflow",
-        "emptcp-actor-rate-limit",
-        "emptcp-actor-get-connect",
-        "emptcp-actor-get-subflow",
-        "emptcp-actor-record",
-        "emptcp-actor-set-backup",
         "emptcp-bench",
     } == state.FIRST_PARTY
 

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""add_option: where the option goes, and where there is no room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from emptcp.packet.build import build
+from emptcp.packet.decode import Decoded, decode
+from emptcp.packet.mptcp import Dss, MpCapable
+from emptcp.packet.tcp import Nop, Option, Other, Timestamps
+
+pytestmark = pytest.mark.kernel
+
+V6 = {"family": 6, "src": "fd00::1", "dst": "fd00::2"}
+TIME, ACK = Timestamps(7, 9), Dss(data_ack=1)
+ADD = "add_option(exid=0xe0e1, value=0x0102, size=2)"
+MINE = Other(253, b"\xe0\xe1\x01\x02")
+DATA = b"\xfd\x04\xe0\xe1" * 5
+
+
+def options(packet: Decoded) -> list[object]:
+    assert packet.tcp is not None
+    return [placed.option for placed in packet.tcp.options if not isinstance(placed.option, Nop)]
+
+
+def run(policy: Any, packet: bytes) -> Decoded:
+    """What comes out is valid, and behind the options nothing changed."""
+    result = policy.run(packet)
+    out = decode(result.data)
+    assert result.verdict == "pass"
+    assert out.valid
+    assert out.payload == decode(packet).payload
+    return out
+
+
+@pytest.mark.parametrize("hook", ["ingress", "egress"])
+@pytest.mark.parametrize("shape", [{}, V6, {"vlan": [7]}], ids=["ipv4", "ipv6", "vlan"])
+def test_an_ack_grows_and_data_uses_its_nops(
+    trial: Callable[..., Any], shape: dict[str, Any], hook: str
+) -> None:
+    policy = trial(ADD, hook=hook)
+    assert options(run(policy, build(**shape, options=[TIME, ACK]))) == [TIME, ACK, MINE]
+    block = [
+        Nop(),
+        Nop(),
+        TIME,
+        Dss(data_ack=1, wide_ack=False, dsn=2, data_length=20),
+        Nop(),
+        Nop(),
+        Nop(),
+        Nop(),
+    ]
+    packet = build(**shape, options=block, payload=DATA)
+    out = run(policy, packet)
+    assert sorted(map(repr, options(out))) == sorted(map(repr, [TIME, block[3], MINE]))
+    assert len(out.data) == len(packet)
+
+
+@pytest.mark.parametrize(
+    ("packet", "reason"),
+    [
+        (build(options=[TIME, Dss(data_ack=1, dsn=2, data_length=20, checksum=3)], payload=DATA), "no_space"),
+        (build(options=[ACK], payload=DATA), "not_pure_ack"),
+        (build(options=[ACK, Other(19, bytes(16))]), "signed"),
+        (build(flags="FA", options=[ACK]), "closing"),
+        (build(flags="S", options=[MpCapable(version=1)]), None),
+        (build(options=[ACK, MINE]), None),
+        (build(options=[ACK, Other(253, b"\xe0\xe1other")]), None),
+        (build(options=[ACK], fragment=(0, True)), "fragment"),
+    ],
+    ids=["full", "no nops", "signed", "fin", "syn", "there", "another value", "fragment"],
+)
+def test_these_stay_as_they_are(trial: Callable[..., Any], packet: bytes, reason: str | None) -> None:
+    result = trial(ADD).run(packet)
+    assert (result.verdict, result.data, result.reason) == ("pass", packet, reason)
+
+
+def test_a_syn_gets_it_if_asked_for(trial: Callable[..., Any]) -> None:
+    syn = build(flags="S", options=[MpCapable(version=1), Nop(), Nop(), Nop(), Nop(), Nop(), Nop()])
+    added = options(run(trial("add_option(exid=0xe0e1, value=0x0102, size=2, syn=true)"), syn))
+    assert MINE in added
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from([253, 254]),
+    exid=st.integers(1, 0xFFFF),
+    data=st.binary(max_size=4),
+    around=st.lists(st.sampled_from([Nop(), TIME]), max_size=2),
+)
+def test_it_agrees_with_a_plain_model(
+    trial: Callable[..., Any], kind: int, exid: int, data: bytes, around: list[Option]
+) -> None:
+    """A pure ACK has room whenever the options and this one, NOPs left out, are at most 40 bytes."""
+    value = int.from_bytes(data, "big")
+    policy = trial(f"add_option(kind={kind}, exid={exid}, value={value}, size={len(data)})")
+    packet = build(options=[*around, ACK])
+    mine = Other(kind, exid.to_bytes(2, "big") + data)
+    before = [one for one in (*around, ACK) if not isinstance(one, Nop)]
+    fits = sum(len(one.encode()) for one in (*before, mine)) <= 40
+    out = run(policy, packet)
+    assert sorted(map(repr, options(out))) == sorted(map(repr, [*before, *([mine] if fits else [])]))

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""remove_option: NOPs over one option, and what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from emptcp.errors import EmptcpError
+from emptcp.packet.build import build
+from emptcp.packet.decode import Decoded, decode
+from emptcp.packet.mptcp import Dss, MpCapable, MpJoinSyn, MpPrio, RemoveAddress
+from emptcp.packet.tcp import Nop, Option, Other, Timestamps
+from emptcp.plugins.catalog import Catalog
+from emptcp.plugins.manager import Manager
+from emptcp.policy.file import loads
+
+pytestmark = pytest.mark.kernel
+
+V6 = {"family": 6, "src": "fd00::1", "dst": "fd00::2"}
+TIME, ACK, PRIO = Timestamps(7, 9), Dss(data_ack=1), MpPrio(backup=True)
+DATA = PRIO.encode() * 6
+
+
+def options(packet: Decoded) -> list[object]:
+    assert packet.tcp is not None
+    return [placed.option for placed in packet.tcp.options if not isinstance(placed.option, Nop)]
+
+
+def run(policy: Any, packet: bytes) -> Decoded:
+    result = policy.run(packet)
+    out = decode(result.data)
+    assert result.verdict == "pass"
+    assert out.valid
+    assert (out.payload, len(out.data)) == (decode(packet).payload, len(packet))
+    return out
+
+
+@pytest.mark.parametrize("hook", ["ingress", "egress"])
+@pytest.mark.parametrize("shape", [{}, V6, {"vlan": [7]}], ids=["ipv4", "ipv6", "vlan"])
+def test_nops_take_its_place(trial: Callable[..., Any], shape: dict[str, Any], hook: str) -> None:
+    policy = trial("remove_option(option=mp_prio)", hook=hook)
+    full = [Nop(), TIME, PRIO, Dss(data_ack=1, dsn=2, data_length=18, wide_ack=False), Nop(), Nop()]
+    for block, rest in (([TIME, ACK, PRIO], {}), (full, {"payload": DATA})):
+        packet = build(**shape, options=block, **rest)
+        left = [one for one in block if not isinstance(one, Nop) and one != PRIO]
+        assert options(run(policy, packet)) == left
+
+
+@pytest.mark.parametrize(
+    ("packet", "reason"),
+    [
+        (build(options=[TIME, PRIO]), "unsafe"),
+        (build(options=[TIME, ACK]), None),
+        (build(options=[ACK, PRIO, Other(19, bytes(16))]), "signed"),
+        (build(options=[ACK, PRIO], fragment=(0, True)), "fragment"),
+    ],
+    ids=["the only one", "not there", "signed", "fragment"],
+)
+def test_these_stay_as_they_are(trial: Callable[..., Any], packet: bytes, reason: str | None) -> None:
+    result = trial("remove_option(option=mp_prio)").run(packet)
+    assert (result.verdict, result.data, result.reason) == ("pass", packet, reason)
+
+
+def test_the_only_one_goes_if_that_is_meant(trial: Callable[..., Any]) -> None:
+    policy = trial("remove_option(option=mp_prio, unsafe=true)")
+    assert options(run(policy, build(options=[TIME, PRIO]))) == [TIME]
+    for block in ([MpCapable(version=1)], [MpJoinSyn(1, 2, 3)]):
+        name = "mp_capable" if isinstance(block[0], MpCapable) else "mp_join"
+        syn = build(flags="S", options=block)
+        assert options(run(trial(f"remove_option(option={name}, unsafe=true)"), syn)) == []
+    dss = build(options=[TIME, Dss(data_ack=1, dsn=2, data_length=18)], payload=DATA)
+    assert options(run(trial("remove_option(option=dss, unsafe=true)"), dss)) == [TIME]
+
+
+def test_the_first_option_of_a_kind_goes(trial: Callable[..., Any]) -> None:
+    mine, other = Other(253, b"\xe0\xe1\x07"), Other(253, b"other")
+    policy = trial("remove_option(kind=253)")
+    assert options(run(policy, build(options=[ACK, mine, TIME]))) == [ACK, TIME]
+    assert options(run(policy, build(options=[ACK, mine, other]))) == [ACK, other]
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    block=st.lists(
+        st.sampled_from([Nop(), TIME, PRIO, RemoveAddress((3,)), Other(253, b"abc")]), max_size=5, unique=True
+    ),
+    what=st.sampled_from(["option=mp_prio", "option=remove_addr", "kind=253"]),
+)
+def test_it_agrees_with_a_plain_model(trial: Callable[..., Any], block: list[Option], what: str) -> None:
+    gone = {"option=mp_prio": MpPrio, "option=remove_addr": RemoveAddress, "kind=253": Other}[what]
+    packet = build(options=[ACK, *block])
+    left = [one for one in (ACK, *block) if not isinstance(one, gone | Nop)]
+    assert options(run(trial(f"remove_option({what})"), packet)) == left
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "removes exactly one option"),
+        ("option=mp_prio, kind=253", "removes exactly one option"),
+        ("option=dss", "would break connections without dss"),
+        ("kind=8", "would break connections without timestamps"),
+        ("kind=29, unsafe=true", "can't remove kind 29, TCP-AO"),
+    ],
+)
+def test_what_would_do_harm_is_refused(arguments: str, said: str) -> None:
+    stage = f"remove_option({arguments})"
+    text = f'table = "t"\n[[policy]]\nname = "p"\nhook = "ingress"\ndev = "x"\ndo = ["{stage}"]'
+    (policy,) = loads(text).policies
+    bound = Catalog.of_enabled().bind(policy.do[0])  # type: ignore[arg-type]
+    with pytest.raises(EmptcpError, match=said):
+        Manager.of_enabled().validate(bound, policy)

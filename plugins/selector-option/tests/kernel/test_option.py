@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""option: which packets it matches, against a plain model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from emptcp.errors import EmptcpError
+from emptcp.packet.build import build
+from emptcp.packet.mptcp import Dss, MpPrio
+from emptcp.packet.tcp import Nop, Option, Other, Timestamps
+from emptcp.plugins.catalog import Catalog
+from emptcp.plugins.manager import Manager
+from emptcp.policy.file import loads
+
+pytestmark = pytest.mark.kernel
+
+V6 = {"family": 6, "src": "fd00::1", "dst": "fd00::2"}
+MINE = Other(253, b"\xe0\xe1\x07")
+DSS = Dss(data_ack=1)
+HOSTILE = b"\xfd\x05\xe0\xe1\x07" * 4
+
+
+def matches(policy: Any, packet: bytes) -> bool:
+    result = policy.run(packet)
+    assert (result.verdict, result.data) == ("pass", packet)
+    return bool(result.matched)
+
+
+@pytest.mark.parametrize(
+    ("when", "found"),
+    [
+        ("option()", True),
+        ("option(kind=254)", False),
+        ("option(exid=0xe0e1)", True),
+        ("option(exid=0xe0e2)", False),
+        ("option(exid=0xe0e1, value=7, size=1)", True),
+        ("option(exid=0xe0e1, value=6, size=1)", False),
+        ("option(exid=0xe0e1, value=7, size=2)", False),
+        ("option(value=0xe0e107, size=3)", True),
+        ("option(kind=8)", True),
+        ("option(kind=8, value=0x01020304, size=4)", True),
+        ("option(kind=2)", False),
+    ],
+)
+@pytest.mark.parametrize(
+    "shape",
+    [{}, V6, {"vlan": [7, 8]}, {"payload": HOSTILE}],
+    ids=["ipv4", "ipv6", "two tags", "hostile payload"],
+)
+def test_kind_identifier_and_value_must_be_there(
+    trial: Callable[..., Any], shape: dict[str, Any], when: str, found: bool
+) -> None:
+    policy = trial("record('packets')", when=when)
+    time = Timestamps(0x01020304, 9)
+    for options in ([DSS, MINE, time], [Nop(), time, Nop(), MINE, Nop(), Nop(), DSS, Nop()]):
+        assert matches(policy, build(**shape, options=options)) == found
+    assert not matches(policy, build(**shape, options=[DSS]))
+
+
+def test_what_stands_behind_the_options_is_none(trial: Callable[..., Any]) -> None:
+    policy = trial("record('packets')", when="option()")
+    whole = [DSS, Nop(), Dss(data_ack=1, dsn=2, data_length=len(HOSTILE))]
+    assert not matches(policy, build(options=whole, payload=HOSTILE))
+    assert not matches(policy, build(options=[DSS, bytes([0, 253, 5, 0xE0, 0xE1, 7, 0, 0])]))
+    assert not matches(policy, build(options=[DSS, bytes([99, 1, 253, 5, 0xE0, 0xE1, 7, 0])]))
+
+
+OPTIONS = st.one_of(
+    st.just(Nop()),
+    st.builds(
+        Other,
+        st.sampled_from([253, 254, 200]),
+        st.binary(max_size=6).map(lambda data: data and b"\xe0\xe1"[: len(data)] + data[2:]),
+    ),
+    st.just(MpPrio(backup=True)),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    options=st.lists(OPTIONS, max_size=4),
+    kind=st.sampled_from([253, 254]),
+    exid=st.sampled_from([0, 0xE0E1, 0xE0E2]),
+)
+def test_it_agrees_with_a_plain_model(
+    trial: Callable[..., Any], options: list[Option], kind: int, exid: int
+) -> None:
+    found = [
+        one
+        for one in options
+        if isinstance(one, Other)
+        and one.kind == kind
+        and (not exid or one.value[:2] == exid.to_bytes(2, "big"))
+    ]
+    policy = trial("record('packets')", when=f"option(kind={kind}, exid={exid})")
+    assert matches(policy, build(options=[DSS, *options])) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("option(kind=8, exid=1)", "options of kind 8 have no ExID"),
+        ("option(exid=1, value=256, size=1)", "the value 0x100 of an option has more than 1 bytes"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(stage: str, said: str) -> None:
+    text = (
+        f'table = "t"\n[[policy]]\nname = "p"\nhook = "ingress"\ndev = "x"\nwhen = "{stage}"\ndo = ["drop"]'
+    )
+    (policy,) = loads(text).policies
+    bound = Catalog.of_enabled().bind(policy.when.stage)  # type: ignore[union-attr]
+    with pytest.raises(EmptcpError, match=said):
+        Manager.of_enabled().validate(bound, policy)
