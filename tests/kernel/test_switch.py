@@ -20,6 +20,7 @@ from emptcp.chain import running
 from emptcp.lab.path import Path
 from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket
 from emptcp.lab.topology import Lab, two_hosts
+from emptcp.pybpf import features
 
 pytestmark = [pytest.mark.kernel, pytest.mark.traffic, pytest.mark.usefixtures("instance")]
 
@@ -283,8 +284,8 @@ IN_METADATA = 'engine = "tail"\ntail.carrier = "metadata"'
     [
         ('engine = "fused"', "tc"),
         ('engine = "tail"', "tc"),
-        (IN_METADATA, "xdp"),
-        (IN_METADATA, "xdp-generic"),
+        # 32 bytes in front of a packet are eight entries: too few for these policies.
+        *(((IN_METADATA, "xdp"), (IN_METADATA, "xdp-generic")) if features.has("long_metadata") else ()),
     ],
 )
 def test_stages_come_change_and_go_under_a_live_connection_and_no_packet_goes_by_uncounted(
