@@ -64,7 +64,6 @@ class Monitor:
         self._manager = manager
         self._secrets = secrets
         self._lines: list[Line] = []
-        self._stack = ExitStack()
         self._spaces = {space.cookie & 0xFFFFFFFF: space.name for space in spaces}
         self._kernel: dict[int, tuple[EventReader, str]] = {}
         with ExitStack() as undo:

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #include <emptcp/actor.h>
-#include <emptcp/connection.h>
 
 enum event {
 	ESTABLISHED = 1,
