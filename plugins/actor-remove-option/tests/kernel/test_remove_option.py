@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -13,7 +14,17 @@ from hypothesis import strategies as st
 from emptcp.errors import EmptcpError
 from emptcp.packet.build import build
 from emptcp.packet.decode import Decoded, decode
-from emptcp.packet.mptcp import Dss, MpCapable, MpJoinSyn, MpPrio, RemoveAddress
+from emptcp.packet.mptcp import (
+    AddAddress,
+    Dss,
+    MpCapable,
+    MpFastclose,
+    MpJoinAck,
+    MpJoinSyn,
+    MpPrio,
+    MpTcpReset,
+    RemoveAddress,
+)
 from emptcp.packet.tcp import Nop, Option, Other, Timestamps
 from emptcp.plugins.catalog import Catalog
 from emptcp.plugins.manager import Manager
@@ -64,6 +75,45 @@ def test_nops_take_its_place(trial: Callable[..., Any], shape: dict[str, Any], h
 def test_these_stay_as_they_are(trial: Callable[..., Any], packet: bytes, reason: str | None) -> None:
     result = trial("remove_option(option=mp_prio)").run(packet)
     assert (result.verdict, result.data, result.reason) == ("pass", packet, reason)
+
+
+NEW = AddAddress(2, IPv4Address("10.0.1.1"), hmac=b"12345678")
+KEYS, JOIN = MpCapable(1, 2, version=1), MpJoinAck(bytes(20))
+MAP = Dss(dsn=2, data_length=len(DATA), wide_dsn=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "packet", "goes"),
+    [
+        ("add_addr", build(options=[NEW]), False),
+        ("add_addr", build(options=[NEW, PRIO]), False),
+        ("mp_prio", build(options=[NEW, PRIO]), False),
+        ("add_addr", build(options=[NEW, MAP]), False),
+        ("add_addr", build(options=[NEW, MAP], payload=DATA), False),
+        ("mp_prio", build(options=[PRIO], payload=DATA), False),
+        ("mp_fastclose", build(options=[MpFastclose(1)]), False),
+        ("add_addr", build(options=[NEW, ACK]), True),
+        ("add_addr", build(options=[NEW, PRIO, Dss(data_ack=1, wide_ack=False)]), True),
+        ("add_addr", build(options=[KEYS, NEW]), True),
+        ("mp_prio", build(options=[JOIN, PRIO]), True),
+        ("mp_fastclose", build(flags="RA", options=[MpFastclose(1)]), True),
+        ("mp_tcprst", build(flags="RA", options=[MpTcpReset(4)]), True),
+        ("mp_prio", build(flags="S", options=[PRIO]), True),
+    ],
+)
+def test_what_is_left_must_be_an_established_subflows(
+    trial: Callable[..., Any], name: str, packet: bytes, goes: bool
+) -> None:
+    """As check_fully_established() in net/mptcp/options.c wants it, but for an ADD_ADDR that stays."""
+    policy = trial(f"remove_option(option={name})")
+    if not goes:
+        result = policy.run(packet)
+        assert (result.data, result.reason) == (packet, "unsafe")
+        return
+    before, after = options(decode(packet)), options(run(policy, packet))
+    assert len(after) == len(before) - 1
+    assert set(map(repr, after)) < set(map(repr, before))
+    assert policy.run(packet).reason is None
 
 
 def test_the_only_one_goes_if_that_is_meant(trial: Callable[..., Any]) -> None:

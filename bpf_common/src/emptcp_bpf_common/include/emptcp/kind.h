@@ -55,14 +55,22 @@ static __always_inline __u32 emptcp_kind_byte(const struct emptcp_handle *pkt, _
 	return emptcp_walk_byte(pkt->parsed, place, n);
 }
 
-/* Turn the option at `place` into NOPs. What has a signature, as all packets that may not change, stays. */
-static __always_inline bool emptcp_remove_kind(const struct emptcp_handle *pkt, __u32 place)
+/*
+ * Turn the option that begins at `place` into NOPs. Refused: EMPTCP_NO_OPTION where none begins,
+ * EMPTCP_UNSAFE for a DSS unless `unsafe`.
+ */
+static __always_inline bool emptcp_remove_kind(const struct emptcp_handle *pkt, __u32 place, bool unsafe)
 {
 	struct emptcp_pkt *parsed = pkt->parsed;
 	__u32 len = emptcp_walk_byte(parsed, place, 1), i;
 
 	if (!emptcp_may_change(pkt))
 		return false;
+	emptcp_edit_scan();
+	if (place >= EMPTCP_NOWHERE || !emptcp_bit(parsed->heads, place))
+		return emptcp_refuse(pkt, EMPTCP_NO_OPTION);
+	if (!unsafe && emptcp_bit(emptcp_bytes_of(parsed, EMPTCP_DSS), place))
+		return emptcp_refuse(pkt, EMPTCP_UNSAFE);
 	parsed->built_len = emptcp_options_total(parsed);
 #pragma clang loop unroll(disable)
 	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
