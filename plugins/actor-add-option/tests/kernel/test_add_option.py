@@ -10,10 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emptcp.errors import EmptcpError
 from emptcp.packet.build import build
 from emptcp.packet.decode import Decoded, decode
 from emptcp.packet.mptcp import Dss, MpCapable
 from emptcp.packet.tcp import Nop, Option, Other, Timestamps
+from emptcp.plugins.catalog import Catalog
+from emptcp.plugins.manager import Manager
+from emptcp.policy.file import loads
+from emptcp_sdk.testing import policy_file
 
 pytestmark = pytest.mark.kernel
 
@@ -106,3 +111,39 @@ def test_it_agrees_with_a_plain_model(
     fits = sum(len(one.encode()) for one in (*before, mine)) <= 40
     out = run(policy, packet)
     assert sorted(map(repr, options(out))) == sorted(map(repr, [*before, *([mine] if fits else [])]))
+
+
+def validate(arguments: str) -> None:
+    stage = f"add_option({arguments})"
+    (policy,) = loads(policy_file(stage)).policies
+    bound = Catalog.of_enabled().bind(policy.do[0])  # type: ignore[arg-type]
+    Manager.of_enabled().validate(bound, policy)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("exid=1, value=256, size=1", "the value 0x100 of an option has more than 1 bytes"),
+        ("kind=254, exid=0xf989, syn=true", r"exid=0xf989 in a SYN is TCP Fast Open's \(RFC 7413\)"),
+        ("exid=0xf989, value=7, size=4, syn=true", "in a SYN is TCP Fast Open's"),
+        ("kind=254, exid=0xe2d4, value=0xc3d9, size=2, syn=true", "exid=0xe2d4 in a SYN is SMC-R's"),
+        ("kind=254, exid=0xe2d4, value=0xc3d90000, size=4, syn=true", "in a SYN is SMC-R's"),
+    ],
+)
+def test_what_the_peer_would_act_upon_is_refused(arguments: str, said: str) -> None:
+    with pytest.raises(EmptcpError, match=said):
+        validate(arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "kind=254, exid=0xf989",
+        "kind=254, exid=0xe2d4, syn=true",
+        "kind=254, exid=0xe2d4, value=0xc3, size=1, syn=true",
+        "kind=254, exid=0xe2d4, value=0x0000c3d9, size=4, syn=true",
+        "exid=0xe0e1, syn=true",
+    ],
+)
+def test_what_only_begins_like_that_is_not(arguments: str) -> None:
+    validate(arguments)

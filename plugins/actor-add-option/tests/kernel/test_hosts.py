@@ -28,8 +28,8 @@ def table(name: str, hook: str, when: str, do: str) -> str:
     return f'{text}{when}\ndo = ["{do}"]\n'
 
 
-ADD = table("add", "egress", "", "add_option(exid=0xe0e1)")
-ACT = table("act", "ingress", 'when = "option(exid=0xe0e1)"', "record('packets')")
+OPTION = "exid=0xe0e1"
+VALUED = "exid=0xe0e1, value=0x0102, size=2"
 
 
 @pytest.fixture
@@ -55,7 +55,13 @@ def selected() -> int:
     return sum(count.packets for counts in found for name, count in counts.items() if name == "act/p/record")
 
 
-def test_what_one_host_puts_in_the_other_selects_and_not_a_byte_changes(lab: Lab) -> None:
+@pytest.mark.parametrize(
+    ("option", "forth"), [(OPTION, True), (VALUED, False)], ids=["in data", "with a value, in ACKs"]
+)
+def test_what_one_host_puts_in_the_other_selects_and_not_a_byte_changes(
+    lab: Lab, option: str, forth: bool
+) -> None:
+    """Data of one way has room for the bare option, and ACKs for one with a value."""
     before = [{name: host.counters()[name] for name in FALLBACKS} for host in (lab.a, lab.b)]
     with ExitStack() as stack:
         address = lab.paths[0].b.address(4)
@@ -64,16 +70,18 @@ def test_what_one_host_puts_in_the_other_selects_and_not_a_byte_changes(lab: Lab
         client.connect((address, listener.getsockname()[1]))
         server = stack.enter_context(listener.accept()[0])
         server.settimeout(10)
-        apply.apply(file.loads(ACT), lab.b.netns)
-        apply.apply(file.loads(ADD), lab.a.netns)
-        sender = threading.Thread(target=client.sendall, args=(SENT,))
-        sender.start()
+        act = table("act", "ingress", f'when = "option({option})"', "record('packets')")
+        apply.apply(file.loads(act), lab.b.netns)
+        apply.apply(file.loads(table("add", "egress", "", f"add_option({option})")), lab.a.netns)
+        sender, receiver = (client, server) if forth else (server, client)
+        sending = threading.Thread(target=sender.sendall, args=(SENT,))
+        sending.start()
         received = bytearray()
         while len(received) < len(SENT):
-            part = server.recv(1 << 16)
+            part = receiver.recv(1 << 16)
             assert part
             received += part
-        sender.join(10)
+        sending.join(10)
     assert bytes(received) == SENT
     assert selected() > 20
     assert [{name: host.counters()[name] for name in FALLBACKS} for host in (lab.a, lab.b)] == before
