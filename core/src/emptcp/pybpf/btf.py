@@ -341,7 +341,25 @@ def _signed(value: int, found: BtfType, bits: int) -> int:
     return value - (1 << bits) if found.kind_flag and value >> (bits - 1) else value
 
 
+def empty_sections(data: bytes) -> list[int]:
+    """Return where the types of sections without variables begin in ``data``.
+
+    :raises BpfError: ``data`` is no BTF, or is broken.
+    """
+    start, _, _ = _parts(data)
+    placed, _ = _placed(data)
+    return [start + position for found, position in placed if found.kind == "datasec" and not found.vlen]
+
+
 def _parse(data: bytes) -> tuple[list[BtfType], bytes]:
+    placed, strings = _placed(data)
+    types = [BtfType(0, "void", "", 0, False, 0, ()), *(found for found, _ in placed)]
+    _refuse_cycles(types)
+    return types, strings
+
+
+def _parts(data: bytes) -> tuple[int, bytes, bytes]:
+    """Return where the types begin, the types and the strings."""
     try:
         magic, _version, _flags, head, type_off, type_len, str_off, str_len = struct.unpack_from(
             "<HBBIIIII", data
@@ -353,16 +371,22 @@ def _parse(data: bytes) -> tuple[list[BtfType], bytes]:
     body, strings = data[head + type_off :][:type_len], data[head + str_off :][:str_len]
     if len(body) != type_len or len(strings) != str_len or not strings.endswith(b"\0"):
         raise BpfError("this BTF is cut short")
-    types = [BtfType(0, "void", "", 0, False, 0, ())]
+    return head + type_off, body, strings
+
+
+def _placed(data: bytes) -> tuple[list[tuple[BtfType, int]], bytes]:
+    """Return the types, each with its place among them, and the strings."""
+    _, body, strings = _parts(data)
+    placed: list[tuple[BtfType, int]] = []
     try:
         position = 0
         while position < len(body):
-            found, position = _type(body, position, len(types), strings)
-            types.append(found)
+            found, after = _type(body, position, len(placed) + 1, strings)
+            placed.append((found, position))
+            position = after
     except (struct.error, IndexError):
-        raise BpfError(f"this BTF is broken at type {len(types)}") from None
-    _refuse_cycles(types)
-    return types, strings
+        raise BpfError(f"this BTF is broken at type {len(placed) + 1}") from None
+    return placed, strings
 
 
 def _refers_to(found: BtfType) -> list[int]:

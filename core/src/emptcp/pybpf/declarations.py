@@ -106,7 +106,7 @@ int libbpf_probe_bpf_helper(int, int, const void *);
 int libbpf_find_vmlinux_btf_id(const char *, int);
 int libbpf_register_prog_handler(const char *, int, int, const struct libbpf_prog_handler_opts *);
 
-struct bpf_object *bpf_object__open_file(const char *, const struct bpf_object_open_opts *);
+struct bpf_object *bpf_object__open_mem(const void *, size_t, const struct bpf_object_open_opts *);
 int bpf_object__load(struct bpf_object *);
 void bpf_object__close(struct bpf_object *);
 struct btf *bpf_object__btf(const struct bpf_object *);

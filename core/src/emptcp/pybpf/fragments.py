@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from emptcp.pybpf import kinds
 from emptcp.pybpf.btf import Btf
-from emptcp.pybpf.errors import failed
+from emptcp.pybpf.errors import BpfError, failed
 from emptcp.pybpf.libbpf import Library, library
 from emptcp.pybpf.likeness import Shape
 from emptcp.pybpf.map import Map
@@ -124,6 +124,11 @@ def capture(
         opened.substitute(maps or {})
         opened.share(existing, borrowed)
         raws = _load(opened)
+        if not all(raw.functions for raw in raws):
+            raise BpfError(
+                f"{opened.path.name}: this kernel refuses its types, which tell its functions apart",
+                fix="Compile it with the flags of emptcp-sdk, or use a newer kernel.",
+            )
         btf = opened.btf()
         return CapturedObject(opened, _fragments(raws, btf), opened.loaded_maps(), btf)
     except BaseException:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from emptcp.pybpf import kinds
+from emptcp.pybpf import image, kinds
 from emptcp.pybpf.btf import Btf
 from emptcp.pybpf.errors import BpfError, failed
 from emptcp.pybpf.libbpf import Library, collect, library
@@ -50,11 +50,19 @@ class OpenedObject:
 
     def _open(self) -> Any:
         opened = self._library
-        opts = opened.options("bpf_object_open_opts", kernel_log_buf=self._log, kernel_log_size=LOG_SIZE)
         if not self.path.is_file():
             raise BpfError(f"there is no object file {self.path}")
+        self._image = image.read(self.path)
+        # As libbpf names what it opens by path.
+        name = opened.ffi.new("char[]", os.fsencode(self.path.name.partition(".")[0]))
+        opts = opened.options(
+            "bpf_object_open_opts",
+            object_name=name,
+            kernel_log_buf=self._log,
+            kernel_log_size=LOG_SIZE,
+        )
         with collect() as said:
-            pointer = opened.function("bpf_object__open_file")(os.fsencode(self.path), opts)
+            pointer = opened.function("bpf_object__open_mem")(self._image, len(self._image), opts)
         if pointer == opened.ffi.NULL:
             reason = _last(said) or "libbpf cannot read it"
             raise BpfError(f"{self.path.name} is no BPF object: {reason}", log="\n".join(said))

@@ -218,10 +218,9 @@ def test_an_object_without_types_is_refused(tmp_path: Path) -> None:
     assert caught.value.fix == "Compile it with -g."
 
 
-def test_junk_is_refused_with_libbpfs_words(tmp_path: Path) -> None:
+def test_junk_is_refused(tmp_path: Path) -> None:
     (tmp_path / "junk.o").write_text("no object")
-    with pytest.raises(BpfError, match=r"junk\.o is no BPF object: .*not a proper ELF") as caught:
+    with pytest.raises(BpfError, match=r"junk\.o is no BPF object: "):
         capture(tmp_path / "junk.o")
-    assert "libbpf" in caught.value.log
     with pytest.raises(BpfError, match="there is no object file"):
         capture(tmp_path / "none.o")
