@@ -20,7 +20,7 @@ from emptcp.chain import reasons
 from emptcp.packet.decode import Decoded, decode
 from emptcp.packet.mptcp import Dss
 from emptcp.packet.mptcp import decode as decode_option
-from emptcp.packet.tcp import Flag, Kind
+from emptcp.packet.tcp import Flag, Kind, Placed
 from emptcp.pybpf import LoadedObject, load_object
 from emptcp_sdk.fuzz import finding, judge, model
 from emptcp_sdk.fuzz.driver import Driver, memory
@@ -41,8 +41,12 @@ JOBS = [
     "mark",
     "skip",
     "event",
+    "goto",
+    "remove_kind",
 ]
-READING = ("nothing", "skip", "event")
+READING = ("nothing", "skip", "event", "goto")
+FOUND, NOWHERE, ANY_EXID = 0xFF, 64, 0x10000
+"""Places of an option: what the search finds; behind all options. Any identifier of an experimental one."""
 MODES = ("plain", "plain", "plain", "plain", "tagged", "gso")
 OPTIONS, KEY, PLAIN = 1, 2, 4
 SECONDS = seconds(14)
@@ -50,7 +54,7 @@ TAG = 5
 SHORTEST_TC = 54
 """A trial at TC takes no shorter frame: it must hold the IP header that it announces."""
 
-ANSWER = struct.Struct("<II QQIHB? 5I 32s16s64s20s20s40s8s8s10s36s2x")
+ANSWER = struct.Struct("<II QQIHB? 5I 32s16s64s20s20s40s8s8s10s36s 2H2B2I2II16sI")
 POINTERS = ("tcp", "ip4", "ip6", "bytes", "read", "timestamps", "dss", "join", "flow", "glance", "scratch")
 
 
@@ -64,21 +68,53 @@ class Order:
     unsafe: bool = False
     scale: int = 0
     data: bytes = b""
+    kind: int = 253
+    exid: int = ANY_EXID
+    tokens: tuple[int, int] = (0, 0)
+    prefix: tuple[bytes, int] = (bytes(16), 0)
     needs: int = OPTIONS | KEY
     mode: str = "plain"
 
     def encode(self, link: str) -> bytes:
         head = struct.pack("<IHBBI", self.needs, 14 if link == "ethernet" else 0, 0, 0, 0)
         rest = (JOBS.index(self.job), self.number, self.length, self.unsafe, TAG, self.scale, self.scale)
-        return head + struct.pack("<5I2B40s2x", *rest, self.data)
+        more = (self.data, self.kind, self.exid, *self.tokens, *self.prefix)
+        return head + struct.pack("<5I2B40sBxI2I16sI", *rest, *more)
 
 
-def drawn(random: Random, one: Packet, l4: int) -> Order:
+ORDER = len(Order("nothing").encode("ethernet"))
+
+
+def searched(random: Random, seen: Decoded, order: Order) -> Order:
+    """Draw what the reading functions are asked for: mostly an option and an address that are there."""
+    options = [one for one in seen.tcp.options if one.kind > Kind.NOP] if seen.tcp else []
+    kind, exid = random.choice((0, 1, 2, 30, 253, 254)), random.choice((ANY_EXID, 0, 0xF989))
+    if options and random.random() < 0.8:
+        raw = random.choice(options).raw
+        kind, exid = raw[0], random.choice((ANY_EXID, int.from_bytes(raw[2:4], "big")))
+    address = random.randbytes(16)
+    if seen.ip and random.random() < 0.9:
+        address = mapped(random.choice((seen.ip.src, seen.ip.dst)).packed)
+    prefix = address, random.choice((0, 8, 64, 96, 104, 127, 128))
+    tokens = random.getrandbits(32), random.choice((0, random.getrandbits(32)))
+    return replace(order, kind=kind, exid=exid, prefix=prefix, tokens=tokens)
+
+
+def mapped(address: bytes) -> bytes:
+    return address if len(address) == 16 else bytes(10) + b"\xff\xff" + address
+
+
+def drawn(random: Random, one: Packet, seen: Decoded) -> Order:
     """Draw an order; most are such that something can come of them."""
     mode = random.choice(MODES)
     if len(one.data) < SHORTEST_TC or (one.link == "none" and mode == "tagged"):
         mode = "plain"
     order = Order(random.choice(JOBS), mode=mode, unsafe=random.random() < 0.5)
+    return ordered(random, searched(random, seen, order), seen.tcp.offset if seen.tcp else 34)
+
+
+def ordered(random: Random, order: Order, l4: int) -> Order:
+    """Draw the arguments of a job."""
     near, some = max(0, l4 + random.randrange(-2, 64)), random.choice((OPTIONS | KEY,) * 6 + (7, 0, 1, 2))
     match order.job:
         case "nothing" | "skip" | "event":
@@ -99,20 +135,29 @@ def drawn(random: Random, one: Packet, l4: int) -> Order:
             return replace(order, number=random.randrange(9), length=random.randrange(32), data=data)
         case "cap":
             return replace(order, number=random.choice((0, 1, 500, 64000)), scale=random.randrange(17))
+        case "goto":
+            return replace(order, number=random.choice((0, 1, 0x10000)))
+        case "remove_kind":
+            return replace(order, number=random.choice((FOUND, FOUND, FOUND, random.randrange(70))))
     return order
 
 
 ALLOWED_FIELDS = {"cap": frozenset({"window"}), "mark": frozenset({"ecn"})}
 
 
-def allowed(order: Order) -> judge.Allowed:
+def allowed_of(raw: bytes) -> judge.Allowed:
+    """One option may come or go."""
+    if raw[0] == Kind.MPTCP and len(raw) > 2:
+        return judge.Allowed(subtypes=frozenset({raw[2] >> 4}))
+    return judge.Allowed(kinds=frozenset({raw[0]}))
+
+
+def allowed(order: Order, seen: Decoded) -> judge.Allowed:
     """What the order may change."""
     every = frozenset(range(16)) - (frozenset() if order.unsafe else {2})
     match order.job:
         case "insert_built" | "insert":
-            raw = order.data
-            inserted = frozenset({raw[2] >> 4}) if raw[0] == 30 and len(raw) > 2 else frozenset()
-            return judge.Allowed(inserted, frozenset({raw[0]} - {30}) | ({30} if len(raw) == 2 else set()))
+            return allowed_of(order.data)
         case "remove":
             return judge.Allowed(frozenset({order.number}) & every)
         case "rewrite_option":
@@ -123,6 +168,9 @@ def allowed(order: Order) -> judge.Allowed:
         case "rewrite_odd":
             fields = frozenset({"seq", "ack", "flags", "window", "urgent"})
             return judge.Allowed(every, frozenset(range(2, 256)) - {30}, fields)
+        case "remove_kind":
+            gone = removed_kind(seen, order) if seen.tcp else None
+            return allowed_of(gone.raw) if gone else judge.Allowed()
     return judge.Allowed(fields=ALLOWED_FIELDS.get(order.job, frozenset()))
 
 
@@ -137,6 +185,17 @@ GSO = gso_ctx()
 
 
 @dataclass(frozen=True)
+class Ends:
+    """What was answered of the packet's two ends."""
+
+    ports: tuple[int, int]
+    inside: tuple[bool, bool]
+    source: int
+    target: int
+    connections: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What the program left in its maps and in the packet."""
 
@@ -148,6 +207,10 @@ class Outcome:
     pure: bool
     subtypes: int
     raw: tuple[bytes, ...]
+    ends: Ends
+    place: int
+    kind: bytes
+    chain: int
     before: dict[str, Any]
     after: dict[str, Any]
     packet: bytes
@@ -163,7 +226,7 @@ class Trials:
     def __init__(self, loaded: LoadedObject) -> None:
         names = ("fuzz_xdp", "fuzz_tc", "fuzz_tagged_tc")
         self.drivers = {name: Driver(loaded.programs[name]) for name in names}
-        self.order, self.answer = memory(loaded.maps["order"], 76), memory(loaded.maps["answer"], 4096)
+        self.order, self.answer = memory(loaded.maps["order"], ORDER), memory(loaded.maps["answer"], 4096)
         assert loaded.btf is not None
         found = loaded.btf.find("answer", "struct")
         assert found is not None
@@ -171,7 +234,7 @@ class Trials:
         self.before, self.after = offsets["before"], offsets["after"]
 
     def run(self, one: Packet, order: Order, backend: str) -> Outcome:
-        self.order[:76] = order.encode(one.link)
+        self.order[:ORDER] = order.encode(one.link)
         name = "fuzz_tagged_tc" if order.mode == "tagged" else f"fuzz_{backend}"
         ran = self.drivers[name].run(one.data, GSO if order.mode == "gso" else b"")
         assert ran.answer == {"xdp": 2, "tc": 0}[backend]
@@ -184,7 +247,9 @@ class Trials:
             (a[9], a[10]),
             bool(a[11]),
             a[12],
-            a[13:],
+            a[13:23],
+            Ends(a[23:25], (bool(a[25]), bool(a[26])), a[27], a[28], a[29:31]),
+            *a[31:34],
             model.members(self.answer[self.before : self.before + 680]),
             model.members(self.answer[self.after : self.after + 680]),
             ran.data,
@@ -261,6 +326,9 @@ def read_fault(one: Packet, seen: Decoded, order: Order, out: Outcome) -> str | 
         "pure ack": out.pure == bool(found["flags"] & model.PURE_ACK),
         "gso": bool(found["flags"] & model.GSO) == gso,
         "endpoints": not order.needs & KEY or ends == endpoints(found["key"]),
+        "ends": not order.needs & KEY or out.ends == ends_of(seen, order, found),
+        "connection": out.ends.connections == tuple(swapped(token) for token in order.tokens),
+        "kind": kind_answers(seen, order, out),
         "dss": not options & 4 or out.dss == dss_of(found),
         "flow": flow_answers(order, found, out),
     }
@@ -274,6 +342,67 @@ def ipv4(seen: Decoded) -> bool:
 
 def endpoints(key: bytes) -> bytes:
     return key[:16] + key[32:34] + key[16:32] + key[34:36]
+
+
+def ends_of(seen: Decoded, order: Order, found: dict[str, Any]) -> Ends:
+    """Say what the functions for addresses must answer of a packet whose sender is at one end of the key."""
+    assert seen.ip is not None
+    assert seen.tcp is not None
+    source = found["direction"]
+    sides = [(seen.tcp.sport, mapped(seen.ip.src.packed)), (seen.tcp.dport, mapped(seen.ip.dst.packed))]
+    (first, one), (second, other) = sides[::-1] if source else sides
+    inside = in_prefix(one, order.prefix), in_prefix(other, order.prefix)
+    tokens = swapped(order.tokens[0]), swapped(order.tokens[1])
+    return Ends((first, second), inside, source, 1 - source, tokens)
+
+
+def in_prefix(address: bytes, prefix: tuple[bytes, int]) -> bool:
+    first, bits = prefix
+    differ = int.from_bytes(address, "big") ^ int.from_bytes(first, "big")
+    return not differ >> 128 - bits
+
+
+def swapped(token: int) -> int:
+    return int.from_bytes(token.to_bytes(4, "little"), "big")
+
+
+def options_of(seen: Decoded, order: Order) -> list[Placed]:
+    """Return what the walk takes for options, legal or not."""
+    assert seen.tcp is not None
+    return [one for one in seen.tcp.options if one.kind > Kind.NOP and order.needs & OPTIONS]
+
+
+def place_of_kind(seen: Decoded, order: Order) -> int:
+    for one in options_of(seen, order):
+        if one.kind == order.kind and order.exid in (ANY_EXID, *exids(one)):
+            return one.offset
+    return NOWHERE
+
+
+def exids(one: Placed) -> list[int]:
+    return [int.from_bytes(one.raw[2:4], "big")] if one.length >= 4 else []
+
+
+def kind_answers(seen: Decoded, order: Order, out: Outcome) -> bool:
+    """The first option of the kind is found, and its bytes are read."""
+    place = place_of_kind(seen, order)
+    if out.place != place or place == NOWHERE:
+        return out.place == place
+    assert seen.tcp is not None
+    size = min(16, len(seen.tcp.block) - place)
+    return out.kind[:size] == seen.tcp.block[place : place + size]
+
+
+def removed_kind(seen: Decoded, order: Order) -> Placed | None:
+    """Return the option that must go, if any may."""
+    place = place_of_kind(seen, order) if order.number == FOUND else order.number
+    found = next((one for one in options_of(seen, order) if one.offset == place), None)
+    dss = found and found.kind == Kind.MPTCP and found.length > 2 and found.raw[2] >> 4 == 2
+    return None if dss and not order.unsafe else found
+
+
+def kind_goes(seen: Decoded, order: Order, out: Outcome) -> bool:
+    return not out.before["no_modify"] and removed_kind(seen, order) is not None
 
 
 def dss_of(found: dict[str, Any]) -> tuple[Any, ...]:
@@ -309,9 +438,17 @@ def job_fault(one: Packet, seen: Decoded, order: Order, out: Outcome) -> str | N
         return "a merged packet got longer"
     if not out.done and out.tcp and order.job not in (*READING, "mark") and not out.after["reason"]:
         return "not done, and no reason"
-    if out.done and order.job != "event" and order.job != "skip" and out.after["reason"]:
+    if out.done and order.job not in READING and out.after["reason"]:
         return "done, and a reason not to"
-    wrong = judge.complaint(one, out.packet, allowed(order), seen)
+    if (
+        out.tcp
+        and order.job == "goto"
+        and (out.done, out.done and out.chain) != (bool(order.number), order.number)
+    ):
+        return "goes on in another chain"
+    if out.tcp and order.job == "remove_kind" and out.done != kind_goes(seen, order, out):
+        return "an option that may go stays, or one goes that may not"
+    wrong = judge.complaint(one, out.packet, allowed(order, seen), seen)
     if wrong or not (out.tcp and out.done):
         return wrong
     after = decode(out.packet, one.link)
@@ -335,6 +472,11 @@ def effect(order: Order, out: Outcome, before: Decoded, after: Decoded) -> bool:
         case "rewrite_option":
             at = out.before["l4"] + out.before["at"][order.number] + order.length
             return after.data == written(before, after, at, order.data[:1])
+        case "remove_kind":
+            gone = removed_kind(before, order)
+            assert gone is not None
+            at = before.tcp.offset + 20 + gone.offset
+            return after.data == written(before, after, at, b"\x01" * gone.length)
         case "cap":
             window = before.tcp.window
             limit = max(1, order.number >> (order.scale - 1)) if order.scale else window
@@ -388,7 +530,7 @@ class Helpers:
         seen = decode(one.data, one.link)
         behaviours: list[Hashable] = []
         for _ in range(3):
-            order = drawn(random, one, seen.tcp.offset if seen.tcp else 34)
+            order = drawn(random, one, seen)
             outs = self.outcomes(one, order)
             what = self.fault(one, seen, order, outs)
             if what:
@@ -419,7 +561,7 @@ def alike(out: Outcome, order: Order) -> tuple[Any, ...]:
         found["block"] = found["block"][: found["payload"] - found["l4"] - 20]
     # An event is sent as long as there is room for it.
     done = out.done and order.job != "event"
-    return out.tcp, done, out.packet, known, out.found, out.wire, out.pure
+    return out.tcp, done, out.packet, known, out.found, out.wire, out.pure, out.place, out.ends
 
 
 def signatures(one: Packet, order: Order, out: Outcome) -> list[Hashable]:

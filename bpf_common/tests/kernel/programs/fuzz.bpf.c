@@ -2,9 +2,12 @@
 /* Every function that plugins have for packets, in one run: all that read, then one that changes. Orders and
  * answers stand in maps that the fuzzer has in its memory. */
 #include <emptcp/actor.h>
+#include <emptcp/address.h>
+#include <emptcp/connection.h>
 #include <emptcp/flow.h>
 #include <emptcp/glance.h>
 #include <emptcp/key.h>
+#include <emptcp/kind.h>
 #include <emptcp/parse.h>
 
 #define MMAPABLE (1 << 10)
@@ -21,18 +24,26 @@ enum job {
 	MARK,
 	SKIP,
 	EVENT,
+	GOTO,
+	REMOVE_KIND,
 };
+
+#define FOUND 0xff /* as a place: where emptcp_find_kind() says */
 
 struct order {
 	struct emptcp_parse_config parse;
 	__u32 job;
-	__u32 number; /* subtype, offset, window or reason */
+	__u32 number; /* subtype, offset, window, reason, chain or place */
 	__u32 len;
 	__u32 unsafe;
 	__u32 tag; /* TC: push this VLAN tag into the skb first */
 	__u8 scale[2];
 	__u8 bytes[40];
-	__u8 reserved[2];
+	__u8 kind;
+	__u8 reserved;
+	__u32 exid;
+	__be32 token[2];
+	struct emptcp_prefix prefix;
 };
 
 enum pointer {
@@ -68,7 +79,14 @@ struct answer {
 	__u8 read[8];
 	struct emptcp_timestamps timestamps;
 	struct emptcp_endpoint ends[2];
-	__u8 reserved[2];
+	__u16 port[2];
+	__u8 inside[2]; /* of order.prefix */
+	__u32 source;
+	__u32 target;
+	__u32 connection[2];
+	__u32 place;   /* of order.kind */
+	__u8 kind[16]; /* bytes from there on */
+	__u32 chain;   /* after the job */
 	struct emptcp_pkt before;
 	struct emptcp_pkt after;
 };
@@ -155,8 +173,6 @@ static __always_inline __u32 read_rest(const struct emptcp_handle *pkt, struct a
 	answer->wire_packets = emptcp_wire_packets(pkt);
 	answer->wire_bytes = emptcp_wire_bytes(pkt);
 	answer->pure = emptcp_is_pure_ack(pkt);
-	emptcp_write_endpoint(pkt, 0, &answer->ends[0]);
-	emptcp_write_endpoint(pkt, 1, &answer->ends[1]);
 	if (scratch[0] | scratch[1])
 		found |= HAS_SCRATCH;
 	*EMPTCP_SCRATCH(pkt, __u64) = emptcp_now();
@@ -165,10 +181,46 @@ static __always_inline __u32 read_rest(const struct emptcp_handle *pkt, struct a
 	return found;
 }
 
+static __always_inline void read_ends(const struct emptcp_handle *pkt, const struct order *order,
+				      struct answer *answer)
+{
+	__u32 end;
+
+	answer->source = emptcp_source(pkt);
+	answer->target = emptcp_target(pkt);
+#pragma clang loop unroll(full)
+	for (end = 0; end < 2; end++) {
+		emptcp_write_endpoint(pkt, end, &answer->ends[end]);
+		answer->port[end] = emptcp_port(pkt, end);
+		answer->inside[end] = emptcp_in_prefix(pkt, end, &order->prefix);
+		answer->connection[end] = emptcp_connection(pkt, end);
+	}
+}
+
+static __always_inline void read_kind(const struct emptcp_handle *pkt, const struct order *order,
+				      struct answer *answer)
+{
+	__u32 i;
+
+	answer->place = emptcp_find_kind(pkt, order->kind, order->exid);
+#pragma clang loop unroll(full)
+	for (i = 0; i < sizeof(answer->kind); i++)
+		answer->kind[i] = emptcp_kind_byte(pkt, answer->place, i);
+}
+
 static __always_inline bool insert_built(const struct emptcp_handle *pkt, const struct order *order)
 {
 	__builtin_memcpy(emptcp_option_space(pkt), order->bytes, sizeof(order->bytes));
 	return emptcp_insert_built(pkt, order->len, order->unsafe);
+}
+
+static __always_inline bool remove_kind(const struct emptcp_handle *pkt, const struct order *order)
+{
+	__u32 place = order->number;
+
+	if (place == FOUND)
+		place = emptcp_find_kind(pkt, order->kind, order->exid);
+	return emptcp_remove_kind(pkt, place, order->unsafe);
 }
 
 static __always_inline bool act(const struct emptcp_handle *pkt, const struct order *order)
@@ -199,6 +251,10 @@ static __always_inline bool act(const struct emptcp_handle *pkt, const struct or
 		return emptcp_skip(pkt, order->number) != EMPTCP_NEXT;
 	case EVENT:
 		return emptcp_event(pkt, order->number, bytes, sizeof(bytes));
+	case GOTO:
+		return emptcp_goto(pkt, order->number) == EMPTCP_GOTO;
+	case REMOVE_KIND:
+		return remove_kind(pkt, order);
 	}
 	return false;
 }
@@ -217,6 +273,8 @@ static __always_inline int fuzz(void *ctx, int backend)
 		return -1;
 	flow.wscale[0] = order_->scale[0];
 	flow.wscale[1] = order_->scale[1];
+	flow.local_token[0] = order_->token[0];
+	flow.local_token[1] = order_->token[1];
 	answer_->done = 0;
 	answer_->pointers = emptcp_glance(ctx, &order_->parse, backend) ? HAS_GLANCE : 0;
 	answer_->parsed = emptcp_parse(ctx, parsed, &order_->parse, backend);
@@ -225,7 +283,10 @@ static __always_inline int fuzz(void *ctx, int backend)
 		answer_->pointers |= read_headers(&pkt, order_, answer_);
 		answer_->pointers |= read_options(&pkt, answer_);
 		answer_->pointers |= read_rest(&pkt, answer_);
+		read_ends(&pkt, order_, answer_);
+		read_kind(&pkt, order_, answer_);
 		answer_->done = act(&pkt, order_);
+		answer_->chain = parsed->chain;
 	}
 	__builtin_memcpy(&answer_->after, parsed, sizeof(*parsed));
 	return backend == EMPTCP_XDP ? XDP_PASS : TC_ACT_OK;

@@ -39,7 +39,7 @@
 			void, emptcp_no_param, STATE_T, state)
 
 /* Leave the packet as it is and say why: the stage's counter of `reason` goes up, the chain goes on. */
-static __always_inline int emptcp_skip(const struct emptcp_handle *pkt, enum emptcp_reason reason)
+EMPTCP_PUBLIC int emptcp_skip(const struct emptcp_handle *pkt, enum emptcp_reason reason)
 {
 	pkt->parsed->reason = reason;
 	return EMPTCP_NEXT;
@@ -49,7 +49,7 @@ static __always_inline int emptcp_skip(const struct emptcp_handle *pkt, enum emp
  * Go on in a named chain, given as a parameter of type `chain`, and don't come back to this one. 0 is no
  * chain: the next stage follows.
  */
-static __always_inline int emptcp_goto(const struct emptcp_handle *pkt, __u32 chain)
+EMPTCP_PUBLIC int emptcp_goto(const struct emptcp_handle *pkt, __u32 chain)
 {
 	if (!chain)
 		return EMPTCP_NEXT;

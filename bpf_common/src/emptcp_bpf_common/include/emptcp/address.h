@@ -22,26 +22,26 @@ struct emptcp_prefix {
 };
 
 /* The end that sent the packet: an index into key.addr and key.port. */
-static __always_inline __u32 emptcp_source(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC __u32 emptcp_source(const struct emptcp_handle *pkt)
 {
 	return pkt->parsed->direction & 1;
 }
 
 /* The end that the packet is for. */
-static __always_inline __u32 emptcp_target(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC __u32 emptcp_target(const struct emptcp_handle *pkt)
 {
 	return ~pkt->parsed->direction & 1;
 }
 
 /* The port of one end, host order as a parameter of type port. */
-static __always_inline __u16 emptcp_port(const struct emptcp_handle *pkt, __u32 end)
+EMPTCP_PUBLIC __u16 emptcp_port(const struct emptcp_handle *pkt, __u32 end)
 {
 	return bpf_ntohs(pkt->parsed->key.port[end & 1]);
 }
 
 /* Whether the address of one end is in the prefix. */
-static __always_inline bool emptcp_in_prefix(const struct emptcp_handle *pkt, __u32 end,
-					     const struct emptcp_prefix *prefix)
+EMPTCP_PUBLIC bool emptcp_in_prefix(const struct emptcp_handle *pkt, __u32 end,
+				    const struct emptcp_prefix *prefix)
 {
 	const __be32 *address = pkt->parsed->key.addr[end & 1];
 

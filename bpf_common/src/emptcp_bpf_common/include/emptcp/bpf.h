@@ -16,6 +16,10 @@
 #define __weak		__attribute__((weak))
 #define __unused	__attribute__((unused))
 
+/* What plugins may call. It stands in docs/reference/bpf-headers.md, and the fuzzer tries what takes packets.
+ */
+#define EMPTCP_PUBLIC static __always_inline
+
 /* A map is a struct in SEC(".maps") whose members' types carry the values. */
 #define __uint(name, value) int(*name)[value]
 #define __type(name, value) typeof(value) *name

@@ -306,16 +306,14 @@ static __always_inline bool emptcp_rewrite_any(const struct emptcp_handle *pkt, 
 	return emptcp_rewrite_header(pkt, from, bytes, len);
 }
 
-static __always_inline bool emptcp_rewrite(const struct emptcp_handle *pkt, __u32 offset, const void *bytes,
-					   __u32 len)
+EMPTCP_PUBLIC bool emptcp_rewrite(const struct emptcp_handle *pkt, __u32 offset, const void *bytes, __u32 len)
 {
 	return emptcp_rewrite_any(pkt, offset, bytes, len, EMPTCP_SAFE);
 }
 
 /* Rewrite `len` bytes `at` bytes into an MPTCP option; an option that is there twice is left alone. */
-static __always_inline bool emptcp_rewrite_option(const struct emptcp_handle *pkt,
-						  enum emptcp_subtype subtype, __u32 at, const void *bytes,
-						  __u32 len, bool unsafe)
+EMPTCP_PUBLIC bool emptcp_rewrite_option(const struct emptcp_handle *pkt, enum emptcp_subtype subtype,
+					 __u32 at, const void *bytes, __u32 len, bool unsafe)
 {
 	if (!emptcp_has(pkt, subtype))
 		return emptcp_refuse(pkt, EMPTCP_NO_OPTION);
@@ -325,8 +323,8 @@ static __always_inline bool emptcp_rewrite_option(const struct emptcp_handle *pk
 }
 
 /* Turn an MPTCP option into NOPs, wherever it stands and as often as it is there. */
-static __always_inline bool emptcp_remove_option(const struct emptcp_handle *pkt, enum emptcp_subtype subtype,
-						 bool unsafe)
+EMPTCP_PUBLIC bool emptcp_remove_option(const struct emptcp_handle *pkt, enum emptcp_subtype subtype,
+					bool unsafe)
 {
 	if (!emptcp_may_change(pkt))
 		return false;
@@ -335,13 +333,13 @@ static __always_inline bool emptcp_remove_option(const struct emptcp_handle *pkt
 }
 
 /* Where to build an option that emptcp_insert_built() inserts: 40 bytes. */
-static __always_inline __u8 *emptcp_option_space(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC __u8 *emptcp_option_space(const struct emptcp_handle *pkt)
 {
 	return pkt->parsed->option;
 }
 
 /* Insert the `len` bytes in emptcp_option_space(): one whole TCP option. `len` may be a variable. */
-static __always_inline bool emptcp_insert_built(const struct emptcp_handle *pkt, __u32 len, bool unsafe)
+EMPTCP_PUBLIC bool emptcp_insert_built(const struct emptcp_handle *pkt, __u32 len, bool unsafe)
 {
 	__u32 longer;
 
@@ -359,8 +357,7 @@ static __always_inline bool emptcp_insert_built(const struct emptcp_handle *pkt,
  * together; else a pure ACK grows at its tail. Refused: EMPTCP_NO_SPACE, EMPTCP_NOT_PURE_ACK, EMPTCP_GSO
  * (these two: only growing would help), EMPTCP_CLOSING, EMPTCP_BAD_OPTION, EMPTCP_UNSAFE for a DSS.
  */
-static __always_inline bool emptcp_insert_option(const struct emptcp_handle *pkt, const void *bytes,
-						 __u32 len)
+EMPTCP_PUBLIC bool emptcp_insert_option(const struct emptcp_handle *pkt, const void *bytes, __u32 len)
 {
 	__builtin_memcpy(emptcp_option_space(pkt), bytes, len);
 	return emptcp_insert_built(pkt, len, EMPTCP_SAFE);
@@ -372,8 +369,7 @@ static __always_inline bool emptcp_insert_option(const struct emptcp_handle *pkt
  * is in the subflow's SYN: without having seen it the packet is left alone (EMPTCP_UNKNOWN_STATE). It stands
  * in the flow table: the actor keeps state, or its manifest says reads = ["options", "flow"].
  */
-static __always_inline bool emptcp_cap_window(const struct emptcp_handle *pkt, const struct tcphdr *tcp,
-					      __u32 bytes)
+EMPTCP_PUBLIC bool emptcp_cap_window(const struct emptcp_handle *pkt, const struct tcphdr *tcp, __u32 bytes)
 {
 	__u32 scale = 0, limit, window = bpf_ntohs(tcp->window);
 	__be16 field;
@@ -423,7 +419,7 @@ static __always_inline bool emptcp_store_ip_byte(const struct emptcp_handle *pkt
 }
 
 /* Mark a packet whose sender understands ECN. TCP's checksum does not cover what is written. */
-static __always_inline enum emptcp_ecn emptcp_mark_ce(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC enum emptcp_ecn emptcp_mark_ce(const struct emptcp_handle *pkt)
 {
 	/* The two bits: the last ones of IPv4's second byte, in the middle of IPv6's. */
 	__u32 shift = pkt->parsed->family == 4 ? 0 : 4, offset = pkt->parsed->l3 + 1, bits;

@@ -25,7 +25,7 @@ struct {
 
 /* The token by which one end, an index into key.addr, knows the packet's connection, host order; 0: unknown.
  */
-static __always_inline __u32 emptcp_connection(const struct emptcp_handle *pkt, __u32 end)
+EMPTCP_PUBLIC __u32 emptcp_connection(const struct emptcp_handle *pkt, __u32 end)
 {
 	if (!pkt->flow)
 		return 0;

@@ -38,7 +38,7 @@ struct emptcp_event {
 	__u32 netns;	 /* low half of the cookie of the namespace that the packet passed */
 };
 
-static __always_inline __u64 emptcp_now(void)
+EMPTCP_PUBLIC __u64 emptcp_now(void)
 {
 	return bpf_ktime_get_ns();
 }
@@ -56,8 +56,7 @@ static __always_inline void emptcp_count_lost(void)
  * Send an event about the subflow this packet belongs to. `len`: a constant, at most 128. False: the ring is
  * full. The subflow is only told to stages that read the key (manifest: reads = ["key"]).
  */
-static __always_inline bool emptcp_event(const struct emptcp_handle *pkt, __u32 type, const void *data,
-					 __u32 len)
+EMPTCP_PUBLIC bool emptcp_event(const struct emptcp_handle *pkt, __u32 type, const void *data, __u32 len)
 {
 	struct emptcp_event *event = bpf_ringbuf_reserve(&emptcp_events, sizeof(*event) + len, 0);
 

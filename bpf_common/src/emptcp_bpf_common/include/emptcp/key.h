@@ -43,8 +43,8 @@ struct emptcp_prefix_key {
 			emptcp_no_param, KEY_T, key)
 
 /* Write one end of the packet, an index into key.addr and key.port. */
-static __always_inline void emptcp_write_endpoint(const struct emptcp_handle *pkt, __u32 end,
-						  struct emptcp_endpoint *to)
+EMPTCP_PUBLIC void emptcp_write_endpoint(const struct emptcp_handle *pkt, __u32 end,
+					 struct emptcp_endpoint *to)
 {
 	__builtin_memcpy(to->addr, pkt->parsed->key.addr[end & 1], sizeof(to->addr));
 	to->port = pkt->parsed->key.port[end & 1];

@@ -43,14 +43,14 @@ __weak __noinline int emptcp_kind_search(void)
  * Where the first option of `kind` begins, from the first byte of the options on, EMPTCP_NOWHERE without one.
  * `exid`: and with this identifier behind its length, or EMPTCP_ANY_EXID.
  */
-static __always_inline __u32 emptcp_find_kind(const struct emptcp_handle *pkt, __u8 kind, __u32 exid)
+EMPTCP_PUBLIC __u32 emptcp_find_kind(const struct emptcp_handle *pkt, __u8 kind, __u32 exid)
 {
 	pkt->parsed->argument = kind | exid << 8;
 	return emptcp_kind_search();
 }
 
 /* Byte `n` of the option at `place`, its kind and length counted. */
-static __always_inline __u32 emptcp_kind_byte(const struct emptcp_handle *pkt, __u32 place, __u32 n)
+EMPTCP_PUBLIC __u32 emptcp_kind_byte(const struct emptcp_handle *pkt, __u32 place, __u32 n)
 {
 	return emptcp_walk_byte(pkt->parsed, place, n);
 }
@@ -59,7 +59,7 @@ static __always_inline __u32 emptcp_kind_byte(const struct emptcp_handle *pkt, _
  * Turn the option that begins at `place` into NOPs. Refused: EMPTCP_NO_OPTION where none begins,
  * EMPTCP_UNSAFE for a DSS unless `unsafe`.
  */
-static __always_inline bool emptcp_remove_kind(const struct emptcp_handle *pkt, __u32 place, bool unsafe)
+EMPTCP_PUBLIC bool emptcp_remove_kind(const struct emptcp_handle *pkt, __u32 place, bool unsafe)
 {
 	struct emptcp_pkt *parsed = pkt->parsed;
 	__u32 len = emptcp_walk_byte(parsed, place, 1), i;

@@ -158,19 +158,19 @@ struct emptcp_timestamps {
 } EMPTCP_ON_WIRE;
 
 /* Whether a valid option of this subtype is in the packet. */
-static __always_inline bool emptcp_has(const struct emptcp_handle *pkt, enum emptcp_subtype subtype)
+EMPTCP_PUBLIC bool emptcp_has(const struct emptcp_handle *pkt, enum emptcp_subtype subtype)
 {
 	return pkt->parsed->subtypes >> subtype & 1;
 }
 
 /* Its length in bytes; 0: absent. */
-static __always_inline __u32 emptcp_option_len(const struct emptcp_handle *pkt, enum emptcp_subtype subtype)
+EMPTCP_PUBLIC __u32 emptcp_option_len(const struct emptcp_handle *pkt, enum emptcp_subtype subtype)
 {
 	return pkt->parsed->len[subtype & (EMPTCP_SUBTYPES - 1)];
 }
 
 /* Its offset from the first byte of the packet, for emptcp_rewrite(); 0: absent. */
-static __always_inline __u32 emptcp_option_at(const struct emptcp_handle *pkt, enum emptcp_subtype subtype)
+EMPTCP_PUBLIC __u32 emptcp_option_at(const struct emptcp_handle *pkt, enum emptcp_subtype subtype)
 {
 	__u32 at = pkt->parsed->at[subtype & (EMPTCP_SUBTYPES - 1)];
 
@@ -185,8 +185,8 @@ static __always_inline const void *emptcp_option_copy(const struct emptcp_handle
 }
 
 /* The option's bytes, at least `size` (a constant, at most 40) of them; NULL: absent or shorter. */
-static __always_inline const void *emptcp_find(const struct emptcp_handle *pkt, enum emptcp_subtype subtype,
-					       __u32 size)
+EMPTCP_PUBLIC const void *emptcp_find(const struct emptcp_handle *pkt, enum emptcp_subtype subtype,
+				      __u32 size)
 {
 	if (!emptcp_has(pkt, subtype) || emptcp_option_len(pkt, subtype) < size)
 		return NULL;
@@ -196,7 +196,7 @@ static __always_inline const void *emptcp_find(const struct emptcp_handle *pkt, 
 /* emptcp_option(pkt, EMPTCP_MP_PRIO, struct emptcp_mp_prio): the option by its layout, or NULL. */
 #define EMPTCP_OPTION(pkt, subtype, TYPE) ((const TYPE *)emptcp_find(pkt, subtype, sizeof(TYPE)))
 
-static __always_inline const struct emptcp_timestamps *emptcp_timestamps(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC const struct emptcp_timestamps *emptcp_timestamps(const struct emptcp_handle *pkt)
 {
 	if (!pkt->parsed->timestamps)
 		return NULL;
@@ -221,7 +221,7 @@ static __always_inline __u64 emptcp_dss_number(const __u8 *from, __u32 wide)
 }
 
 /* Decode the packet's DSS. False: there is none. */
-static __always_inline bool emptcp_read_dss(const struct emptcp_handle *pkt, struct emptcp_dss *dss)
+EMPTCP_PUBLIC bool emptcp_read_dss(const struct emptcp_handle *pkt, struct emptcp_dss *dss)
 {
 	const struct emptcp_dss_head *option = EMPTCP_OPTION(pkt, EMPTCP_DSS, struct emptcp_dss_head);
 	const __u8 *next = (const __u8 *)(option + 1);

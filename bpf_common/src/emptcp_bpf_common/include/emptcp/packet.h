@@ -40,7 +40,7 @@ static __always_inline __u32 emptcp_length(void *ctx, int backend)
 }
 
 /* `size` bytes (a constant) at `offset` from the first byte of the packet, or NULL. */
-static __always_inline void *emptcp_bytes(const struct emptcp_handle *pkt, __u32 offset, __u32 size)
+EMPTCP_PUBLIC void *emptcp_bytes(const struct emptcp_handle *pkt, __u32 offset, __u32 size)
 {
 	__u8 *end = emptcp_data_end(pkt->ctx, pkt->backend);
 	__u8 *place = emptcp_data(pkt->ctx, pkt->backend) + (offset & EMPTCP_OFFSET_MASK);
@@ -50,13 +50,13 @@ static __always_inline void *emptcp_bytes(const struct emptcp_handle *pkt, __u32
 	return place;
 }
 
-static __always_inline struct tcphdr *emptcp_tcp(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC struct tcphdr *emptcp_tcp(const struct emptcp_handle *pkt)
 {
 	return emptcp_bytes(pkt, pkt->parsed->l4, sizeof(struct tcphdr));
 }
 
 /* The IPv4 header without its options; NULL when the packet is IPv6. */
-static __always_inline struct iphdr *emptcp_ip4(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC struct iphdr *emptcp_ip4(const struct emptcp_handle *pkt)
 {
 	if (pkt->parsed->family != 4)
 		return NULL;
@@ -64,7 +64,7 @@ static __always_inline struct iphdr *emptcp_ip4(const struct emptcp_handle *pkt)
 }
 
 /* The IPv6 header without its extension headers; NULL when the packet is IPv4. */
-static __always_inline struct ipv6hdr *emptcp_ip6(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC struct ipv6hdr *emptcp_ip6(const struct emptcp_handle *pkt)
 {
 	if (pkt->parsed->family != 6)
 		return NULL;
@@ -73,7 +73,7 @@ static __always_inline struct ipv6hdr *emptcp_ip6(const struct emptcp_handle *pk
 
 /* Copy `len` bytes (a constant) at `offset` from the packet's first byte to `to`, also from behind what
  * pointers reach at TC. False: the packet is shorter, `to` is unspecified. */
-static __always_inline bool emptcp_read(const struct emptcp_handle *pkt, __u32 offset, void *to, __u32 len)
+EMPTCP_PUBLIC bool emptcp_read(const struct emptcp_handle *pkt, __u32 offset, void *to, __u32 len)
 {
 	const void *from;
 
@@ -87,7 +87,7 @@ static __always_inline bool emptcp_read(const struct emptcp_handle *pkt, __u32 o
 }
 
 /* A merged packet stands for several on the wire, each with the headers again. */
-static __always_inline __u32 emptcp_wire_packets(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC __u32 emptcp_wire_packets(const struct emptcp_handle *pkt)
 {
 	__u32 segments = 0;
 
@@ -97,19 +97,19 @@ static __always_inline __u32 emptcp_wire_packets(const struct emptcp_handle *pkt
 }
 
 /* Bytes on the wire from the IP header on; a merged packet's headers count once per packet. */
-static __always_inline __u32 emptcp_wire_bytes(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC __u32 emptcp_wire_bytes(const struct emptcp_handle *pkt)
 {
 	return emptcp_wire_packets(pkt) * (pkt->parsed->payload - pkt->parsed->l3) + pkt->parsed->payload_len;
 }
 
-static __always_inline bool emptcp_is_pure_ack(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC bool emptcp_is_pure_ack(const struct emptcp_handle *pkt)
 {
 	return pkt->parsed->flags & EMPTCP_PKT_PURE_ACK;
 }
 
 /* Sixteen bytes that the stages of one packet share; zero when the packet comes in. They belong to no plugin:
  * whoever writes them says in its README what stands where, and in which byte 0 means that it did not run. */
-static __always_inline void *emptcp_scratch(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC void *emptcp_scratch(const struct emptcp_handle *pkt)
 {
 	return pkt->parsed->scratch;
 }

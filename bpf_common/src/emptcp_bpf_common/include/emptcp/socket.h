@@ -188,7 +188,7 @@ static __always_inline struct emptcp_flow_entry *emptcp_socket_found(struct bpf_
 }
 
 /* Let the socket send at most so many bytes per second, EMPTCP_UNPACED: as fast as it may. False: refused. */
-static __always_inline bool emptcp_pace(const struct emptcp_socket *sock, __u32 rate)
+EMPTCP_PUBLIC bool emptcp_pace(const struct emptcp_socket *sock, __u32 rate)
 {
 	return !bpf_setsockopt(sock->ctx, EMPTCP_SOL_SOCKET, EMPTCP_SO_MAX_PACING_RATE, &rate, sizeof(rate));
 }
