@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from ipaddress import IPv4Address
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from emptcp.packet.build import build
 from emptcp.packet.decode import decode
 from emptcp.packet.mptcp import AddAddress, Dss, MpPrio
-from emptcp.packet.tcp import Timestamps
+from emptcp.packet.tcp import Other, Timestamps
 from emptcp_sdk.fuzz import finding, judge
 from emptcp_sdk.fuzz.mutations import mutated, repaired
 from emptcp_sdk.fuzz.packets import LEGAL, Packet, packet
@@ -75,11 +77,43 @@ def test_a_packet_that_must_not_change_is_known() -> None:
 
 def test_what_is_allowed_passes_and_only_that() -> None:
     ack, longer = Packet(build(options=[Dss(1)])), build(options=[Dss(1), MpPrio(True)])
-    assert judge.complaint(ack, longer, judge.Allowed(frozenset({5}))) is None
-    assert judge.complaint(ack, longer, judge.Allowed(frozenset({3}))) is not None
+    assert judge.complaint(ack, longer, judge.Allowed(insert=judge.Options({5}))) is None
+    assert judge.complaint(ack, longer, judge.Allowed(insert=judge.Options({3}))) is not None
+    assert judge.complaint(ack, longer, judge.Allowed(rewrite=judge.Options({5}))) is not None
     marked = build(**{**HERE, "tos": 3})
     assert judge.complaint(GOOD, marked, judge.Allowed(fields=frozenset({"ecn"}))) is None
     assert judge.complaint(GOOD, marked, NOTHING) is not None
+
+
+ACK, PRIO, TIME, MINE = Dss(1), MpPrio(True), Timestamps(1, 2), Other(253, b"\xe0\xe1")
+PRIOS, KINDS = judge.Options({5}), judge.Options(kinds={253})
+HELD = "an option that was not acted on was changed"
+GONE = "a subflow's packet has nothing of one left"
+NEW = AddAddress(1, IPv4Address("10.0.0.9"), hmac=bytes(8))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "allowed", "said"),
+    [
+        ([ACK, PRIO], [ACK, b"\x01" * 3], judge.Allowed(remove=PRIOS), None),
+        ([ACK, PRIO], [ACK, b"\x01" * 3], judge.Allowed(insert=PRIOS, rewrite=PRIOS), HELD),
+        ([ACK, PRIO], [ACK, MpPrio(False)], judge.Allowed(rewrite=PRIOS), None),
+        ([ACK, PRIO], [ACK, MpPrio(False)], judge.Allowed(insert=PRIOS, remove=PRIOS), None),
+        ([ACK, PRIO], [ACK, MpPrio(False)], judge.Allowed(insert=PRIOS), HELD),
+        ([ACK, b"\x01" * 4], [ACK, MINE], judge.Allowed(insert=KINDS), None),
+        ([ACK, b"\x01" * 4], [ACK, Other(254, MINE.value)], judge.Allowed(insert=KINDS), HELD),
+        ([ACK, TIME, b"\x01" * 4], [TIME, ACK, MINE], judge.Allowed(insert=KINDS), HELD),
+        ([ACK, MINE], [b"\x01" * len(ACK.encode()), MINE], judge.Allowed(remove=PRIOS), HELD),
+        ([NEW], [b"\x01" * 16], judge.Allowed(remove=judge.Options({3})), None),
+        ([NEW], [b"\x01" * 16], judge.Allowed(remove=judge.Options({3}), established=True), GONE),
+        ([NEW, ACK], [b"\x01" * 16, ACK], judge.Allowed(remove=judge.Options({3}), established=True), None),
+    ],
+)
+def test_options_come_go_and_change_as_is_allowed(
+    before: list[Any], after: list[Any], allowed: judge.Allowed, said: str | None
+) -> None:
+    packet = Packet(build(options=before))
+    assert judge.complaint(packet, build(options=after), allowed) == said
 
 
 def test_a_finding_gets_small_and_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

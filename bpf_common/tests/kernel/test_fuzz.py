@@ -145,32 +145,35 @@ def ordered(random: Random, order: Order, l4: int) -> Order:
 ALLOWED_FIELDS = {"cap": frozenset({"window"}), "mark": frozenset({"ecn"})}
 
 
-def allowed_of(raw: bytes) -> judge.Allowed:
-    """One option may come or go."""
+HEADER = frozenset({"seq", "ack", "flags", "window", "urgent"})
+OTHERS = frozenset(range(2, 256)) - {Kind.MPTCP}
+
+
+def like(raw: bytes) -> judge.Options:
+    """Return the options that are what this one is."""
     if raw[0] == Kind.MPTCP and len(raw) > 2:
-        return judge.Allowed(subtypes=frozenset({raw[2] >> 4}))
-    return judge.Allowed(kinds=frozenset({raw[0]}))
+        return judge.Options(subtypes=frozenset({raw[2] >> 4}))
+    return judge.Options(kinds=frozenset({raw[0]}))
 
 
 def allowed(order: Order, seen: Decoded) -> judge.Allowed:
     """What the order may change."""
     every = frozenset(range(16)) - (frozenset() if order.unsafe else {2})
+    named = judge.Options(frozenset({order.number}) & every)
     match order.job:
         case "insert_built" | "insert":
-            return allowed_of(order.data)
+            return judge.Allowed(insert=like(order.data))
         case "remove":
-            return judge.Allowed(frozenset({order.number}) & every)
+            return judge.Allowed(remove=named)
         case "rewrite_option":
-            return judge.Allowed(frozenset({order.number}) & every)
+            return judge.Allowed(rewrite=named)
         case "rewrite":
-            fields = frozenset({"seq", "ack", "flags", "window", "urgent"})
-            return judge.Allowed(frozenset(range(16)) - {2}, frozenset(range(2, 256)) - {30}, fields)
+            return judge.Allowed(rewrite=judge.Options(frozenset(range(16)) - {2}, OTHERS), fields=HEADER)
         case "rewrite_odd":
-            fields = frozenset({"seq", "ack", "flags", "window", "urgent"})
-            return judge.Allowed(every, frozenset(range(2, 256)) - {30}, fields)
+            return judge.Allowed(rewrite=judge.Options(every, OTHERS), fields=HEADER)
         case "remove_kind":
             gone = removed_kind(seen, order) if seen.tcp else None
-            return allowed_of(gone.raw) if gone else judge.Allowed()
+            return judge.Allowed(remove=like(gone.raw) if gone else judge.NONE)
     return judge.Allowed(fields=ALLOWED_FIELDS.get(order.job, frozenset()))
 
 

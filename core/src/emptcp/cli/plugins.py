@@ -185,6 +185,8 @@ def _stage(stage: StageDeclaration) -> Iterator[str]:
 
     yield f"\n{stage.kind} {usage(stage)}"
     yield from (f"  {text}" for text in (stage.help, f"runs at {' and '.join(stage.hooks)}") if text)
+    if stage.kind == "actor":
+        yield f"  changes {', '.join(stage.modifies) or 'nothing in packets'}"
     if stage.unsafe:
         yield "  can break connections: needs unsafe = true in the policy"
     for parameter in stage.parameters:
@@ -225,6 +227,7 @@ def _details(plugin: Plugin) -> dict[str, Any]:
                 "name": stage.name,
                 "help": stage.help,
                 "hooks": list(stage.hooks),
+                "modifies": list(stage.modifies),
                 "unsafe": stage.unsafe,
                 "parameters": [_parameter(parameter) for parameter in stage.parameters],
             }

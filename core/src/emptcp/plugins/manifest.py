@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from emptcp.errors import EmptcpError, quoted
-from emptcp.plugins import sharing
+from emptcp.plugins import changes, sharing
 from emptcp.plugins.sharing import Export, Import
 from emptcp.plugins.versions import CHAIN_ABI, HOOK_API, MANIFEST_SCHEMA
 from emptcp.plugins.whereabouts import MANIFEST
@@ -233,6 +233,7 @@ def _stages(top: Section, kind: str) -> Iterator[StageDeclaration]:
         section.what = f"{kind} '{name}'"
         section.refuse_unknown(STAGE_KEYS[kind])
         section.require("hooks", 'Add hooks = ["ingress", "egress"].')
+        parameters = _parameters(section)
         yield StageDeclaration(
             kind=kind,
             name=name,
@@ -241,12 +242,12 @@ def _stages(top: Section, kind: str) -> Iterator[StageDeclaration]:
             fragment=_name(section, "fragment") if "fragment" in section else name,
             reads=section.choices("reads", READS) if "reads" in section else ("options",),
             verdicts=section.choices("verdicts", VERDICTS) if "verdicts" in section else _usual(kind),
-            modifies=section.texts("modifies"),
+            modifies=section.choices("modifies", [*changes.words(one.name for one in parameters)]),
             unsafe=section.flag("unsafe"),
             features=section.choices("features", tuple(FEATURES)) if "features" in section else (),
-            parameters=_parameters(section),
+            parameters=parameters,
             companions=tuple(
-                _companion(one, _parameters(section)) for one in section.sections("companion", "companion")
+                _companion(one, parameters) for one in section.sections("companion", "companion")
             ),
         )
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from emptcp.plugins import manifest, sharing
+from emptcp.plugins import changes, manifest, sharing
 from emptcp.plugins.versions import CHAIN_ABI, HOOK_API, MANIFEST_SCHEMA
 from emptcp.policy import model, values
 from emptcp.policy.keys import FIELDS
@@ -53,11 +53,19 @@ def _stage(kind: str) -> Schema:
         "features": {**choices(tuple(FEATURES)), "description": "kernel features that it needs"},
         "parameter": {"type": "array", "items": _parameter()},
         "verdicts": {**choices(manifest.VERDICTS), "default": ["NEXT"]},
-        "modifies": TEXTS,
+        "modifies": _modifies(),
         "unsafe": {**FLAG, "description": "can break connections"},
         "companion": {"type": "array", "items": _companion()},
     }
     return table(manifest.STAGE_KEYS[kind], described, ["name", "hooks"])
+
+
+def _modifies() -> Schema:
+    options = "|".join((*changes.SUBTYPES, rf"\$({NAME.pattern})"))
+    pattern = rf"^({'|'.join(changes.FIELDS)}|(({'|'.join(changes.VERBS)}) )?({options}))$"
+    said = "fields, and options by MPTCP subtype or by the $parameter that names them, that the actor changes"
+    one: Schema = {"type": "string", "pattern": pattern}
+    return {"type": "array", "items": one, "uniqueItems": True, "description": said}
 
 
 def _parameter() -> Schema:

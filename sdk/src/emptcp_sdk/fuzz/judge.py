@@ -6,27 +6,59 @@ A checksum is judged by how far it is off, so that one that was wrong must be wr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 
 from emptcp.packet import checksum as sums
 from emptcp.packet.decode import Decoded, Tcp, decode
 from emptcp.packet.layers import Ipv4, Ipv6
-from emptcp.packet.tcp import Flag, Kind, walked_length
+from emptcp.packet.mptcp import AddAddress, Dss, MpCapable, MpJoinAck, MpJoinSyn, MpJoinSynAck
+from emptcp.packet.tcp import Flag, Kind, Placed, walked_length
+from emptcp_sdk.fuzz.model import legal
 from emptcp_sdk.fuzz.packets import Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A set of options: MPTCP's of these subtypes, and all of these kinds."""
+
+    subtypes: Set[int] = frozenset()
+    kinds: Set[int] = frozenset()
+
+    def __contains__(self, option: Placed) -> bool:
+        if option.kind == Kind.MPTCP and option.length > 2 and option.raw[2] >> 4 in self.subtypes:
+            return True
+        return option.kind in self.kinds
+
+    @classmethod
+    def union(cls, several: Iterable[Options]) -> Options:
+        """Return the options that are in any of them."""
+        known = list(several)
+        subtypes = frozenset().union(*(one.subtypes for one in known))
+        return cls(subtypes, frozenset().union(*(one.kinds for one in known)))
+
+    def without(self, other: Options) -> Options:
+        """Return the options that are in this set and not in the other."""
+        return Options(self.subtypes - other.subtypes, self.kinds - other.kinds)
+
+
+NONE = Options()
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
     """What whoever changed the packet may have changed.
 
-    subtypes: MPTCP subtypes that may come, go and change. kind: other option kinds likewise. fields: of
-    ``window``, ``seq``, ``ack``, ``flags``, ``urgent`` (TCP) and ``ecn`` (IP).
+    insert, remove, rewrite: options that may come, go, and change in place. fields: of ``window``, ``seq``,
+    ``ack``, ``flags``, ``urgent`` (TCP) and ``ecn`` (IP). established: what is a packet of an established
+    subflow to Linux must stay one.
     """
 
-    subtypes: Set[int] = frozenset()
-    kinds: Set[int] = frozenset()
+    insert: Options = NONE
+    remove: Options = NONE
+    rewrite: Options = NONE
     fields: Set[str] = frozenset()
+    established: bool = False
 
 
 def complaint(packet: Packet, after: bytes, allowed: Allowed, before: Decoded | None = None) -> str | None:
@@ -63,6 +95,21 @@ def _faults(was: Decoded, now: Decoded, allowed: Allowed) -> Iterator[Fault]:
     yield "a reserved bit was changed", reserved[0] != reserved[1]
     yield from _header_faults(a, b, allowed)
     yield from _option_faults(a, b, allowed)
+    lost = allowed.established and _is_established(a, was) and not _is_established(b, now)
+    yield "a subflow's packet has nothing of one left", lost
+
+
+def _is_established(tcp: Tcp, packet: Decoded) -> bool:
+    """Tell whether Linux takes it for one: check_fully_established() in net/mptcp/options.c."""
+    if tcp.flags & (Flag.SYN | Flag.RST):
+        return True
+    known = [one.option for one in tcp.options if legal(one, tcp, bool(packet.payload))]
+    return any(
+        isinstance(one, MpCapable | MpJoinSyn | MpJoinSynAck | MpJoinAck)
+        or (isinstance(one, Dss) and one.data_ack is not None)
+        or (isinstance(one, AddAddress) and not one.echo)
+        for one in known
+    )
 
 
 def _bare(packet: Decoded, tcp: Tcp) -> bool:
@@ -115,7 +162,7 @@ def _header_faults(a: Tcp, b: Tcp, allowed: Allowed) -> Iterator[Fault]:
 
 
 def _option_faults(a: Tcp, b: Tcp, allowed: Allowed) -> Iterator[Fault]:
-    yield "an option that was not acted on was changed", _kept(a, allowed) != _kept(b, allowed)
+    yield "an option that was not acted on was changed", not _explained(a, b, allowed)
     rest = a.block[walked_length(a.options) :]
     broken = rest.strip(b"\0")
     yield "bytes that are no options were changed", bool(broken) and not b.block.endswith(rest)
@@ -123,11 +170,27 @@ def _option_faults(a: Tcp, b: Tcp, allowed: Allowed) -> Iterator[Fault]:
     yield "an option block was broken", bool(left) and not broken
 
 
-def _kept(tcp: Tcp, allowed: Allowed) -> list[bytes]:
-    return [
-        option.raw
-        for option in tcp.options
-        if option.kind > Kind.NOP
-        and option.kind not in allowed.kinds
-        and not (option.kind == Kind.MPTCP and option.length > 2 and option.raw[2] >> 4 in allowed.subtypes)
-    ]
+def _explained(a: Tcp, b: Tcp, allowed: Allowed) -> bool:
+    """Tell whether the options became others by what is allowed alone; NOPs may go anywhere.
+
+    ``reached``: how many of the options there were are accounted for by those that there are so far.
+    """
+    before = [one for one in a.options if one.kind > Kind.NOP]
+    reached = _after_removals({0}, before, allowed)
+    for option in (one for one in b.options if one.kind > Kind.NOP):
+        same = {n + 1 for n in reached if n < len(before) and _became(before[n], option, allowed)}
+        reached = _after_removals(same | (reached if option in allowed.insert else set()), before, allowed)
+    return len(before) in reached
+
+
+def _after_removals(reached: set[int], before: list[Placed], allowed: Allowed) -> set[int]:
+    found = set(reached)
+    for n, option in enumerate(before):
+        if n in found and option in allowed.remove:
+            found.add(n + 1)
+    return found
+
+
+def _became(old: Placed, new: Placed, allowed: Allowed) -> bool:
+    rewritten = old.raw[:2] == new.raw[:2] and old in allowed.rewrite and new in allowed.rewrite
+    return old.raw == new.raw or rewritten
