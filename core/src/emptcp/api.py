@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from emptcp.errors import EmptcpError, did_you_mean
 from emptcp.hookspecs import hookimpl, hookspec
-from emptcp.plugins.occasions import Change, Endpoint, FlowEntry, FlowStates, StageEvent
+from emptcp.plugins.occasions import Change, ConnectionEntry, Endpoint, FlowEntry, FlowStates, StageEvent
 from emptcp.plugins.versions import CHAIN_ABI, HOOK_API
 
 if TYPE_CHECKING:
     from emptcp.chain.entries import Entries, open_map, open_set
+    from emptcp.chain.lending import open_plugin_map
     from emptcp.hooks import devices, namespaces
     from emptcp.hooks.devices import Device
     from emptcp.mptcp import keys
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from emptcp.plugins.catalog import BoundStage
     from emptcp.policy.model import FromMap, Policy
     from emptcp.pybpf import features
+    from emptcp.pybpf.map import Map
 
 _HOME = {
     "BoundStage": "emptcp.plugins.catalog",
@@ -37,6 +39,7 @@ _HOME = {
     "Entries": "emptcp.chain.entries",
     "FromMap": "emptcp.policy.model",
     "Injector": "emptcp.mptcp.inject",
+    "Map": "emptcp.pybpf.map",
     "Policy": "emptcp.policy.model",
     "Subflow": "emptcp.mptcp.sockets",
     "SubflowReader": "emptcp.mptcp.sockets",
@@ -45,6 +48,7 @@ _HOME = {
     "duplicate_ack": "emptcp.mptcp.acknowledge",
     "next_sequence": "emptcp.mptcp.acknowledge",
     "open_map": "emptcp.chain.entries",
+    "open_plugin_map": "emptcp.chain.lending",
     "open_set": "emptcp.chain.entries",
     "sample_frames": "emptcp.mptcp.samples",
     "selected_subflows": "emptcp.mptcp.selected",
@@ -64,6 +68,7 @@ __all__ = [
     "HOOK_API",
     "BoundStage",
     "Change",
+    "ConnectionEntry",
     "Device",
     "EmptcpError",
     "Endpoint",
@@ -72,6 +77,7 @@ __all__ = [
     "FlowStates",
     "FromMap",
     "Injector",
+    "Map",
     "Policy",
     "StageEvent",
     "Subflow",
@@ -88,6 +94,7 @@ __all__ = [
     "namespaces",
     "next_sequence",
     "open_map",
+    "open_plugin_map",
     "open_set",
     "options",
     "sample_frames",

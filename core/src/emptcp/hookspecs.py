@@ -13,7 +13,8 @@ When each is called::
     emptcp tune   ->  emptcp_validate                ->  the values are written ->  emptcp_applied
     emptcp remove ->  the kernel is changed          ->  emptcp_removed
     emptcp run    ->  emptcp_applied for what runs already; emptcp_event for each record that comes
-    emptcp list, connections  ->  emptcp_format, emptcp_metrics
+    emptcp list               ->  emptcp_format (every stage), emptcp_notes (every stage of a policy)
+    emptcp connections        ->  emptcp_metrics, emptcp_connection_metrics
     emptcp monitor            ->  emptcp_describe
 """
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import argparse
 
     from emptcp.plugins.catalog import BoundStage
-    from emptcp.plugins.occasions import Change, FlowEntry, StageEvent
+    from emptcp.plugins.occasions import Change, ConnectionEntry, FlowEntry, StageEvent
     from emptcp.policy.model import Policy
 
 PROJECT = "emptcp"
@@ -177,6 +178,46 @@ def emptcp_metrics(entries: Sequence[FlowEntry]) -> Sequence[Mapping[str, float]
         @hookimpl
         def emptcp_metrics(entries):
             return [{"packets": count(entry.state)} if "count" in entry.state else {} for entry in entries]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def emptcp_connection_metrics(connections: Sequence[ConnectionEntry]) -> Sequence[Mapping[str, float]]:
+    """Tell metrics of connections as a whole, where they are more than those of the subflows.
+
+    :param connections: the connections whose tokens are known, with their subflows as for
+        :func:`emptcp_metrics`.
+    :returns: one mapping per connection, in their order, as from :func:`emptcp_metrics`.
+
+    .. code-block:: python
+
+        @hookimpl
+        def emptcp_connection_metrics(connections):
+            return [{"packets": sum(count(one.state) for one in each.subflows)} for each in connections]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def emptcp_notes(changes: Sequence[Change]) -> Sequence[str]:
+    """Say in ``emptcp list`` what an operator should know of a running stage and counters don't tell.
+
+    For instance which connections it can't act on, and why. Called once for each stage of each policy that is
+    not switched off.
+
+    :param changes: the stage in all its places, one for each hook and device, as for
+        :func:`emptcp_applied`.
+    :returns: a line for each fact; empty for another plugin's stage, and where there is nothing to say.
+
+    .. code-block:: python
+
+        @hookimpl
+        def emptcp_notes(changes):
+            if changes[0].stage.type.name != "cap_window":
+                return []
+            unscaled = sum(scale(state) is None for one in changes for _, state in one.flows.items())
+            return [f"not covered: {unscaled} subflows, scale unknown"] if unscaled else []
     """
     raise NotImplementedError
 

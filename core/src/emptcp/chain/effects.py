@@ -114,6 +114,17 @@ class Effects:
         for known in self._after.values():
             self._manager.hook.emptcp_applied(change=self._change(known, None))
 
+    def notes(self) -> dict[tuple[int, str], list[str]]:
+        """Return what the plugins note of each stage that runs, by namespace and ``table/policy/stage``."""
+        places: dict[tuple[int, str], list[Change]] = {}
+        for key, known in self._before.items():
+            name = full_name(known.table.name, known.policy.name, key.stage)
+            places.setdefault((key.cookie, name), []).append(self._change(known, None))
+        return {
+            stage: [line for lines in self._manager.hook.emptcp_notes(changes=changes) for line in lines]
+            for stage, changes in places.items()
+        }
+
     def _ran(self, table: str, decision: Decision) -> Iterator[tuple[_Key, _Known]]:
         for record in _records(table, decision):
             if self._told(table, record.name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -15,12 +15,14 @@ from emptcp.chain import states
 from emptcp.chain.pins import Pins
 from emptcp.chain.shared import HEAD_BYTES, KEY_BYTES, SLOT_BYTES
 from emptcp.errors import EmptcpError
-from emptcp.plugins.occasions import Address, Endpoint, FlowEntry
+from emptcp.plugins.occasions import Address, ConnectionEntry, Endpoint, FlowEntry
 
 OBJECT = Path(__file__).parent.parent / "programs" / "flow_slot.bpf.o"
 
 # struct order of programs/flow_slot.bpf.c: first word, count of words, key; the words follow
 _ORDER = struct.Struct(f"=II{KEY_BYTES}s4x{SLOT_BYTES}s")
+# known and local_token of struct emptcp_flow
+_KNOWN_AT, _TOKENS_AT = 8, 40
 _WORD = 8
 _ATTEMPTS = 16
 
@@ -61,6 +63,13 @@ class States:
             self._make(flow)
         raise EmptcpError("the flow table is too full to keep an entry", fix="Try again.")
 
+    def items(self) -> Iterator[tuple[tuple[Endpoint, Endpoint], bytes]]:
+        """Yield the ends and the slot of every MPTCP subflow that programs saw, read in batches."""
+        start = HEAD_BYTES + self._offset
+        for raw, value in self._flows.items():
+            if _known(value):
+                yield endpoints(raw), value[start : start + self._size]
+
     @cached_property
     def _writer(self) -> pybpf.Program:
         return pybpf.load_object(OBJECT, {"emptcp_flows": self._flows}).programs["write_slot"]
@@ -89,19 +98,50 @@ def entries(pins: Pins, cookie: int) -> list[FlowEntry]:
         return []
     places = states.known(pins, cookie)
     with pybpf.Map.from_pin(path) as flows:
-        return list(_entries(flows, places))
+        return list(_entries(flows, places, cookie & 0xFFFFFFFF))
 
 
-def _entries(flows: pybpf.Map, places: states.Places) -> Iterator[FlowEntry]:
+def connections(entries: Iterable[FlowEntry], ours: Collection[int] = ()) -> list[ConnectionEntry]:
+    """Return subflows by connection, those of an unknown one left out.
+
+    ``ours`` are tokens of this host's ends, which then come first.
+    """
+    groups: list[list[FlowEntry]] = []
+    by_token: dict[int, list[FlowEntry]] = {}
+    for entry in entries:
+        known = [token for token in entry.tokens if token]
+        group = next((by_token[token] for token in known if token in by_token), None)
+        if group is None:
+            group = []
+            groups.append(group)
+        by_token |= dict.fromkeys(known, group)
+        group.append(entry)
+    return [_connection(group, ours) for group in groups if any(group[0].tokens)]
+
+
+def _connection(subflows: list[FlowEntry], ours: Collection[int]) -> ConnectionEntry:
+    first, second = next((one.tokens for one in subflows if all(one.tokens)), subflows[0].tokens)
+    if second in ours and first not in ours:
+        first, second = second, first
+    return ConnectionEntry((first, second), tuple(subflows))
+
+
+def _entries(flows: pybpf.Map, places: states.Places, netns: int) -> Iterator[FlowEntry]:
     for raw, value in flows.items():
-        since, known = struct.unpack_from("<QB", value)
-        if not known:
+        if not _known(value):
             continue
         slots = {
             plugin: value[HEAD_BYTES + offset : HEAD_BYTES + offset + size]
             for plugin, (offset, size) in places.items()
         }
-        yield FlowEntry(endpoints(raw), since, slots)
+        (since,) = struct.unpack_from("=Q", value)
+        tokens = struct.unpack_from("!II", value, _TOKENS_AT)
+        yield FlowEntry(endpoints(raw), since, slots, raw, netns, tokens)
+
+
+def _known(value: bytes) -> bool:
+    """Return whether an entry is of a subflow: an MPTCP option was seen."""
+    return bool(value[_KNOWN_AT])
 
 
 def key(one: Endpoint, other: Endpoint) -> bytes:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from emptcp import pybpf
+from emptcp.chain import pins
 from emptcp.chain.plan import FragmentRef
 from emptcp.chain.shared import SharedMaps
 from emptcp.plugins import sharing
@@ -52,6 +53,17 @@ def opened(
     made = _make(shared, owners, existing, lambda: make(existing, borrowed))
     _keep(shared, {name: owner for name, owner in owners.items() if name not in existing}, made.maps)
     return made
+
+
+def open_plugin_map(plugin: str, name: str) -> pybpf.Map | None:
+    """Open the map ``name`` of a plugin, which all its programs share; ``None`` when none ever ran.
+
+    One map serves all namespaces and devices. It is to be closed: a ``with`` block does. ``items()`` reads
+    in batches. Raises :class:`~emptcp.errors.EmptcpError` when the kernel refuses.
+    """
+    tree = pins.find()
+    path = tree.plugin_map(plugin, name) if tree is not None else None
+    return pybpf.Map.from_pin(path) if path is not None and path.exists() else None
 
 
 def _make(

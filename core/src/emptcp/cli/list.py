@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from emptcp.chain.description import ChainRecord, PolicyRecord, StageRecord
     from emptcp.chain.off import Off
     from emptcp.chain.running import Running
-    from emptcp.cli.wording import Words
+    from emptcp.cli.wording import Said, Words
 
 SCHEMA = 1
 
@@ -25,6 +25,19 @@ _CARRIERS = (
     "XDP metadata, or per CPU for packets without room for it",
     "skb->cb, which has room for the place alone",
 )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a program's stages counted, and what their plugins say of them, by ``table/policy/stage``."""
+
+    counts: dict[str, Counters]
+    words: Words
+    notes: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, running: Running, said: Said) -> _Told:
+        return cls(running.counts(), said.words, said.notes.get(running.description.cookie, {}))
 
 
 def register(groups: Any) -> None:
@@ -45,7 +58,8 @@ def register(groups: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from emptcp.chain import running, tables
+    from emptcp.chain import off, running, tables
+    from emptcp.cli import wording
     from emptcp.errors import EmptcpError, did_you_mean, quoted
 
     by_table = running.tables(running.everything())
@@ -58,12 +72,17 @@ def _run(arguments: argparse.Namespace) -> int:
         print("\n".join(_file(chosen)), end="")
         return 0
     state, warnings = _off()
+    shown = {name: by_table.get(name, []) for name in chosen}
+    said = wording.of(shown)
     if arguments.json:
-        shown = [_table_json(name, by_table.get(name, []), state) for name in chosen]
-        print(json.dumps({"schema": SCHEMA, "off": state.everything, "tables": shown}))
-        return 0
-    _print({name: by_table.get(name, []) for name in chosen}, state, warnings)
-    if not known:
+        told = [_table_json(name, found, state, said) for name, found in shown.items()]
+        print(json.dumps({"schema": SCHEMA, "off": state.everything, "tables": told}))
+    else:
+        _print(shown, state, said)
+        warnings += [off.EVERYTHING] if state.everything else []
+    for warning in [*warnings, *said.warnings]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if not known and not arguments.json:
         print("nothing runs; start with: emptcp apply FILE", file=sys.stderr)
     return 0
 
@@ -95,29 +114,19 @@ def _off() -> tuple[Off, list[str]]:
         return off.Off(), [str(error)]
 
 
-def _print(chosen: dict[str, list[Running]], off: Off, more: list[str]) -> None:
-    """Print tables as text; warnings go to stderr."""
-    from emptcp.chain.off import EVERYTHING
-    from emptcp.cli import wording
-
-    programs = (program for found in chosen.values() for program in found)
-    words, warnings = wording.of((program.description for program in programs), chosen)
+def _print(chosen: dict[str, list[Running]], off: Off, said: Said) -> None:
     for name, found in chosen.items():
-        print("\n".join(_table(name, found, words, off)))
-    if off.everything:
-        more = [EVERYTHING, *more]
-    for warning in [*more, *warnings]:
-        print(f"warning: {warning}", file=sys.stderr)
+        print("\n".join(_table(name, found, said, off)))
 
 
-def _table(name: str, programs: list[Running], words: Words, off: Off) -> Iterator[str]:
+def _table(name: str, programs: list[Running], said: Said, off: Off) -> Iterator[str]:
     from emptcp.chain import contents
 
     yield f"table {name} {{" + (" # off" if name in off.tables else "")
     if not programs:
         yield "  runs nowhere (see: emptcp doctor)"
     for program in programs:
-        yield from _program(name, program, words, off)
+        yield from _program(name, program, said, off)
     for one in contents.summaries(name):
         yield f"  {_summary(one)}"
     yield "}"
@@ -130,22 +139,22 @@ def _summary(one: Summary) -> str:
     return f"{one.kind} {one.name}: {what}, {held}{timeout}{', lru' if one.lru else ''}"
 
 
-def _program(table: str, running: Running, words: Words, off: Off) -> Iterator[str]:
-    about, counts = running.description, running.counts()
+def _program(table: str, running: Running, said: Said, off: Off) -> Iterator[str]:
+    about, told = running.description, _Told.of(running, said)
     namespace = f" in {about.netns}" if about.netns else ""
     yield f"  {about.hook} of {about.device}{namespace} by {about.backend} ({about.reason})"
     if why := _lost(running):
         yield "    detached: everything is off" if off.everything else f"    not attached any more: {why}"
     if about.engine in _ENGINES:
         yield f"    engine {_ENGINES[about.engine].format(_CARRIERS[about.backend == 'tc'])}"
-    yield f"    seen: {_flow(counts[''])}{_reasons(counts[''])}"
+    yield f"    seen: {_flow(told.counts[''])}{_reasons(told.counts[''])}"
     for policy in about.policies:
         if policy.table == table:
             off_mark = " # off" if running.off(policy) else ""
-            yield from _stages(f'policy "{policy.name}"', policy, counts, words, off_mark)
+            yield from _stages(f'policy "{policy.name}"', policy, told, off_mark)
     for chain in about.chains:
         if chain.table == table:
-            yield from _stages(f'chain "{chain.name}"', chain, counts, words)
+            yield from _stages(f'chain "{chain.name}"', chain, told)
     for companion in about.companions:
         yield f"    companion {companion}"
 
@@ -160,18 +169,18 @@ def _lost(running: Running) -> str:
     return decide.why_lost(site) if decide.is_lost(running, site) else ""
 
 
-def _stages(
-    title: str, home: PolicyRecord | ChainRecord, counts: dict[str, Counters], words: Words, mark: str = ""
-) -> Iterator[str]:
+def _stages(title: str, home: PolicyRecord | ChainRecord, told: _Told, mark: str = "") -> Iterator[str]:
     yield f"    {title} {{{mark}"
     keys = [f"{home.home}/{stage.id}" for stage in home.stages]
-    texts = [words.get(key, stage.text) for key, stage in zip(keys, home.stages, strict=True)]
+    texts = [told.words.get(key, stage.text) for key, stage in zip(keys, home.stages, strict=True)]
     width = max(map(len, texts))
     for number, (key, stage, text) in enumerate(zip(keys, home.stages, texts, strict=True), 1):
-        told = f"{_stage(stage, counts[key])}{_label(stage, text)}"
+        counted = f"{_stage(stage, told.counts[key])}{_label(stage, text)}"
         # `tune` knows a stage by its number; a goto has nothing to tune.
         place, kind = ("-", "") if stage.kind == "goto" else (number, stage.kind)
-        yield f"      {place} {kind:8} {text:{width}}  {told}"
+        yield f"      {place} {kind:8} {text:{width}}  {counted}"
+        for note in told.notes.get(key, ()):
+            yield f"                 {note}"
     yield "    }"
 
 
@@ -204,8 +213,8 @@ def _reasons(count: Counters) -> str:
     return f", untouched: {said}" if said else ""
 
 
-def _table_json(name: str, programs: list[Running], off: Off) -> dict[str, Any]:
-    shown = [_json(running, name) for running in programs]
+def _table_json(name: str, programs: list[Running], off: Off, said: Said) -> dict[str, Any]:
+    shown = [_json(running, name, said) for running in programs]
     from emptcp.chain import contents
 
     sets = [asdict(one) for one in contents.summaries(name)]
@@ -213,8 +222,8 @@ def _table_json(name: str, programs: list[Running], off: Off) -> dict[str, Any]:
     return {"name": name, "off": switched, "programs": shown, "sets_and_maps": sets}
 
 
-def _json(running: Running, table: str) -> dict[str, Any]:
-    about, counts = running.description, running.counts()
+def _json(running: Running, table: str, said: Said) -> dict[str, Any]:
+    about, told = running.description, _Told.of(running, said)
     return {
         "hook": about.hook,
         "device": about.device,
@@ -223,29 +232,30 @@ def _json(running: Running, table: str) -> dict[str, Any]:
         "engine": about.engine,
         "reason": about.reason,
         "attached": not _lost(running),
-        "seen": asdict(counts[""]),
+        "seen": asdict(told.counts[""]),
         "companions": list(about.companions),
         "policies": [
-            {"name": policy.name, "off": running.off(policy), "stages": _stages_json(policy, counts)}
+            {"name": policy.name, "off": running.off(policy), "stages": _stages_json(policy, told)}
             for policy in about.policies
             if policy.table == table
         ],
         "chains": [
-            {"name": chain.name, "stages": _stages_json(chain, counts)}
+            {"name": chain.name, "stages": _stages_json(chain, told)}
             for chain in about.chains
             if chain.table == table
         ],
     }
 
 
-def _stages_json(home: PolicyRecord | ChainRecord, counts: dict[str, Counters]) -> list[dict[str, Any]]:
+def _stages_json(home: PolicyRecord | ChainRecord, told: _Told) -> list[dict[str, Any]]:
     return [
         {
             "id": stage.id,
             "kind": stage.kind,
             "plugin": stage.plugin,
             "text": stage.text,
-            **asdict(counts[f"{home.home}/{stage.id}"]),
+            **asdict(told.counts[f"{home.home}/{stage.id}"]),
+            "notes": told.notes.get(f"{home.home}/{stage.id}", []),
         }
         for stage in home.stages
     ]

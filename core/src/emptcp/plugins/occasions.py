@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +25,10 @@ class FlowStates(Protocol):
 
     def put(self, one: Endpoint, other: Endpoint, state: bytes, at: int = 0) -> None:
         """Write the slot from byte ``at`` on, in whole words of 8, making an entry where there is none."""
+        ...
+
+    def items(self) -> Iterator[tuple[tuple[Endpoint, Endpoint], bytes]]:
+        """Yield the ends and the slot of every MPTCP subflow that programs saw, read in batches."""
         ...
 
 
@@ -76,11 +80,35 @@ class StageEvent:
 
 @dataclass(frozen=True)
 class FlowEntry:
-    """An entry of the flow table. ``state`` holds the bytes of each fragment's slot, by fragment.
+    """An entry of the flow table. ``state`` holds the bytes of each plugin's slot, by plugin.
 
-    ``since`` is CLOCK_MONOTONIC in nanoseconds of the first packet that was seen.
+    ``since`` is CLOCK_MONOTONIC in nanoseconds of the first packet that was seen. ``key`` is its ``struct
+    emptcp_key`` and ``netns`` the low half of the namespace's cookie, as programs have both in ``struct
+    emptcp_pkt``: for keys of the plugin's own maps. ``tokens`` are those by which the two ends know the
+    connection, 0 where not known.
     """
 
     endpoints: tuple[Endpoint, Endpoint]
     since: int
     state: Mapping[str, bytes] = field(default_factory=dict)
+    key: bytes = b""
+    netns: int = 0
+    tokens: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class ConnectionEntry:
+    """A connection: the tokens of its two ends, 0 where not known, and its subflows' entries.
+
+    The first token is that of this host's end, where the host has the socket. Of a subflow's two ends either
+    may be the first one's: see :meth:`end`.
+    """
+
+    tokens: tuple[int, int]
+    subflows: tuple[FlowEntry, ...]
+
+    def end(self, subflow: FlowEntry) -> int:
+        """Return which of a subflow's ends, 0 or 1, is the one with the connection's first token."""
+        first, second = self.tokens
+        tokens = subflow.tokens
+        return int(first == tokens[1] != 0 or second == tokens[0] != 0)

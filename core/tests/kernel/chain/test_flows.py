@@ -114,3 +114,13 @@ def counts(table: pybpf.Map, flow: bytes) -> list[int]:
     value = table.lookup(flow)
     assert value is not None
     return [struct.unpack_from("=Q", value, place)[0] for place in (0, *(HEAD_BYTES + n for n in AROUND))]
+
+
+def test_subflows_that_programs_saw_are_listed_with_the_plugins_slot(table: pybpf.Map) -> None:
+    states = flows.States(table, OFFSET, SIZE)
+    states.put(ONE, OTHER, b"twelve bytes")
+    assert list(states.items()) == []  # nothing says that it is a subflow
+    value = bytearray(table.lookup(flows.key(ONE, OTHER)) or b"")
+    value[8] = 1  # emptcp_flow.known
+    table.update(flows.key(ONE, OTHER), bytes(value))
+    assert list(states.items()) == [((ONE, OTHER), b"twelve bytes")]
