@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generated tables and packets through both engines, by every carrier: same bytes, verdicts and counters.
 
-Every selector and actor of this tree that needs no clock takes part. ``EMPTCP_FUZZ_SECONDS`` makes the test
-go on with other tables for so long; without it there are :data:`TABLES`.
+Every selector and actor of this tree takes part; stages are found, not listed. Some keep time. They are given
+values with which no round of packets takes long enough to matter, and a round that took longer is run again.
+``EMPTCP_FUZZ_SECONDS`` makes the test go on with other tables for so long; else there are :data:`TABLES`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import random
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from ipaddress import ip_network
+from contextlib import ExitStack
+from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 
@@ -27,84 +31,121 @@ from emptcp.errors import EmptcpError
 from emptcp.packet import mptcp
 from emptcp.packet.build import build
 from emptcp.packet.layers import Extension, Protocol
-from emptcp.packet.tcp import EndOfList, MaximumSegmentSize, Nop, Other, Sack, Timestamps, WindowScale
-from emptcp.plugins.catalog import Catalog
+from emptcp.packet.tcp import EndOfList, MaximumSegmentSize, Other, Sack, Timestamps, WindowScale
+from emptcp.plugins.catalog import Catalog, StageType
 from emptcp.policy import file
 from emptcp.pybpf import BpfError, features
+from emptcp_sdk.fuzz.stages import below
+from emptcp_sdk.fuzz.stages import text as stage_text
 
 pytestmark = [pytest.mark.kernel, pytest.mark.fuzz]
 
-TABLES, PACKETS = 80, 40
+TABLES, PACKETS = 60, 40
 SIDES = [("ingress", "xdp"), ("ingress", "tc"), ("egress", "tc")]
 # 32 bytes in front of a packet are eight entries: too few for these policies.
 ENGINES = ["fused", "tail", *(["tail-metadata"] if features.has("long_metadata") else [])]
 
-SELECTORS = [
-    "packet_type({type})",
-    "packet_type({type}, {type})",
-    "subflow(dport={port})",
-    "subflow(saddr={address}, sport={port})",
-    "ip_pair(saddr={prefix})",
-    "ip_pair(daddr={prefix})",
-    "subflow in @some",
-    "ip_pair in @pairs",
-]
-TYPES = [
-    *("mp_capable", "mp_join", "dss", "add_addr", "add_addr_echo", "remove_addr", "mp_prio", "mp_fail"),
-    *("mp_fastclose", "mp_tcprst", "data_ack", "data_fin", "syn", "synack", "ack", "data", "fin", "rst"),
-    "no_mptcp",
-]
-ACTORS = [
-    *(
-        "set_backup(on=true)",
-        "set_backup(on=false)",
-        "set_backup(on=subflow @bits)",
-        "record('packets', 'bytes')",
-    ),
-    # A byte takes a millisecond, so that no time passes for it.
-    "rate_limit(rate=8kbit, burst=1ms, mode=mark)",
-    "rate_limit(rate=8kbit, burst=10s, mode=police)",
-    "rate_limit(rate=8kbit, burst=1ms, mode=mark, per=policy)",
-]
+PLUGINS = Path(__file__).parents[2] / "plugins"
 ADDRESSES = {4: ["10.0.0.1", "10.0.0.2", "192.168.7.9"], 6: ["fd00::1", "fd00::2", "2001:db8::9"]}
-PORTS = [443, 5001, 40000]
+PORTS = [80, 5001, 40000]
+TOKENS = [7, 0x01020304]
+SETS = {
+    "subflow": ["10.0.0.1:40000-10.0.0.2:5001", "[fd00::1]:80-[fd00::2]:5001"],
+    "ip_pair": ["10.0.0.1-192.168.7.9", "fd00::1-fd00::2"],
+    "saddr": ["10.0.0.0/8", "fd00::1"],
+    "daddr": ["10.0.0.2", "2001:db8::/32"],
+    "connection": [f"{token:#x}" for token in TOKENS],
+}
+"""Key -> the entries of the set that asks for it."""
+
+SOON = 0.9
+"""Seconds that a round may take: get_subflow tells after one of what it does not know, a packet takes one at
+rate_limit's rate, and the window that a shorter round trip gives is less than a unit of the scale."""
+
+PAYLOAD = 1000
+"""Bytes of a second at the least rate there is, 8 kbit/s. All packets have as many, or none."""
+
+FEW: dict[str, dict[str, list[str]]] = {
+    "connection": {"token": [str(token) for token in TOKENS]},
+    "option": {
+        "kind": ["253", "254", "8", "30"],
+        "exid": ["0", "0xe0e1"],
+        "value": ["0", "7"],
+        "size": ["0", "1"],
+    },
+    "sequence": {"first": ["0", "1", "0x80000000"], "last": ["4000000000", "9"]},
+    "sample": {"every": ["1", "2", "3"], "share": ["50%", "100%"]},
+    "add_option": {"exid": ["0xe0e1", "0xf989"], "value": ["0", "7"], "size": ["0", "1", "2"]},
+    "remove_option": {"option": ["mp_prio", "add_addr", "remove_addr", "dss"], "kind": ["253", "8", "5"]},
+    "rate_limit": {
+        "rate": ["8kbit"],
+        "burst": ["1ms"],
+        "mode": ["mark", "mark", "police", "auto", "window"],
+    },
+}
+"""Values of parameters that packets here go with, in place of any."""
 
 
-def expression(draw: random.Random, depth: int = 0) -> str:
-    kind = draw.choice(["leaf", "leaf", "leaf", "and", "or", "not"]) if depth < 4 else "leaf"
-    if kind == "not":
-        return f"not ({expression(draw, depth + 1)})"
-    if kind != "leaf":
-        return f"({expression(draw, depth + 1)} {kind} {expression(draw, depth + 1)})"
-    family = draw.choice([4, 6])
-    address = draw.choice(ADDRESSES[family])
-    length = draw.choice([0, 8, 24, 32 if family == 4 else 128])
-    prefix = f"'{ip_network(f'{address}/{length}', strict=False)}'"
-    text = draw.choice(SELECTORS)
-    while "{type}" in text:
-        text = text.replace("{type}", draw.choice(TYPES), 1)
-    return text.format(port=draw.choice(PORTS), address=f"'{address}'", prefix=prefix)
+class Stages:
+    """All there are. The actors of a table are of three kinds, two of which change packets."""
+
+    def __init__(self) -> None:
+        self.catalog = Catalog.of_enabled()
+        found = below(PLUGINS, self.catalog)
+        self.selectors = [one for one in found if one.kind == "selector"]
+        self.actors = [one for one in found if one.kind == "actor"]
+        self.changing = [one for one in self.actors if one.declaration.modifies]
+        self.drawn: Counter[str] = Counter()
+
+    def text(self, stage: StageType, draw: random.Random, **told: list[str]) -> str:
+        self.drawn[stage.name] += 1
+        return stage_text(stage, draw, FEW.get(stage.name, {}) | told)
 
 
-def do(draw: random.Random, chains: list[str]) -> str:
-    steps = [draw.choice(ACTORS) for _ in range(draw.randint(1, 2))]
-    if chains and draw.random() < 0.4:
-        steps.append(f"goto {draw.choice(chains)}")
-    return ", ".join(f'"{step}"' for step in steps)
+class Drawing:
+    """Draws the stages of one table."""
+
+    def __init__(self, draw: random.Random, stages: Stages) -> None:
+        self.draw, self.stages = draw, stages
+        self.actors = [*draw.sample(stages.changing, 2), draw.choice(stages.actors)]
+        # All set_backup of a table want the same: else one takes back what another says, ten times a second.
+        self.backup = draw.choice(["true", "false"])
+
+    def selector(self) -> str:
+        return self.stages.text(self.draw.choice(self.stages.selectors), self.draw)
+
+    def actor(self) -> str:
+        on = [self.backup, "subflow @bits"]
+        return self.stages.text(self.draw.choice(self.actors), self.draw, on=on)
+
+    def do(self, chains: list[str]) -> str:
+        steps = [self.actor() for _ in range(self.draw.randint(1, 2))]
+        if chains and self.draw.random() < 0.4:
+            steps.append(f"goto {self.draw.choice(chains)}")
+        return ", ".join(f'"{step}"' for step in steps)
+
+    def expression(self, depth: int = 0) -> str:
+        kind = self.draw.choice(["leaf", "leaf", "leaf", "and", "or", "not"]) if depth < 4 else "leaf"
+        if kind == "not":
+            return f"not ({self.expression(depth + 1)})"
+        if kind != "leaf":
+            return f"({self.expression(depth + 1)} {kind} {self.expression(depth + 1)})"
+        key = self.draw.choice(sorted(SETS))
+        return f"{key} in @of_{key}" if self.draw.random() < 0.2 else self.selector()
 
 
-def table(draw: random.Random, hook: str) -> str:
-    lines = ['table = "t"']
+def table(draw: random.Random, stages: Stages, hook: str) -> str:
+    drawing, lines = Drawing(draw, stages), ['table = "t"']
     for number in range(draw.randint(1, 3)):
         lines += ["[[policy]]", f'name = "p{number}"', f'hook = "{hook}"', 'dev = "any0"']
-        if draw.random() < 0.9:
-            lines.append(f'when = "{expression(draw)}"')
-        lines.append(f"do = [{do(draw, ['one', 'two'])}]")
-    lines += ["[chain.one]", f"do = [{do(draw, ['two'])}]", "[chain.two]", f"do = [{do(draw, [])}]"]
-    ends = "10.0.0.1:40000-10.0.0.2:5001"
-    lines += ["[set.some]", 'key = "subflow"', f'entries = ["{ends}", "[fd00::1]:443-[fd00::2]:5001"]']
-    lines += ["[set.pairs]", 'key = "ip_pair"', 'entries = ["10.0.0.1-192.168.7.9", "fd00::1-fd00::2"]']
-    lines += ["[map.bits]", 'key = "subflow"', 'type = "bool"', f'entries = {{"{ends}" = true}}']
+        if draw.random() < 0.6:
+            lines.append(f'when = "{drawing.expression()}"')
+        lines.append(f"do = [{drawing.do(['one', 'two'])}]")
+    lines += ["[chain.one]", f"do = [{drawing.do(['two'])}]", "[chain.two]", f"do = [{drawing.do([])}]"]
+    for key, entries in SETS.items():
+        lines += [f"[set.of_{key}]", f'key = "{key}"', f"entries = {json.dumps(entries)}"]
+    entry = f'{{"{SETS["subflow"][0]}" = {drawing.backup}}}'
+    lines += ["[map.bits]", 'key = "subflow"', 'type = "bool"', f"entries = {entry}"]
     return "\n".join(lines)
 
 
@@ -112,21 +153,23 @@ def option(draw: random.Random) -> object:
     number = draw.randrange(1 << 32)
     made = draw.choice(
         [
-            lambda: Nop(),
+            lambda: b"\x01" * draw.choice([1, 2, 4, 8]),
             lambda: Timestamps(number, number ^ 7),
             lambda: mptcp.Dss(data_ack=number, wide_ack=draw.random() < 0.5),
             lambda: mptcp.Dss(data_ack=number, dsn=number, data_length=4),
             lambda: mptcp.MpPrio(backup=draw.random() < 0.5),
             lambda: mptcp.MpCapable(flags=1, sender_key=number, receiver_key=number + 1),
             lambda: mptcp.MpCapable(flags=1, sender_key=number, version=0),
-            lambda: mptcp.MpJoinSyn(number, 9, 1),
+            lambda: mptcp.MpJoinSyn(draw.choice(TOKENS), 9, 1),
+            lambda: mptcp.AddAddress(2, IPv4Address("10.0.1.1"), hmac=bytes(8)),
             lambda: mptcp.RemoveAddress((1, 2)),
             lambda: mptcp.MpFail(number),
             lambda: mptcp.MpFastclose(number),
             lambda: Sack(((1, 2),)),
-            lambda: WindowScale(number % 16),
+            lambda: WindowScale(draw.randint(*SCALES)),
             lambda: MaximumSegmentSize(1400),
             lambda: Other(253, draw.randbytes(draw.randint(0, 6))),
+            lambda: Other(draw.choice([253, 254]), b"\xe0\xe1\x07"),
             lambda: bytes((30, draw.randint(0, 30), draw.randrange(256))),
             lambda: EndOfList(),
         ]
@@ -134,10 +177,14 @@ def option(draw: random.Random) -> object:
     return made()
 
 
-def block(draw: random.Random) -> list[object]:
-    """Options that fit into a header."""
-    chosen: list[object] = []
-    size = 0
+SCALES = 12, 15
+"""Of windows: less than a thousand bytes, in the :data:`SOON` of the least rate, are no unit."""
+
+
+def block(draw: random.Random, syn: bool) -> list[object]:
+    """Options that fit into a header; a SYN's begin with the window's scale."""
+    chosen: list[object] = [WindowScale(draw.randint(*SCALES))] if syn else []
+    size = 3 * syn
     for _ in range(draw.randint(0, 8)):
         one = option(draw)
         length = len(one) if isinstance(one, bytes) else len(one.encode())  # type: ignore[attr-defined]
@@ -147,10 +194,12 @@ def block(draw: random.Random) -> list[object]:
     return chosen
 
 
-def packet(draw: random.Random) -> bytes:
+def packet(draw: random.Random, *, data: bool) -> bytes:
+    """Return a packet, with payload if ``data``."""
     family = draw.choice([4, 4, 6])
     first, second = draw.sample(ADDRESSES[family], 2)
     more: dict[str, object] = {}
+    payload = draw.randbytes(PAYLOAD if data else draw.choice([0, 0, 4, PAYLOAD]))
     if draw.random() < 0.1:
         more["vlan"] = [draw.randrange(4096)] * draw.randint(1, 3)
     if family == 4 and draw.random() < 0.1:
@@ -159,16 +208,17 @@ def packet(draw: random.Random) -> bytes:
         more["ip_options"] = b"\1" * 4
     if family == 6 and draw.random() < 0.1:
         more["extensions"] = [Extension(Protocol.HOP_BY_HOP, bytes(7))]
+    flags = draw.choice(["A"] * 6 + ["PA", "PA", "S", "SA", "FA", "RA"])
     made = build(
         family=family,  # type: ignore[arg-type]
         src=first,
         dst=second,
         sport=draw.choice(PORTS),
         dport=draw.choice(PORTS),
-        flags=draw.choice(["A", "A", "A", "PA", "S", "SA", "FA", "RA"]),
+        flags=flags,
         window=draw.choice([0, 1, 512, 65535]),
-        options=block(draw),  # type: ignore[arg-type]
-        payload=draw.randbytes(draw.choice([0, 0, 4, 1000])),
+        options=block(draw, "S" in flags),  # type: ignore[arg-type]
+        payload=payload,
         tos=draw.randrange(256),
         **more,  # type: ignore[arg-type]
     )
@@ -184,8 +234,8 @@ def merged(draw: random.Random, data: bytes, backend: str) -> bytes | None:
     return bytes(ctx)
 
 
-def policies(text: str, hook: str) -> list[BoundPolicy]:
-    read, catalog = file.loads(text), Catalog.of_enabled()
+def policies(text: str, hook: str, catalog: Catalog) -> list[BoundPolicy]:
+    read = file.loads(text)
     return [bind(read, one, hook, catalog) for one in read.policies]
 
 
@@ -211,50 +261,94 @@ def seeds() -> Iterator[int]:
         number += 1
 
 
-ROUNDS = 3
+@dataclasses.dataclass
+class Drawn:
+    """A table and the packets that pass it, each with the context of a merged one or none."""
+
+    seed: int
+    backend: str
+    hook: str
+    text: str
+    made: list[BoundPolicy]
+    packets: list[tuple[bytes, bytes | None]]
 
 
-def compared(seed: int) -> list[tuple[bool, bool]]:
-    """Let a table's packets pass all engines; return of each whether it was changed and whether it matched.
-
-    Actors that do something at most so often come out otherwise when the machine is busy elsewhere between
-    two engines: packets that differ must differ in each of some rounds.
-    """
-    for _ in range(ROUNDS - 1):
-        with suppress(AssertionError):
-            return compared_once(seed)
-    return compared_once(seed)
-
-
-def compared_once(seed: int) -> list[tuple[bool, bool]]:
+def drawn(seed: int, stages: Stages) -> Drawn:
+    """Draw a table. With a rate limit in it every packet has payload, for which a second passes."""
     draw = random.Random(seed)
     hook, backend = SIDES[seed % len(SIDES)]
-    text = table(draw, hook)
-    made = policies(text, hook)
-    if not fits(made, hook):
-        return []
-    found = []
+    text = table(draw, stages, hook)
+    sent = [packet(draw, data="rate_limit" in text) for _ in range(PACKETS)]
+    packets = [(data, merged(draw, data, backend)) for data in sent]
+    return Drawn(seed, backend, hook, text, policies(text, hook, stages.catalog), packets)
+
+
+Outcomes = list[list[Result | str]]
+
+
+def round_of(how: Drawn) -> tuple[Outcomes, float] | None:
+    """Let the packets pass every engine; return what came of each, and how long all took.
+
+    None: the table is longer than a chain may be.
+    """
     with ExitStack() as opened:
+        runners = []
         try:
-            runners = [opened.enter_context(Runner(made, hook, backend, engine=engine)) for engine in ENGINES]
+            for engine in ENGINES:
+                made = Runner(how.made, how.hook, how.backend, engine=engine)
+                runners.append(opened.enter_context(made))
         except EmptcpError as error:
             if "more steps than it allows" in error.sentence:
-                return []
+                return None
             raise
-        for _ in range(PACKETS):
-            data = packet(draw)
-            ctx = merged(draw, data, backend)
-            fused, *others = (outcome(runner, data, ctx) for runner in runners)
-            for engine, other in zip(ENGINES[1:], others, strict=True):
-                assert other == fused, f"{engine}, seed {seed}, packet {data.hex()}, table\n{text}"
-            came = isinstance(fused, Result)
-            found.append((came and fused.data != data, came and bool(fused.matched)))
-    return found
+        begun = time.monotonic()
+        found = [[outcome(runner, data, ctx) for data, ctx in how.packets] for runner in runners]
+        return found, time.monotonic() - begun
+
+
+def compared(how: Drawn) -> list[tuple[bool, bool]]:
+    """Compare the engines; return of each packet whether it was changed and whether it matched."""
+    if not fits(how.made, how.hook):
+        return []
+    for _ in range(TRIES):
+        came = round_of(how)
+        if came is None:
+            return []
+        (fused, *others), took = came
+        if took < SOON:
+            break
+    else:
+        pytest.fail(f"{TRIES} rounds took over {SOON} s, seed {how.seed}")
+    for engine, other in zip(ENGINES[1:], others, strict=True):
+        for number, (data, _) in enumerate(how.packets):
+            assert other[number] == fused[number], (
+                f"{engine}, seed {how.seed}, {data.hex()}, table\n{how.text}"
+            )
+    return [
+        (isinstance(one, Result) and one.data != data, isinstance(one, Result) and bool(one.matched))
+        for one, (data, _) in zip(fused, how.packets, strict=True)
+    ]
+
+
+TRIES = 10
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    """Stay on one CPU: sample counts packets on each."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
 
 
 @pytest.mark.timeout(3600)
+@pytest.mark.usefixtures("one_cpu")
 def test_generated_tables_and_packets_come_out_alike_of_all_engines() -> None:
-    found = [one for seed in seeds() for one in compared(seed)]
+    stages = Stages()
+    found = [one for seed in seeds() for one in compared(drawn(seed, stages))]
+    print(f"{len(found)} packets, {sum(c for c, _ in found)} changed, {sum(m for _, m in found)} matched")
+    assert set(stages.drawn) == {stage.name for stage in (*stages.selectors, *stages.actors)}
     assert len(found) > TABLES * PACKETS // 2
     assert sum(matched for _, matched in found) > len(found) // 4
-    assert sum(changed for changed, _ in found) > len(found) // 40
+    assert sum(changed for changed, _ in found) > len(found) // 20

@@ -8,7 +8,7 @@ Stages are found, not listed; what an actor may do to a packet, its manifest say
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import cycle
@@ -25,18 +25,19 @@ from emptcp.plugins import manifest, state
 from emptcp.plugins.catalog import BoundStage, Catalog, StageType
 from emptcp.plugins.discovery import ENABLED, Plugin
 from emptcp.plugins.manager import Manager
-from emptcp.plugins.manifest import Parameter
 from emptcp.policy.file import loads
 from emptcp_sdk.compiler import compile_source, find_compiler
 from emptcp_sdk.fuzz import declared, finding, judge
 from emptcp_sdk.fuzz.driver import Driver, Ran
 from emptcp_sdk.fuzz.packets import Packet
 from emptcp_sdk.fuzz.search import Search, seconds
+from emptcp_sdk.fuzz.stages import below
+from emptcp_sdk.fuzz.stages import text as stage_text
 from emptcp_sdk.testing import policy_file
 
 pytestmark = [pytest.mark.kernel, pytest.mark.fuzz]
 
-ROOT = Path(__file__).parents[2]
+PLUGINS = Path(__file__).parents[2] / "plugins"
 SECONDS = seconds(14)
 SHORTEST_TC = 54
 ROUND = 0.4
@@ -50,39 +51,6 @@ PLACES = [
     ("ingress", "tc", "fused"),
     ("egress", "tc", "tail"),
 ]
-VALUES: dict[str, Callable[[Random], str]] = {
-    "bool": lambda random: random.choice(("true", "false")),
-    "int": lambda random: str(random.choice((0, 1, 2, 7, 30, 253, 254, 255, 65535))),
-    "rate": lambda random: random.choice(("8kbit", "8mbit", "1gbit")),
-    "size": lambda random: random.choice(("1", "1500", "64k")),
-    "time": lambda random: random.choice(("1ms", "20ms", "1s")),
-    "percent": lambda random: random.choice(("0%", "50%", "100%")),
-    "port": lambda random: random.choice(("80", "5001", "40000")),
-    "ipaddr": lambda random: random.choice(("10.0.0.1", "10.0.0.2", "fd00::1")),
-    "prefix": lambda random: random.choice(("10.0.0.0/8", "10.0.0.1", "fd00::/8", "0.0.0.0/0")),
-    "dev": lambda _random: "lo",
-    "string": lambda _random: "'text'",
-}
-
-
-def value(parameter: Parameter, random: Random) -> str:
-    """Return some value of a parameter as a policy writes it."""
-    names = getattr(parameter.type, "names", None)
-    if names:
-        count = random.randrange(1, len(names) + 1) if parameter.many else 1
-        return ", ".join(f"'{name}'" for name in random.sample(sorted(names), count))
-    return VALUES[parameter.type.kind](random)
-
-
-def stage_text(stage: StageType, random: Random) -> str:
-    """Return the stage with some of its parameters."""
-    parts = []
-    for parameter in stage.declaration.parameters:
-        if parameter.type.kind == "chain" or not (parameter.required or random.random() < 0.6):
-            continue
-        text = value(parameter, random)
-        parts.append(text if parameter.many else f"{parameter.name}={text}")
-    return f"{stage.name}({', '.join(parts)})"
 
 
 @dataclass(frozen=True)
@@ -168,15 +136,6 @@ class Found(Exception):
         self.what, self.packet = what, packet
 
 
-def stages_here() -> tuple[Catalog, list[StageType]]:
-    """Return the installed stages, and check that those of this tree are all among them."""
-    catalog = Catalog.of_enabled()
-    folders = {str(path.parent) for path in ROOT.glob("plugins/*/src/*/emptcp.toml")}
-    stages = [stage for stage in catalog if str(stage.object.parent) in folders]
-    assert {str(stage.object.parent) for stage in stages} == folders
-    return catalog, stages
-
-
 def accepted(catalog: Catalog, stage: StageType, stages: list[StageType], draw: Draw) -> Trials:
     """Load a policy with the stage; some that are drawn are refused, as a selector with nothing to select."""
     for _ in range(50):
@@ -190,7 +149,8 @@ def accepted(catalog: Catalog, stage: StageType, stages: list[StageType], draw: 
 
 @pytest.mark.timeout(SECONDS + 120)
 def test_every_plugin_lets_a_packet_pass_as_it_was_or_valid() -> None:
-    catalog, stages = stages_here()
+    catalog = Catalog.of_enabled()
+    stages = below(PLUGINS, catalog)
     search = Search(lambda _packet, _random: [])
     draw, end, runs = Draw(Random(search.seed), cycle(PLACES)), time.monotonic() + SECONDS, 0
     for turn, stage in enumerate(cycle(stages)):
