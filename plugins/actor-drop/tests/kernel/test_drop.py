@@ -7,10 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emptcp.packet.build import build
-from emptcp.packet.mptcp import Dss, MpCapable, MpJoinSyn
-from emptcp.packet.tcp import Nop, Timestamps
+from emptcp.packet.decode import decode
+from emptcp.packet.mptcp import Dss, MpCapable, MpJoinSyn, MpPrio
+from emptcp.packet.tcp import Nop, Option, Timestamps
+from emptcp_sdk.fuzz.model import legal
 
 pytestmark = pytest.mark.kernel
 
@@ -43,3 +47,38 @@ def test_the_first_handshake_passes_unless_that_is_meant(
     assert (result.verdict, result.data, result.reason) == ("pass", syn, "unsafe")
     assert trial("drop(unsafe=true)").run(syn).verdict == "drop"
     assert trial("drop()").run(build(flags="S", options=[MpJoinSyn(1, 2, 3)])).verdict == "drop"
+
+
+OPTIONS = [
+    Nop(),
+    Timestamps(1, 2),
+    Dss(data_ack=1),
+    MpPrio(True),
+    MpPrio(True, 3),
+    MpCapable(version=1),
+    MpCapable(5, version=0),
+    MpJoinSyn(1, 2, 3),
+]
+
+
+def test_it_agrees_with_a_plain_model(trial: Callable[..., Any]) -> None:
+    """A policy sees packets of MPTCP. A SYN that opens a connection passes, unless that is meant."""
+    policies = [trial("drop()"), trial("drop(unsafe=true)")]
+
+    @settings(max_examples=150, deadline=None)
+    @given(
+        block=st.lists(st.sampled_from(OPTIONS), max_size=3, unique_by=repr),
+        flags=st.sampled_from(["S", "SA", "A", "PA", "FA", "RA"]),
+        unsafe=st.booleans(),
+    )
+    def agrees(block: list[Option], flags: str, unsafe: bool) -> None:
+        packet = build(flags=flags, options=block)
+        tcp = decode(packet).tcp
+        assert tcp is not None
+        taken = [one.option for one in tcp.options if legal(one, tcp, False)]
+        opens = "S" in flags and any(isinstance(one, MpCapable) for one in taken)
+        result = policies[unsafe].run(packet)
+        assert result.verdict == ("drop" if taken and (unsafe or not opens) else "pass")
+        assert result.data == packet
+
+    agrees()

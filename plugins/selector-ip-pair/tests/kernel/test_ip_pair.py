@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from emptcp.packet.build import build
 from emptcp.packet.mptcp import Dss
@@ -52,3 +55,23 @@ def test_a_device_without_ethernet_header_is_read_from_the_ip_header(trial: Call
     packet = build(link="none", src="10.1.2.3", dst="192.168.0.9", options=[Dss(data_ack=1)])
     policy = trial("record('packets')", when="ip_pair(10.1.2.3, 192.168.0.9)", link="none")
     assert policy.run(packet).matched == ("trial",)
+
+
+def near(base: IPv4Address | IPv6Address) -> st.SearchStrategy[IPv4Address | IPv6Address]:
+    """Addresses that share a prefix of any length with `base`."""
+    return st.integers(0, base.max_prefixlen - 1).map(lambda bit: type(base)(int(base) ^ (1 << bit)))
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), six=st.booleans())
+def test_it_agrees_with_the_prefixes_of_python(
+    trial: Callable[..., Any], data: st.DataObject, six: bool
+) -> None:
+    base = ip_address("2001:db8::a5a5:5a5a") if six else ip_address("172.16.165.90")
+    bits = st.integers(0, base.max_prefixlen)
+    source, target = (ip_network((base, data.draw(bits)), strict=False) for _ in range(2))
+    policy = trial("record('packets')", when=f"ip_pair(saddr='{source}', daddr='{target}')")
+    for _ in range(8):
+        src, dst = data.draw(near(base)), data.draw(near(base))
+        packet = build(family=6 if six else 4, src=str(src), dst=str(dst), options=[Dss(data_ack=1)])
+        assert bool(policy.run(packet).matched) == (src in source and dst in target)

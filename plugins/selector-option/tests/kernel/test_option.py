@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emptcp.errors import EmptcpError
@@ -82,24 +82,62 @@ OPTIONS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    options=st.lists(OPTIONS, max_size=4),
-    kind=st.sampled_from([253, 254]),
-    exid=st.sampled_from([0, 0xE0E1, 0xE0E2]),
+def test_it_agrees_with_a_plain_model(trial: Callable[..., Any]) -> None:
+    pairs = [(kind, exid) for kind in (253, 254) for exid in (0, 0xE0E1, 0xE0E2)]
+    policies = [trial("record('packets')", when=f"option(kind={kind}, exid={exid})") for kind, exid in pairs]
+
+    @settings(max_examples=60, deadline=None)
+    @given(options=st.lists(OPTIONS, max_size=4))
+    def agrees(options: list[Option]) -> None:
+        packet = build(options=[DSS, *options])
+        known = [(one.kind, one.value[:2]) for one in options if isinstance(one, Other)]
+        for policy, (kind, exid) in zip(policies, pairs, strict=True):
+            found = any(k == kind and (not exid or v == exid.to_bytes(2, "big")) for k, v in known)
+            assert matches(policy, packet) == found
+
+    agrees()
+
+
+VALUED = st.builds(
+    Other,
+    st.sampled_from([253, 254, 200]),
+    st.builds(
+        bytes.__add__,
+        st.sampled_from([b"\xe0\xe1", b"\xe0", b""]),
+        st.one_of(st.binary(max_size=5), st.sampled_from([b"\x07", b"\0\x07\0", b"\x01\x02\x03\x04\x05"])),
+    ),
 )
-def test_it_agrees_with_a_plain_model(
-    trial: Callable[..., Any], options: list[Option], kind: int, exid: int
-) -> None:
-    found = [
-        one
-        for one in options
-        if isinstance(one, Other)
-        and one.kind == kind
-        and (not exid or one.value[:2] == exid.to_bytes(2, "big"))
-    ]
-    policy = trial("record('packets')", when=f"option(kind={kind}, exid={exid})")
-    assert matches(policy, build(options=[DSS, *options])) == bool(found)
+WANTED = [
+    (253, 0xE0E1, 7, 1),
+    (253, 0, 0xE0E107, 3),
+    (254, 0xE0E1, 0x01020304, 4),
+    (200, 0, 7, 2),
+    (254, 0, 0, 1),
+]
+
+
+def is_there(options: list[Option], kind: int, exid: int, value: int, size: int) -> bool:
+    """The first option of the kind and identifier tells; there may be more of its value than is compared."""
+    known = [one.encode() for one in options if not isinstance(one, Nop)]
+    for raw in known:
+        if raw[0] == kind and (not exid or raw[2:4] == exid.to_bytes(2, "big")):
+            found = raw[4 if exid else 2 :][:size]
+            return found == value.to_bytes(size, "big")
+    return False
+
+
+def test_values_agree_with_a_plain_model(trial: Callable[..., Any]) -> None:
+    texts = [f"option(kind={kind}, exid={e}, value={value}, size={size})" for kind, e, value, size in WANTED]
+    policies = [trial("record('packets')", when=text) for text in texts]
+
+    @settings(max_examples=150, deadline=None)
+    @given(options=st.lists(st.one_of(VALUED, st.just(Nop())), min_size=1, max_size=3))
+    def agrees(options: list[Option]) -> None:
+        packet = build(options=[DSS, *options])
+        seen = [matches(policy, packet) for policy in policies]
+        assert seen == [is_there(options, *wanted) for wanted in WANTED]
+
+    agrees()
 
 
 @pytest.mark.parametrize(

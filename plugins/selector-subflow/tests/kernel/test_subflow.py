@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from emptcp.packet.build import build
 from emptcp.packet.mptcp import Dss
@@ -46,3 +49,32 @@ def test_it_leaves_packets_as_they_are(trial: Callable[..., Any]) -> None:
     for packet in ALL:
         result = policy.run(packet)
         assert (result.verdict, result.data) == ("pass", packet)
+
+
+HOSTS = st.sampled_from(["10.1.2.3", "10.1.2.4", "192.168.0.9"])
+PREFIXES = st.sampled_from(["10.1.2.3", "10.1.2.0/24", "10.1.2.4/31", "0.0.0.0/0"])
+PORTS = st.sampled_from([1, 443, 40000, 65535])
+PARTS = {"saddr": PREFIXES, "sport": PORTS, "daddr": PREFIXES, "dport": PORTS}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    wanted=st.fixed_dictionaries(
+        {}, optional={"saddr": PREFIXES, "sport": PORTS, "daddr": PREFIXES, "dport": PORTS}
+    ),
+    packets=st.lists(st.tuples(HOSTS, PORTS, HOSTS, PORTS), min_size=4, max_size=12),
+)
+def test_it_agrees_with_a_plain_model(
+    trial: Callable[..., Any], wanted: dict[str, Any], packets: list[tuple[str, int, str, int]]
+) -> None:
+    """Each part that is given must fit, and those that are left open fit anything."""
+    given = ", ".join(f"{name}={value}" for name, value in wanted.items())
+    policy = trial("record('packets')", when=f"subflow({given})")
+    for src, sport, dst, dport in packets:
+        is_so = {"saddr": src, "sport": sport, "daddr": dst, "dport": dport}
+        fits = all(
+            ip_address(str(is_so[name])) in ip_network(value) if "addr" in name else is_so[name] == value
+            for name, value in wanted.items()
+        )
+        packet = build(src=src, sport=sport, dst=dst, dport=dport, options=DSS)
+        assert bool(policy.run(packet).matched) == fits
