@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from emptcp.mptcp.acknowledge import duplicate_ack, next_sequence
     from emptcp.mptcp.inject import Injector, deliver, send
     from emptcp.mptcp.routes import device_indexes
-    from emptcp.mptcp.samples import sample_frames
+    from emptcp.mptcp.samples import passing_frames, sample_frames
     from emptcp.mptcp.selected import selected_subflows
     from emptcp.mptcp.sockets import Subflow, SubflowReader, subflows
     from emptcp.packet import mptcp as options
@@ -50,6 +50,7 @@ _HOME = {
     "open_map": "emptcp.chain.entries",
     "open_plugin_map": "emptcp.chain.lending",
     "open_set": "emptcp.chain.entries",
+    "passing_frames": "emptcp.mptcp.samples",
     "sample_frames": "emptcp.mptcp.samples",
     "selected_subflows": "emptcp.mptcp.selected",
     "send": "emptcp.mptcp.inject",
@@ -97,6 +98,7 @@ __all__ = [
     "open_plugin_map",
     "open_set",
     "options",
+    "passing_frames",
     "sample_frames",
     "selected_subflows",
     "send",

@@ -75,8 +75,10 @@ class States:
         return pybpf.load_object(OBJECT, {"emptcp_flows": self._flows}).programs["write_slot"]
 
     def _make(self, flow: bytes) -> None:
+        """Make an entry. Whoever writes of a subflow knows that it is one: socket companions may go by it."""
+        entry = bytes(_KNOWN_AT) + b"\1"
         try:
-            self._flows.update(flow, bytes(HEAD_BYTES + SLOT_BYTES), pybpf.BPF_NOEXIST)
+            self._flows.update(flow, entry.ljust(HEAD_BYTES + SLOT_BYTES, b"\0"), pybpf.BPF_NOEXIST)
         except pybpf.BpfError as error:
             if error.errno != errno.EEXIST:
                 raise

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from emptcp.mptcp.acknowledge import End, segment
-from emptcp.packet.build import ethernet
+from emptcp.packet.build import build, ethernet
 from emptcp.packet.layers import EtherType
 from emptcp.packet.mptcp import Dss
 
 if TYPE_CHECKING:
     from emptcp.hooks.devices import Device
     from emptcp.mptcp.sockets import Subflow
+    from emptcp.plugins.occasions import Endpoint
 
 _DATA = bytes(100)
 
@@ -25,11 +26,21 @@ def sample_frames(subflow: Subflow, device: Device, to: End) -> tuple[bytes, byt
     """
     ack = segment(subflow, [Dss(data_ack=1)], to)
     data = segment(subflow, [Dss(data_ack=1, dsn=1, data_length=len(_DATA))], to, _DATA)
-    return _on(device, subflow, ack), _on(device, subflow, data)
+    return _on(device, subflow.family, ack), _on(device, subflow.family, data)
 
 
-def _on(device: Device, subflow: Subflow, packet: bytes) -> bytes:
+def passing_frames(source: Endpoint, target: Endpoint, device: Device) -> tuple[bytes, bytes]:
+    """Return the same for a subflow that only passes this host: from ``source`` to ``target``."""
+    ends: dict[str, Any] = {"src": source[0], "sport": source[1], "dst": target[0], "dport": target[1]}
+    family: Literal[4, 6] = 4 if source[0].version == 4 else 6
+    ack = build(link="none", family=family, options=[Dss(data_ack=1)], **ends)
+    mapping = Dss(data_ack=1, dsn=1, data_length=len(_DATA))
+    data = build(link="none", family=family, options=[mapping], payload=_DATA, **ends)
+    return _on(device, family, ack), _on(device, family, data)
+
+
+def _on(device: Device, family: int, packet: bytes) -> bytes:
     if device.link != "ethernet":
         return packet
-    kind = EtherType.IPV4 if subflow.family == 4 else EtherType.IPV6
+    kind = EtherType.IPV4 if family == 4 else EtherType.IPV6
     return ethernet(bytes(6), bytes(6), kind, packet)

@@ -5,22 +5,33 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
+from typing import Literal
 
 from emptcp.api import (
     BoundStage,
     Change,
     EmptcpError,
     Policy,
-    Subflow,
     SubflowReader,
     features,
     hookimpl,
     selected_subflows,
 )
+from emptcp_actor_rate_limit import coverage
+from emptcp_actor_rate_limit.values import (
+    AUTO,
+    CONNECTION,
+    DEV,
+    PACING,
+    POLICY,
+    SUBFLOW,
+    WINDOW,
+    our_end,
+    way_of,
+)
 
 NAME = "rate_limit"
-AUTO, PACING, POLICE, MARK, WINDOW = range(5)
-SUBFLOW, POLICY, DEV, CONNECTION = range(4)
 
 # The first word of struct rate_limit_state: bytes per second that each end may send
 _WANTED = struct.Struct("=2I")
@@ -80,8 +91,10 @@ def _kernel() -> tuple[int, ...]:
 
 @hookimpl
 def emptcp_applied(change: Change) -> None:
-    """Want the rate for the subflows that are there; the socket companion then paces them."""
+    """Tell the socket companion of the subflows that are there, and what is wanted of them."""
     rate = change.value("rate")
+    if _windows(change):
+        _follow(change)
     if _paces(change) and isinstance(rate, int):  # one from a map is looked up with each packet
         _want(change, min(rate, _UNPACED - 1))
 
@@ -99,6 +112,24 @@ def _paces(change: Change) -> bool:
     return change.value("mode") in (AUTO, PACING) and change.value("per") == SUBFLOW
 
 
+def _windows(change: Change) -> bool:
+    if change.stage.type.name != NAME or not features.has("bpf_iter_tcp"):
+        return False
+    return way_of(change.value("mode"), change.value("per")) == WINDOW
+
+
+def _follow(change: Change) -> None:
+    """Make the state of the subflows that are there: the socket companion writes what it knows into it."""
+    if change.flows is None:
+        return
+    to: Literal["us", "peer"] = "us" if change.hook == "ingress" else "peer"
+    with SubflowReader() as reader:
+        for subflow, _device in selected_subflows(change, to, reader):
+            ends = ((subflow.local, subflow.local_port), (subflow.remote, subflow.remote_port))
+            if change.flows.get(*ends) is None:
+                change.flows.put(*ends, _WANTED.pack(0, 0))
+
+
 def _want(change: Change, rate: int) -> None:
     flows = change.flows
     if flows is None:
@@ -108,11 +139,13 @@ def _want(change: Change, rate: int) -> None:
             ends = ((subflow.local, subflow.local_port), (subflow.remote, subflow.remote_port))
             slot = flows.get(*ends)
             wanted = list(_WANTED.unpack_from(slot)) if slot is not None else [0, 0]
-            wanted[_our_end(subflow)] = rate
+            wanted[our_end(subflow)] = rate
             flows.put(*ends, _WANTED.pack(*wanted))
 
 
-def _our_end(subflow: Subflow) -> int:
-    """Return the place of the local end in the flow's key, which is ordered by bytes on the wire."""
-    local = (subflow.local.packed, subflow.local_port)
-    return int(local > (subflow.remote.packed, subflow.remote_port))
+@hookimpl
+def emptcp_notes(changes: Sequence[Change]) -> Sequence[str]:
+    """Tell which connections are not covered, and why."""
+    if changes[0].stage.type.name != NAME or not features.has("bpf_iter_tcp"):
+        return []
+    return coverage.notes(changes)

@@ -27,6 +27,14 @@ struct rate_limit {
 	__u8 reserved[2];
 };
 
+/* Why the last packet that an end sent was left alone; emptcp_actor_rate_limit.coverage reads it. */
+enum missed {
+	NOT_MISSED = 0,
+	NOT_OURS = 1,	   /* pacing: its socket is elsewhere */
+	RTT_UNKNOWN = 2,   /* window: the connection is older than the policy, its socket is elsewhere */
+	SCALE_UNKNOWN = 3, /* window: likewise */
+};
+
 /* Pairs are by the end that sends. emptcp_actor_rate_limit.hooks writes the first word. */
 struct rate_limit_state {
 	__u32 wanted[2]; /* bytes per second; 0: nothing is wanted, EMPTCP_UNPACED: as it was before us */
@@ -34,7 +42,8 @@ struct rate_limit_state {
 	__u32 before[2]; /* what we found */
 	__u64 syn_at;	 /* of a handshake under way, CLOCK_MONOTONIC */
 	__u32 rtt;	 /* microseconds, 0: unknown */
-	__u32 reserved;
+	__u8 missed[2];	 /* enum missed */
+	__u8 reserved[2];
 	__u64 due[2]; /* when all that was let through would be sent at the rate, CLOCK_MONOTONIC */
 };
 
@@ -123,18 +132,32 @@ static __always_inline int police(const struct emptcp_handle *pkt, const struct 
 	return EMPTCP_DROP;
 }
 
+static __always_inline void note_missed(const struct emptcp_handle *pkt, struct rate_limit_state *state,
+					enum missed missed)
+{
+	state->missed[emptcp_source(pkt) & 1] = missed;
+}
+
 /* Let the receiver offer no more than what the rate takes in a round trip. */
 static __always_inline int window(const struct emptcp_handle *pkt, const struct rate_limit *param,
-				  const struct rate_limit_state *state)
+				  struct rate_limit_state *state)
 {
 	const struct tcphdr *tcp = emptcp_tcp(pkt);
 	__u64 bytes = param->rate * state->rtt / 1000000;
+	bool capped;
 
-	if (!state->rtt)
-		return emptcp_skip(pkt, EMPTCP_UNKNOWN_STATE);
 	if (!tcp)
 		return emptcp_skip(pkt, EMPTCP_TRUNCATED);
-	emptcp_cap_window(pkt, tcp, bytes < ~0U ? bytes : ~0U);
+	/* Windows of SYNs stay, and the handshake has yet to tell. */
+	if (tcp->syn)
+		return EMPTCP_NEXT;
+	if (!state->rtt) {
+		note_missed(pkt, state, RTT_UNKNOWN);
+		return emptcp_skip(pkt, EMPTCP_UNKNOWN_STATE);
+	}
+	capped = emptcp_cap_window(pkt, tcp, bytes < ~0U ? bytes : ~0U);
+	note_missed(pkt, state,
+		    !capped && pkt->parsed->reason == EMPTCP_UNKNOWN_STATE ? SCALE_UNKNOWN : NOT_MISSED);
 	return EMPTCP_NEXT;
 }
 
@@ -152,8 +175,11 @@ EMPTCP_ACTOR_STATE(rate_limit, pkt, struct rate_limit, param, struct rate_limit_
 		return window(pkt, param, state);
 	if (mode != PACING)
 		return police(pkt, param, state);
-	if (!is_ours(pkt))
+	if (!is_ours(pkt)) {
+		note_missed(pkt, state, NOT_OURS);
 		return emptcp_skip(pkt, EMPTCP_REFUSED);
+	}
+	note_missed(pkt, state, NOT_MISSED);
 	state->wanted[emptcp_source(pkt) & 1] =
 		param->rate < EMPTCP_UNPACED ? param->rate : EMPTCP_UNPACED - 1;
 	return EMPTCP_NEXT;

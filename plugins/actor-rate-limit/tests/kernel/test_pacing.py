@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from emptcp.chain import apply, pins
+from emptcp.cli.main import main
 from emptcp.hooks import namespaces
 from emptcp.lab import traffic
 from emptcp.lab.meter import Meter
@@ -99,6 +101,21 @@ def test_a_low_rate_is_kept_too(lab: Lab, running: list[float]) -> None:
     apply.apply(table("1mbit"), lab.a.netns)
     time.sleep(4)
     assert rates(lab, 2)[1] == pytest.approx(MBIT, rel=0.05)
+
+
+def wanted(lab: Lab) -> list[int]:
+    """Return SO_MAX_PACING_RATE of each subflow of the second path, in bytes per second."""
+    said = lab.a.run(["ss", "-tinH", "src", lab.paths[1].a.address(4)]).stdout
+    return [int(found) // 8 for found in re.findall(r"pacing_rate \d+bps/(\d+)bps", said)]
+
+
+def test_a_changed_rate_is_the_sockets_when_the_command_returns(
+    lab: Lab, running: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    apply.apply(table("10mbit"), lab.a.netns)
+    assert wanted(lab) == [10 * MBIT]
+    assert main(["tune", "second path", "rate_limit", "rate=20mbit"]) == 0
+    assert wanted(lab) == [20 * MBIT]
 
 
 def test_a_new_connection_is_paced_from_the_start(lab: Lab) -> None:
