@@ -27,12 +27,12 @@ _OLDER = {
 def notes(changes: Sequence[Change]) -> list[str]:
     """Return a line for each reason for which connections or subflows are not covered by a stage."""
     way = way_of(changes[0].value("mode"), changes[0].value("per"))
+    if way not in (PACING, WINDOW):
+        return []  # they cover all that they see
     with SubflowReader() as reader:
         if way == PACING:
             return list(_not_paced([one for one in changes if one.hook == "egress"], reader))
-        if way == WINDOW:
-            return list(_not_windowed(changes, reader))
-    return []
+        return list(_not_windowed(changes, reader))
 
 
 def _not_paced(changes: Sequence[Change], reader: SubflowReader) -> Iterator[str]:
