@@ -25,6 +25,7 @@ import pytest
 
 if TYPE_CHECKING:
     from emptcp.chain.dryrun import Runner
+    from emptcp.chain.plan import BoundPolicy
 
     Trial = Callable[..., Runner]
 
@@ -57,14 +58,23 @@ def engine(backend: str) -> str:
 
 @pytest.fixture
 def trial(backend: str, engine: str) -> Iterator[Trial]:
-    """Make policies: ``trial(*actors, when="", hook="ingress", link="ethernet")``.
+    """Make policies: ``trial(*actors, when="", hook="ingress", link="ethernet", netns=None)``.
 
-    Egress is TC, whatever the back-end.
+    Egress is TC, whatever the back-end, and so are stages that work at TC only. ``netns`` is the namespace of
+    the devices that a stage names, by default the test's own.
     """
     with ExitStack() as made:
 
-        def make(*do: str, when: str = "", hook: str = "ingress", link: str = "ethernet") -> Runner:
-            return made.enter_context(_runner(backend, engine, do, when, hook, link))
+        def make(
+            *do: str,
+            when: str = "",
+            hook: str = "ingress",
+            link: str = "ethernet",
+            netns: str | None = None,
+        ) -> Runner:
+            bound = _bound(do, when, hook, netns)
+            works = hook == "ingress" and all(backend in stage.backends for stage in bound.everything)
+            return made.enter_context(_runner(bound, hook, backend if works else "tc", link, engine))
 
         yield make
 
@@ -75,13 +85,20 @@ def policy_file(*do: str, when: str = "", hook: str = "ingress") -> str:
     return _FILE.format(hook=hook, when=f'when = "{when}"' if when else "", do=quoted)
 
 
-def _runner(backend: str, engine: str, do: tuple[str, ...], when: str, hook: str, link: str) -> Runner:
+def _bound(do: tuple[str, ...], when: str, hook: str, netns: str | None) -> BoundPolicy:
     # Here and not above: emptcp is built with this package, which therefore can't need it.
+    from emptcp.chain import placement
     from emptcp.chain.bind import bind
-    from emptcp.chain.dryrun import Runner
+    from emptcp.hooks import namespaces
     from emptcp.plugins.catalog import Catalog
     from emptcp.policy.file import loads
 
     table = loads(policy_file(*do, when=when, hook=hook))
-    bound = bind(table, table.policies[0], hook, Catalog.of_enabled())
-    return Runner([bound], hook, backend if hook == "ingress" else "tc", link, engine)
+    devices = placement.indexes(namespaces.resolve(netns))
+    return bind(table, table.policies[0], hook, Catalog.of_enabled(), devices)
+
+
+def _runner(bound: BoundPolicy, hook: str, backend: str, link: str, engine: str) -> Runner:
+    from emptcp.chain.dryrun import Runner
+
+    return Runner([bound], hook, backend, link, engine)

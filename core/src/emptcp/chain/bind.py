@@ -170,6 +170,7 @@ def _stage(
         companions=(*_companions(bound), *_core_companions(reads)),
         values=tuple(value for value, _ in looked_up),
         chains=chains.with_numbers(table, bound),
+        backends=declaration.backends,
     )
 
 

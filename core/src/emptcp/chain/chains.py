@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins.catalog import BoundStage, Catalog
-from emptcp.policy import model
+from emptcp.policy import model, values
 
 Chosen = Callable[[model.StageSpec], Iterable[str]]
 """Tells the chains that are given to a stage as parameters."""
@@ -53,7 +53,7 @@ def strictly(table: model.Table, catalog: Catalog) -> Chosen:
     known = [chain.name for chain in table.chains]
 
     def chosen(spec: model.StageSpec) -> Iterator[str]:
-        for parameter, name in catalog.bind(spec, devices=_any_device).chains.items():
+        for parameter, name in catalog.bind(spec, devices=values.any_device).chains.items():
             if name not in known:
                 raise EmptcpError(
                     f"parameter '{parameter}' of actor '{spec.name}': there is no chain {quoted(name)}",
@@ -70,7 +70,7 @@ def as_far_as_known(catalog: Catalog) -> Chosen:
 
     def chosen(spec: model.StageSpec) -> Iterable[str]:
         try:
-            return catalog.bind(spec, devices=_any_device).chains.values()
+            return catalog.bind(spec, devices=values.any_device).chains.values()
         except EmptcpError:
             return ()
 
@@ -88,7 +88,3 @@ def _followers(do: tuple[model.Step, ...], chosen: Chosen) -> Iterator[str]:
             yield step.chain
         else:
             yield from chosen(step)
-
-
-def _any_device(name: str) -> int:
-    return 0

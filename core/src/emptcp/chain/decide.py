@@ -19,8 +19,9 @@ from emptcp.chain.running import Running
 from emptcp.chain.stranded import Stranded
 from emptcp.errors import EmptcpError, quoted
 from emptcp.hooks import attach, devices, namespaces
-from emptcp.hooks.choice import Choice, choose
+from emptcp.hooks.choice import Choice, Limit, choose
 from emptcp.plugins.catalog import Catalog
+from emptcp.plugins.manifest import BACKENDS
 from emptcp.policy import file, model
 
 KEEP, TUNE, SWITCH, ATTACH, DETACH = "keep", "tune", "switch", "attach", "detach"
@@ -32,7 +33,7 @@ class Decision:
 
     ``before`` is what runs there. ``asked`` is the back-end that was asked for, ``auto`` among them, and
     ``place.backend`` the one tried first. ``load`` loads the program for a back-end's code (``xdp``, ``tc``)
-    and leaves it in ``loaded``. ``suspended``: while everything is off, programs are pinned and not attached.
+    and leaves it in ``loaded``. ``limits`` are stages that work at some back-ends only. ``suspended``: while everything is off, programs are pinned and not attached.
     """
 
     action: str
@@ -44,6 +45,7 @@ class Decision:
     plan: Plan | None = None
     place: Place | None = None
     asked: str = "auto"
+    limits: tuple[Limit, ...] = ()
     load: Callable[[Decision, str], Loaded] | None = None
     loaded: Loaded | None = None
     suspended: bool = False
@@ -139,10 +141,19 @@ def _hook(
     location = site.location(hook)
     if not made.policies and not made.companions:
         return Decision(DETACH, location, site, hook, running) if running is not None else None
-    asked, choice = _backend(site, hook, running)
+    limits = tuple(_limits(policies))
+    asked, choice = _backend(site, hook, running, limits)
     place = _place(site, hook, made, choice, engine)
     action = _action(running, site, place, made, suspended)
-    return Decision(action, location, site, hook, running, policies, made, place, asked)
+    return Decision(action, location, site, hook, running, policies, made, place, asked, limits)
+
+
+def _limits(policies: Sequence[BoundPolicy]) -> Iterator[Limit]:
+    """Yield the stages that work at some back-ends only."""
+    for policy in policies:
+        for stage in policy.everything:
+            if stage.backends != BACKENDS:
+                yield Limit(f"{stage.kind} '{stage.name}' of policy {quoted(policy.name)}", stage.backends)
 
 
 def _action(running: Running | None, site: Site, place: Place, made: Plan, suspended: bool) -> str:
@@ -159,13 +170,16 @@ def _action(running: Running | None, site: Site, place: Place, made: Plan, suspe
     return KEEP if alike else TUNE
 
 
-def _backend(site: Site, hook: str, running: Running | None) -> tuple[str, Choice]:
-    """Return the back-end to ask for and the one to try first; ``auto`` moves nothing that runs."""
+def _backend(
+    site: Site, hook: str, running: Running | None, limits: Sequence[Limit]
+) -> tuple[str, Choice]:
+    """Return the back-end to ask for and the one to try first; ``auto`` moves nothing that can stay."""
     asked = site.backends.get("backend", "auto") if hook == "ingress" else "auto"
     if running is not None and asked in ("auto", running.description.backend):
         about = running.description
-        return about.backend, Choice(about.backend, about.reason)
-    return asked, choose(site.device, hook, asked)[0]
+        if all(limit.allows(about.backend) for limit in limits):
+            return about.backend, Choice(about.backend, about.reason)
+    return asked, choose(site.device, hook, asked, limits)[0]
 
 
 def _place(site: Site, hook: str, made: Plan, choice: Choice, engine: str) -> Place:

@@ -18,7 +18,7 @@ from emptcp.chain import tables
 from emptcp.chain.bind import stage_ids, stage_ids_of_chain
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins.catalog import Catalog
-from emptcp.policy import check, expressions, file, model, when
+from emptcp.policy import check, expressions, file, model, values, when
 
 Edit = Callable[[model.Table], model.Table]
 _Parsed = TypeVar("_Parsed")
@@ -280,7 +280,7 @@ def _tuned(table: model.Table, home: str, stage: str, keywords: Sequence[model.K
     given = {keyword.name: keyword for keyword in _named(found.spec, catalog)}
     given |= {keyword.name: keyword for keyword in keywords}
     changed = replace(found.spec, positional=(), keywords=tuple(given.values()))
-    catalog.bind(changed)
+    catalog.bind(changed, devices=values.any_device)
     if found.is_selector:
         return _with_when(
             table, found, expressions.replaced(_when(table, found), found.place, model.Select(changed))
@@ -292,7 +292,8 @@ def _named(spec: model.StageSpec, catalog: Catalog) -> Sequence[model.Keyword]:
     """Return the arguments of a stage, each by its name."""
     if not spec.positional:
         return spec.keywords
-    return [model.Keyword(name, value) for name, value in catalog.bind(spec).arguments.items()]
+    bound = catalog.bind(spec, devices=values.any_device)
+    return [model.Keyword(name, value) for name, value in bound.arguments.items()]
 
 
 def _keyword(pair: str) -> model.Keyword:

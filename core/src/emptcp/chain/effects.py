@@ -20,7 +20,7 @@ from emptcp.hooks.namespaces import Namespace
 from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.manager import Manager
 from emptcp.plugins.occasions import Change
-from emptcp.policy import file, model
+from emptcp.policy import file, model, values
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ class Effects:
             if known.policy.when is None:
                 return True
             if same not in self._runners:
-                bound = bind(known.table, self._narrowed(known), known.hook, self._catalog)
+                narrowed = self._narrowed(known)
+                bound = bind(known.table, narrowed, known.hook, self._catalog, values.any_device)
                 self._runners[same] = Runner(
                     [bound], known.hook, "tc", known.device.link, contents=filling.contents(self._pins)
                 )

@@ -28,8 +28,9 @@ STACK_BUDGET = 256
 """Bytes of stack a fragment may use, static subprograms included; the kernel's limit for all is 512."""
 
 _LOOKUP, _REDIRECT = 1, 23
-ANSWERS = {"pass": {"xdp": 2, "tc": -1}, "drop": {"xdp": 1, "tc": 2}}
-"""XDP_PASS and TCX_NEXT (TC_ACT_UNSPEC): other programs on the hook go on. XDP_DROP and TC_ACT_SHOT."""
+ANSWERS = {"pass": {"xdp": 2, "tc": -1}, "drop": {"xdp": 1, "tc": 2}, "redirect": {"xdp": 4, "tc": 7}}
+"""XDP_PASS and TCX_NEXT (TC_ACT_UNSPEC): other programs on the hook go on. XDP_DROP and TC_ACT_SHOT.
+XDP_REDIRECT and TC_ACT_REDIRECT: by what a helper was told."""
 
 RETURN, ACCEPT, DROP, REDIRECT, GOTO = 1, 2, 3, 4, 5
 
@@ -275,13 +276,14 @@ class Joiner:
     def answer(self, name: str) -> None:
         """End the program with what a way out answers."""
         asm = self.asm
+        asm.emit(bpf.MOV64_IMM, R0, imm=ANSWERS[name][self.binding.backend])
         if name == "redirect":
             asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
             asm.emit(bpf.LDX_W, R1, R1, self.binding.packet.redirect)
+            asm.jump("told", bpf.JEQ_IMM, R1)
             asm.emit(bpf.MOV64_IMM, R2)
             asm.emit(bpf.CALL, imm=_REDIRECT)
-        else:
-            asm.emit(bpf.MOV64_IMM, R0, imm=ANSWERS[name][self.binding.backend])
+            asm.label("told")
         asm.emit(bpf.EXIT)
 
     # Copying fragments.

@@ -12,7 +12,7 @@ from emptcp.chain.storage import Storage, Store, ValueForm
 from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.keys import KeyType
-from emptcp.policy import model
+from emptcp.policy import model, values
 from emptcp.policy.place import Place
 
 
@@ -113,7 +113,7 @@ def everything(table: model.Table, catalog: Catalog) -> list[Store]:
             if isinstance(leaf, model.InSet):
                 found["set", leaf.set] = of_set(table, leaf, catalog)[0]
         for spec in _specs(table, policy, catalog):
-            bound = catalog.bind(spec, devices=lambda name: 0)
+            bound = catalog.bind(spec, devices=values.any_device)
             for lookup, _ in of_values(table, bound, catalog):
                 _agree(found.setdefault(("map", lookup.store.name), lookup.store), lookup.store, spec.where)
     for one in table.sets:

@@ -16,6 +16,7 @@ from emptcp.chain.counters import CHUNK_STAGES
 from emptcp.chain.storage import Store
 from emptcp.errors import EmptcpError
 from emptcp.plugins.imports import Imported
+from emptcp.plugins.manifest import BACKENDS
 from emptcp.policy import model
 
 END = -1
@@ -62,7 +63,7 @@ class Stage:
     ``id`` is the operator's label, or the stage's name, with ``#2``, ``#3`` for repeats within the policy, or
     within the named chain. A selector with a ``member`` matches packets whose key, which the fragment tells,
     is in that set. ``values`` are the parameters that come from maps, ``chains`` the named chains that it may
-    choose from, each with its number.
+    choose from, each with its number, ``backends`` where it works.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Stage:
     member: Store | None = None
     values: tuple[ValueLookup, ...] = ()
     chains: tuple[tuple[int, str], ...] = ()
+    backends: tuple[str, ...] = BACKENDS
 
     @property
     def fragments(self) -> tuple[FragmentRef, ...]:

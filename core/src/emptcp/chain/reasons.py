@@ -25,6 +25,8 @@ REASONS: tuple[str, ...] = (
     "refused",
     "unsafe",
     "unknown_state",
+    "no_link",
+    "too_long",
 )
 """Index: the number a program stores; value: the name `list` and `trace` print."""
 

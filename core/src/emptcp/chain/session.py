@@ -49,7 +49,7 @@ from emptcp.hooks import foreign
 from emptcp.hooks.namespaces import Namespace
 from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.manager import Manager
-from emptcp.policy import file, model, text
+from emptcp.policy import file, model, text, values
 from emptcp.pybpf import features
 from emptcp.pybpf.feature_table import FEATURES
 
@@ -244,7 +244,7 @@ class Session:
             for _, spec in stage_ids(table, policy, self.catalog):
                 if isinstance(spec, model.InSet):
                     continue
-                stage = self.catalog.bind(spec)
+                stage = self.catalog.bind(spec, devices=values.any_device)
                 _check_resident(stage, policy)
                 _check_features(stage, policy)
                 self.manager.validate(stage, policy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,8 @@ def policy_runner(path: str, hook: str | None, engine: str | None) -> Iterator[R
 
     table = file.load(path)
     hook = hook or _only_hook(table, path)
-    policies, backend = _bound(table, hook, path), _backend(table, hook)
+    policies = _bound(table, hook, path)
+    backend = _backend(table, hook, policies)
     with ExitStack() as opened:
         runners: dict[str, DryRunner] = {}
 
@@ -106,18 +107,23 @@ def _only_hook(table: Table, path: str) -> str:
 
 
 def _bound(table: Table, hook: str, path: str) -> list[BoundPolicy]:
+    from emptcp.chain import placement
     from emptcp.chain.bind import bind
     from emptcp.errors import EmptcpError
+    from emptcp.hooks import namespaces
     from emptcp.plugins.catalog import Catalog
 
-    catalog = Catalog.of_enabled()
-    bound = [bind(table, policy, hook, catalog) for policy in table.policies if hook in policy.hooks]
+    catalog, devices = Catalog.of_enabled(), placement.indexes(namespaces.resolve())
+    bound = [
+        bind(table, policy, hook, catalog, devices) for policy in table.policies if hook in policy.hooks
+    ]
     if not bound:
         raise EmptcpError(f"no policy of '{path}' is for {hook}", fix="choose the other hook with --hook")
     return bound
 
 
-def _backend(table: Table, hook: str) -> str:
+def _backend(table: Table, hook: str, bound: Sequence[BoundPolicy]) -> str:
     """Return ``tc`` where the policies can only run there, else ``xdp``, as an apply would choose."""
     wanted = {policy.backend for policy in table.policies if hook in policy.hooks}
-    return "tc" if hook == "egress" or "tc" in wanted else "xdp"
+    limited = any("xdp" not in stage.backends for policy in bound for stage in policy.everything)
+    return "tc" if hook == "egress" or "tc" in wanted or limited else "xdp"

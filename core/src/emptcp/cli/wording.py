@@ -97,7 +97,7 @@ def _words(record: PolicyRecord, catalog: Catalog, manager: Manager) -> Words:
         if isinstance(spec, model.InSet):
             continue
         try:
-            stage = catalog.bind(spec, devices=lambda device: 0)
+            stage = catalog.bind(spec, devices=values.any_device)
         except EmptcpError:  # its plugin is gone: there is nobody to ask
             continue
         said = manager.hook.emptcp_format(stage=stage)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from emptcp.errors import EmptcpError
 from emptcp.hooks import clsact, devices, namespaces, refusals, xdp_netlink
-from emptcp.hooks.choice import Choice, choose
+from emptcp.hooks.choice import Choice, Limit, choose
 from emptcp.hooks.devices import Device
 from emptcp.hooks.namespaces import Namespace
 from emptcp.pybpf import BpfError, Link, Program, features
@@ -83,6 +83,7 @@ def attach(
     program: Supply,
     replace: Attached | None = None,
     put_back: Callable[[Attached], None] | None = None,
+    limits: Sequence[Limit] = (),
 ) -> Attached:
     """Attach a program, or put it in the place of one that is attached.
 
@@ -94,10 +95,11 @@ def attach(
         new one is attached before the old one goes, or after it where both are XDP.
     :param put_back: is given what is attached in the end where the old one had gone, the new one was refused,
         and the old program was attached again; its link is another one than before.
+    :param limits: what the program has that works at some back-ends only.
     :raises EmptcpError: every back-end in question refuses; with the driver's own sentence where there is
         one.
     """
-    choices = [choice for choice in choose(device, hook, backend) if _takes(program, choice)]
+    choices = [choice for choice in choose(device, hook, backend, limits) if _takes(program, choice)]
     if not choices:
         raise EmptcpError(f"this program's kind does not fit the back-end '{backend}' at {hook}")
     if replace is not None and not replace.gone():

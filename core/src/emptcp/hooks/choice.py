@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from emptcp.errors import EmptcpError, did_you_mean
 from emptcp.hooks.devices import Device
@@ -27,16 +28,52 @@ class Choice:
         return KINDS[self.backend]
 
 
+@dataclass(frozen=True)
+class Limit:
+    """Something that works at some back-ends only. ``who`` is it in words, ``codes`` are of ``xdp``, ``tc``."""
+
+    who: str
+    codes: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """What ``list`` shows where it decides, and how a refusal begins."""
+        return f"{self.who} works at {' and '.join(self.codes).upper()} only"
+
+    def allows(self, backend: str) -> bool:
+        """Return whether it works at a back-end."""
+        return backend.removesuffix("-generic") in self.codes
+
+
 # Its reason is what the driver says when it refuses.
 _AFTER_XDP = Choice("tc", "")
 
 
-def choose(device: Device, hook: str, backend: str = "auto") -> list[Choice]:
+def choose(
+    device: Device, hook: str, backend: str = "auto", limits: Sequence[Limit] = ()
+) -> list[Choice]:
     """Return the back-ends to try, best first; generic XDP is among them only when it is asked for by name.
 
-    :raises EmptcpError: no such back-end or hook, or a device whose packets policies can't read.
+    :raises EmptcpError: no such back-end or hook, a device whose packets policies can't read, or none of the
+        back-ends is one at which everything works.
     """
     _check(device, hook, backend)
+    found = _candidates(device, hook, backend)
+    for limit in limits:
+        left = [choice for choice in found if limit.allows(choice.backend)]
+        if not left:
+            raise EmptcpError(
+                f"{limit.sentence}, and on device '{device.name}' the policies of {hook} run by "
+                f"'{found[0].backend}' ({found[0].reason})",
+                fix=f'Write backend = "{limit.codes[0]}" in the policies of this device.',
+            )
+        if len(left) < len(found):
+            left = [replace(choice, reason=limit.sentence) for choice in left]
+        found = left
+    return found
+
+
+def _candidates(device: Device, hook: str, backend: str) -> list[Choice]:
     if hook == "egress":
         return [Choice("tc", "XDP does not see packets that leave")]
     if backend != "auto":

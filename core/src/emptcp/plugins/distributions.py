@@ -13,6 +13,7 @@ FIRST_PARTY = frozenset(
         "emptcp-actor-record",
         "emptcp-actor-remove-option",
         "emptcp-actor-set-backup",
+        "emptcp-actor-steer",
         "emptcp-bench",
         "emptcp-selector-address",
         "emptcp-selector-connection",

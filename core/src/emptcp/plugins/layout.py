@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emptcp.errors import EmptcpError, did_you_mean
-from emptcp.plugins.manifest import KeyDeclaration, Manifest, StageDeclaration
+from emptcp.plugins.manifest import BACKENDS, KeyDeclaration, Manifest, StageDeclaration
 from emptcp.plugins.versions import CHAIN_ABI
 from emptcp.policy.values import Field
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 STAGE_ID = "stage_id"
 """The member of a parameter struct that core fills with the number of the stage (``emptcp/actor.h``)."""
 
-BACKENDS = ("xdp", "tc")
 PRIVATE_KINDS = frozenset({"prog_array", "array_of_maps", "hash_of_maps", "struct_ops", "arena"})
 """Kinds of maps that can't be exported: what they hold belongs to the program that they were made for."""
 

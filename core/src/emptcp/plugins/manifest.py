@@ -29,12 +29,15 @@ VERDICTS = ("NEXT", "RETURN", "ACCEPT", "DROP", "REDIRECT", "GOTO")
 READS = ("options", "key", "flow", "connection")
 """What a fragment reads of a packet: core parses, and looks up, only what some stage reads."""
 
+BACKENDS = ("xdp", "tc")
+"""Where a fragment works; it is compiled for both."""
+
 KINDS = ("selector", "actor")
 DECLARATIONS = ("controller", "command")
 
 _DESCRIPTION = ("schema", "abi", "hook_api", "name", "summary", "object", "module", "resident")
 TOP_KEYS = (*_DESCRIPTION, *KINDS, "key", *DECLARATIONS, "export", "import")
-_STAGE_BASE = ("name", "help", "hooks", "reads", "fragment", "features", "parameter")
+_STAGE_BASE = ("name", "help", "hooks", "backends", "reads", "fragment", "features", "parameter")
 STAGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "selector": _STAGE_BASE,
     "actor": (*_STAGE_BASE, "verdicts", "modifies", "unsafe", "companion"),
@@ -96,6 +99,7 @@ class StageDeclaration(Declaration):
 
     hooks: tuple[str, ...]
     fragment: str
+    backends: tuple[str, ...] = BACKENDS
     reads: tuple[str, ...] = ("options",)
     verdicts: tuple[str, ...] = ()
     modifies: tuple[str, ...] = ()
@@ -240,6 +244,7 @@ def _stages(top: Section, kind: str) -> Iterator[StageDeclaration]:
             help=section.text("help"),
             hooks=section.choices("hooks", model.HOOKS),
             fragment=_name(section, "fragment") if "fragment" in section else name,
+            backends=section.choices("backends", BACKENDS) if "backends" in section else BACKENDS,
             reads=section.choices("reads", READS) if "reads" in section else ("options",),
             verdicts=section.choices("verdicts", VERDICTS) if "verdicts" in section else _usual(kind),
             modifies=section.choices("modifies", [*changes.words(one.name for one in parameters)]),

@@ -48,6 +48,11 @@ def _stage(kind: str) -> Schema:
         "name": _NAME,
         "help": TEXT,
         "hooks": choices(model.HOOKS),
+        "backends": {
+            **choices(manifest.BACKENDS),
+            "default": list(manifest.BACKENDS),
+            "description": "where it works",
+        },
         "reads": {**choices(manifest.READS), "default": ["options"]},
         "fragment": {**_NAME, "description": "the body's name in the object; the stage's without it"},
         "features": {**choices(tuple(FEATURES)), "description": "kernel features that it needs"},

@@ -549,10 +549,15 @@ def no_devices(name: str) -> int:
     raise EmptcpError(f"there is no device {quoted(name)}", fix="See 'ip link'.")
 
 
+def any_device(name: str) -> int:
+    """Take every device for there: for places where its index does not matter."""
+    return 0
+
+
 def mapped(address: Any) -> bytes:
     """Return 16 bytes of an address, IPv4 as ::ffff:a.b.c.d, as struct emptcp_key has it."""
     packed: bytes = address.packed
     return packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
 
 
-__all__ = ["TYPES", "Argument", "Devices", "Field", "ValueType", "no_devices", "of"]
+__all__ = ["TYPES", "Argument", "Devices", "Field", "ValueType", "any_device", "no_devices", "of"]

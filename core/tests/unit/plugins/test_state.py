@@ -53,6 +53,7 @@ def test_first_party_is_an_exact_list() -> None:
         "emptcp-actor-record",
         "emptcp-actor-remove-option",
         "emptcp-actor-set-backup",
+        "emptcp-actor-steer",
         "emptcp-selector-address",
         "emptcp-selector-connection",
         "emptcp-selector-ip-pair",

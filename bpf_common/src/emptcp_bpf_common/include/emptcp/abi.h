@@ -29,7 +29,7 @@ enum emptcp_verdict {
 	EMPTCP_RETURN = 1,   /* end this chain, the next policy goes on */
 	EMPTCP_ACCEPT = 2,   /* no further policy; the packet passes */
 	EMPTCP_DROP = 3,     /* the packet is dropped */
-	EMPTCP_REDIRECT = 4, /* out of the device in emptcp_pkt.redirect */
+	EMPTCP_REDIRECT = 4, /* out of the device in emptcp_pkt.redirect; 0: as a helper was told */
 	EMPTCP_GOTO = 5,     /* on in the named chain in emptcp_pkt.chain, and not back */
 };
 
@@ -66,6 +66,8 @@ enum emptcp_reason {
 	EMPTCP_REFUSED = 18,	     /* a kernel helper refused the change */
 	EMPTCP_UNSAFE = 19,	     /* would change a DSS without unsafe = true */
 	EMPTCP_UNKNOWN_STATE = 20,   /* connection began before us: key, token or window scale not seen */
+	EMPTCP_NO_LINK = 21,	     /* the device to leave by is gone, down or without a route, or came in by it */
+	EMPTCP_TOO_LONG = 22,	     /* longer than the MTU of the device to leave by */
 	EMPTCP_REASONS = 24,
 };
 
@@ -117,7 +119,7 @@ struct emptcp_pkt {
 	__u16 repeated;		   /* bit n: more than once */
 	__u8 at[EMPTCP_SUBTYPES];  /* offset from l4 of the last valid one of each subtype, 0: absent */
 	__u8 len[EMPTCP_SUBTYPES]; /* its length */
-	__u32 redirect;		   /* ifindex for EMPTCP_REDIRECT */
+	__u32 redirect;		   /* ifindex for EMPTCP_REDIRECT; 0: a helper was told where to */
 	struct emptcp_key key;
 	__u8 scratch[EMPTCP_SCRATCH_SIZE]; /* free for the stages of one packet; zero at entry */
 	/* Below: what the headers' own functions work with, not for plugins. */

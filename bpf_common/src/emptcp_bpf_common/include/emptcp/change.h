@@ -400,11 +400,12 @@ enum emptcp_ecn {
 	EMPTCP_ECN_REFUSED = 2, /* it could not be written */
 };
 
-/* Write the byte of the IP header at `offset`; IPv4's checksum covers it. */
+/* Write the byte of the IP header at `offset`; IPv4's checksum covers it, as the first or second of a word. */
 static __always_inline bool emptcp_store_ip_byte(const struct emptcp_handle *pkt, __u32 offset, __u8 old,
 						 __u8 new)
 {
-	__u8 from[2] = {0, old}, to[2] = {0, new};
+	__u32 half = offset - pkt->parsed->l3 & 1;
+	__u8 from[2] = {half ? 0 : old, half ? old : 0}, to[2] = {half ? 0 : new, half ? new : 0};
 	__u8 *place;
 
 	if (pkt->parsed->family == 4 && !emptcp_ip4_check_add(pkt, emptcp_fold(emptcp_word_change(from, to))))

@@ -16,6 +16,36 @@
 
 struct seq_file;
 
+struct hlist_node {
+	struct hlist_node *next;
+} EMPTCP_KERNEL;
+
+struct hlist_head {
+	struct hlist_node *first;
+} EMPTCP_KERNEL;
+
+struct net {
+	struct hlist_head *dev_index_head; /* by the low byte of the ifindex */
+} EMPTCP_KERNEL;
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct net_device {
+	unsigned long state; /* of enum netdev_state_t: bit 0 started, bit 2 no carrier */
+	unsigned int mtu;
+	int ifindex;
+	unsigned short type;
+	const unsigned char *dev_addr;
+	struct hlist_node index_hlist;
+	possible_net_t nd_net;
+} EMPTCP_KERNEL;
+
+struct sk_buff {
+	struct net_device *dev;
+} EMPTCP_KERNEL;
+
 struct bpf_iter_meta {
 	struct seq_file *seq;
 } EMPTCP_KERNEL;

@@ -197,6 +197,30 @@ enum {
 /* bpf_redirect() */
 #define BPF_F_INGRESS (1ULL << 0)
 
+/* bpf_fib_lookup(): a route out of the device in `ifindex`, not for packets that came in by it */
+#define BPF_FIB_LOOKUP_OUTPUT (1U << 1)
+
+enum {
+	BPF_FIB_LKUP_RET_SUCCESS = 0,
+	BPF_FIB_LKUP_RET_NO_NEIGH = 7, /* a route, and no link-layer address yet */
+};
+
+struct bpf_fib_lookup {
+	__u8 family;
+	__u8 l4_protocol;
+	__be16 sport;
+	__be16 dport;
+	__u16 tot_len; /* 0: the length is not asked about */
+	__u32 ifindex; /* afterwards: the device that the route goes out of */
+	__u32 tos;     /* IPv6: flow information; afterwards the metric */
+	__be32 src[4]; /* the first word for IPv4 */
+	__be32 dst[4]; /* afterwards: the next hop */
+	__be16 h_vlan_proto;
+	__be16 h_vlan_TCI;
+	__u8 smac[6];
+	__u8 dmac[6];
+};
+
 /* bpf_sock_ops.op, and what bpf_sock_ops_cb_flags_set() switches on */
 enum {
 	BPF_SOCK_OPS_TCP_CONNECT_CB = 3,
