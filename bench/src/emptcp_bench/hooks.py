@@ -11,6 +11,7 @@ from emptcp.api import EmptcpError, hookimpl
 
 ROUNDS, REPEAT = 9, 20_000
 QUICK_ROUNDS, QUICK_REPEAT = 1, 200
+STEER_ROUNDS, STEER_SECONDS, QUICK_SECONDS = 15, 0.5, 0.1
 
 
 @hookimpl
@@ -24,6 +25,12 @@ def emptcp_commands(name: str, parser: argparse.ArgumentParser) -> None:
     chain.add_argument("--rounds", type=_count, help=f"rounds of measurement (default: {ROUNDS})")
     chain.add_argument("--repeat", type=_count, help=f"packets per program and round (default: {REPEAT})")
     chain.set_defaults(run=_chain)
+    text = "throughput of a guest's stream: steered, with merged packets, against unsteered"
+    steer = groups.add_parser("steer", help=text, description=f"Measure {text}.")
+    steer.add_argument("--json", action="store_true", help="print JSON")
+    steer.add_argument("--quick", action="store_true", help="one short round: whether it works, not how fast")
+    steer.add_argument("--rounds", type=_count, help=f"rounds of measurement (default: {STEER_ROUNDS})")
+    steer.set_defaults(run=_steer)
 
 
 def _count(text: str) -> int:
@@ -36,10 +43,7 @@ def _count(text: str) -> int:
 def _chain(arguments: argparse.Namespace) -> int:
     from emptcp_bench import chain, report
 
-    if os.geteuid() != 0:
-        raise EmptcpError(
-            "emptcp bench loads programs into the kernel, which takes root", fix="Run it with sudo."
-        )
+    _need_root()
     rounds, repeat = (QUICK_ROUNDS, QUICK_REPEAT) if arguments.quick else (ROUNDS, REPEAT)
     results = chain.measure(arguments.rounds or rounds, arguments.repeat or repeat)
     if arguments.json:
@@ -47,3 +51,23 @@ def _chain(arguments: argparse.Namespace) -> int:
     else:
         print(report.as_text(results))
     return 0
+
+
+def _steer(arguments: argparse.Namespace) -> int:
+    from emptcp_bench import steer, steer_report
+
+    _need_root()
+    rounds, seconds = (1, QUICK_SECONDS) if arguments.quick else (STEER_ROUNDS, STEER_SECONDS)
+    results = steer.measure(arguments.rounds or rounds, seconds)
+    if arguments.json:
+        print(json.dumps(steer_report.as_json(results), indent=2))
+    else:
+        print(steer_report.as_text(results))
+    return 0
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise EmptcpError(
+            "emptcp bench loads programs into the kernel, which takes root", fix="Run it with sudo."
+        )

@@ -32,7 +32,7 @@ def as_json(results: Results) -> dict[str, Any]:
     """Return the results as ``emptcp bench chain --json`` prints them."""
     return {
         "schema": SCHEMA,
-        "machine": _machine(),
+        "machine": machine(),
         "rounds": results.rounds,
         "turns": TURNS,
         "repeat": results.repeat,
@@ -44,11 +44,11 @@ def as_json(results: Results) -> dict[str, Any]:
 def as_text(results: Results) -> str:
     """Return the results as tables."""
     how = _HOW.format(
-        rounds=results.rounds, turns=TURNS, counted=COUNTED, repeat=results.repeat, machine=_machine()
+        rounds=results.rounds, turns=TURNS, counted=COUNTED, repeat=results.repeat, machine=machine()
     )
     costs = [_COSTS, *map(_cost_cells, results.costs)]
     ratios = [_RATIOS, *map(_ratio_cells, results.comparisons)]
-    return "\n".join([how, "", *_table(costs, 3), "", *_table(ratios, 3)])
+    return "\n".join([how, "", *table(costs, 3), "", *table(ratios, 3)])
 
 
 def _cost(cost: Cost) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _cost(cost: Cost) -> dict[str, Any]:
         "backend": cost.backend,
         "program": cost.program,
         "packet": cost.packet,
-        "ns": _spread(cost.ns),
+        "ns": spread(cost.ns),
     }
 
 
@@ -67,29 +67,31 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         "packet": one.case.packet,
         "program": one.case.program,
         "against": one.against,
-        "ratio": _spread(one.ratio) if one.ratio else None,
-        "gross": _spread(one.gross),
+        "ratio": spread(one.ratio) if one.ratio else None,
+        "gross": spread(one.gross),
     }
 
 
-def _spread(spread: Spread) -> dict[str, float]:
-    return {"min": round(spread.least, 3), "median": round(spread.median, 3), "max": round(spread.most, 3)}
+def spread(found: Spread) -> dict[str, float]:
+    """Return a spread as JSON has it."""
+    return {"min": round(found.least, 3), "median": round(found.median, 3), "max": round(found.most, 3)}
 
 
 def _cost_cells(cost: Cost) -> Row:
-    return (cost.backend, cost.program, cost.packet, *_numbers(cost.ns, 1))
+    return (cost.backend, cost.program, cost.packet, *numbers(cost.ns, 1))
 
 
 def _ratio_cells(one: Comparison) -> Row:
-    ratio = _numbers(one.ratio, 2) if one.ratio else ("-", "-", "-")
+    ratio = numbers(one.ratio, 2) if one.ratio else ("-", "-", "-")
     return (one.backend, one.case.title, one.against, *ratio, f"{one.gross.median:.2f}")
 
 
-def _numbers(spread: Spread, digits: int) -> Row:
-    return tuple(f"{value:.{digits}f}" for value in (spread.least, spread.median, spread.most))
+def numbers(found: Spread, digits: int) -> Row:
+    """Return a spread as cells."""
+    return tuple(f"{value:.{digits}f}" for value in (found.least, found.median, found.most))
 
 
-def _table(rows: Sequence[Row], words: int) -> Iterator[str]:
+def table(rows: Sequence[Row], words: int) -> Iterator[str]:
     """Yield lines; the first ``words`` columns stand to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -100,7 +102,8 @@ def _table(rows: Sequence[Row], words: int) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Return what was measured on."""
     return f"{_processor()}, Linux {platform.release()}"
 
 

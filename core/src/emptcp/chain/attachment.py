@@ -150,9 +150,7 @@ def _put(
     """Attach or switch by the first back-end that takes the program, and let the program know which it is."""
     assert decision.place is not None
     assert decision.load is not None
-    made = attach.attach(
-        *_where(decision), decision.asked, _supply(decision), old, put_back, decision.limits
-    )
+    made = attach.attach(*_where(decision), decision.asked, _supply(decision), old, put_back, decision.limits)
     assert decision.loaded is not None
     reason = made.reason or decision.place.reason
     decision.place = replace(decision.place, backend=made.backend, reason=reason)

@@ -53,6 +53,7 @@ def bind(
         source=source(table, policy, reachable),
         engine=table.engine,
         goto=_goto(policy.do),
+        backend=policy.backend,
         chains=tuple(
             BoundChain(
                 chain.name, stages(chains.home(table.name, chain.name), _specs(chain.do)), _goto(chain.do)

@@ -33,7 +33,8 @@ class Decision:
 
     ``before`` is what runs there. ``asked`` is the back-end that was asked for, ``auto`` among them, and
     ``place.backend`` the one tried first. ``load`` loads the program for a back-end's code (``xdp``, ``tc``)
-    and leaves it in ``loaded``. ``limits`` are stages that work at some back-ends only. ``suspended``: while everything is off, programs are pinned and not attached.
+    and leaves it in ``loaded``. ``limits`` are stages that work at some back-ends only. ``suspended``: while
+    everything is off, programs are pinned and not attached.
     """
 
     action: str
@@ -142,7 +143,7 @@ def _hook(
     if not made.policies and not made.companions:
         return Decision(DETACH, location, site, hook, running) if running is not None else None
     limits = tuple(_limits(policies))
-    asked, choice = _backend(site, hook, running, limits)
+    asked, choice = _backend(site, hook, running, limits, policies)
     place = _place(site, hook, made, choice, engine)
     action = _action(running, site, place, made, suspended)
     return Decision(action, location, site, hook, running, policies, made, place, asked, limits)
@@ -171,15 +172,25 @@ def _action(running: Running | None, site: Site, place: Place, made: Plan, suspe
 
 
 def _backend(
-    site: Site, hook: str, running: Running | None, limits: Sequence[Limit]
+    site: Site,
+    hook: str,
+    running: Running | None,
+    limits: Sequence[Limit],
+    policies: Sequence[BoundPolicy],
 ) -> tuple[str, Choice]:
     """Return the back-end to ask for and the one to try first; ``auto`` moves nothing that can stay."""
-    asked = site.backends.get("backend", "auto") if hook == "ingress" else "auto"
+    asked = _asked(site, policies) if hook == "ingress" else "auto"
     if running is not None and asked in ("auto", running.description.backend):
         about = running.description
         if all(limit.allows(about.backend) for limit in limits):
             return about.backend, Choice(about.backend, about.reason)
     return asked, choose(site.device, hook, asked, limits)[0]
+
+
+def _asked(site: Site, policies: Sequence[BoundPolicy]) -> str:
+    """Return the back-end that the table asks for; if it leaves that open, the one of another table."""
+    others = (policy.backend for policy in policies if policy.backend != "auto")
+    return site.backends.get("backend") or next(others, "auto")
 
 
 def _place(site: Site, hook: str, made: Plan, choice: Choice, engine: str) -> Place:

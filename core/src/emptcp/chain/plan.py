@@ -107,7 +107,7 @@ class BoundPolicy:
 
     ``goto`` is the named chain that its own ends in, ``chains`` are all that it may come to, each before
     those that it leads to. ``source`` is the policy as a file would say it, ``engine`` the one its table
-    asks for.
+    asks for, ``backend`` the one that the policy asks for.
     """
 
     table: str
@@ -119,6 +119,7 @@ class BoundPolicy:
     engine: str = "fused"
     goto: str = ""
     chains: tuple[BoundChain, ...] = ()
+    backend: str = "auto"
 
     @property
     def everything(self) -> tuple[Stage, ...]:

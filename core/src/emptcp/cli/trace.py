@@ -114,9 +114,7 @@ def _bound(table: Table, hook: str, path: str) -> list[BoundPolicy]:
     from emptcp.plugins.catalog import Catalog
 
     catalog, devices = Catalog.of_enabled(), placement.indexes(namespaces.resolve())
-    bound = [
-        bind(table, policy, hook, catalog, devices) for policy in table.policies if hook in policy.hooks
-    ]
+    bound = [bind(table, policy, hook, catalog, devices) for policy in table.policies if hook in policy.hooks]
     if not bound:
         raise EmptcpError(f"no policy of '{path}' is for {hook}", fix="choose the other hook with --hook")
     return bound

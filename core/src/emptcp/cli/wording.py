@@ -89,7 +89,7 @@ def _note(
 
 def _words(record: PolicyRecord, catalog: Catalog, manager: Manager) -> Words:
     from emptcp.chain.bind import full_name, stage_ids
-    from emptcp.policy import file, model
+    from emptcp.policy import file, model, values
 
     table = file.loads(record.source)
     found: Words = {}

@@ -30,7 +30,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Limit:
-    """Something that works at some back-ends only. ``who`` is it in words, ``codes`` are of ``xdp``, ``tc``."""
+    """Something that works at some back-ends only: ``who`` in words, ``codes`` of ``xdp`` and ``tc``."""
 
     who: str
     codes: tuple[str, ...]
@@ -49,9 +49,7 @@ class Limit:
 _AFTER_XDP = Choice("tc", "")
 
 
-def choose(
-    device: Device, hook: str, backend: str = "auto", limits: Sequence[Limit] = ()
-) -> list[Choice]:
+def choose(device: Device, hook: str, backend: str = "auto", limits: Sequence[Limit] = ()) -> list[Choice]:
     """Return the back-ends to try, best first; generic XDP is among them only when it is asked for by name.
 
     :raises EmptcpError: no such back-end or hook, a device whose packets policies can't read, or none of the

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from emptcp.errors import EmptcpError
-from emptcp.hooks.choice import choose
+from emptcp.hooks.choice import Limit, choose
 from emptcp.hooks.devices import Device
 
 NIC = Device("eth0", 2, "ethernet", "ixgbe", 1500, "02:00:00:00:00:01")
@@ -62,3 +62,26 @@ def test_an_unknown_backend_gets_a_suggestion() -> None:
 def test_a_device_whose_packets_cannot_be_read_is_refused() -> None:
     with pytest.raises(EmptcpError, match="'can0' carries neither Ethernet nor plain IP"):
         choose(replace(NIC, name="can0", link="other"), "ingress")
+
+
+AT_TC = Limit("actor 'steer'", ("tc",))
+
+
+def test_what_works_at_tc_only_gets_tc_with_that_as_the_reason() -> None:
+    (choice,) = choose(NIC, "ingress", limits=[AT_TC])
+    assert (choice.backend, choice.reason) == ("tc", "actor 'steer' works at TC only")
+    (choice,) = choose(replace(NIC, driver="tun", virtual=True), "ingress", limits=[AT_TC])
+    assert "merged packets" in choice.reason
+
+
+@pytest.mark.parametrize("backend", ["xdp", "xdp-generic"])
+def test_a_back_end_at_which_something_does_not_work_is_refused(backend: str) -> None:
+    with pytest.raises(EmptcpError, match="actor 'steer' works at TC only") as caught:
+        choose(NIC, "ingress", backend, [AT_TC])
+    assert f"run by '{backend}' (asked for)" in caught.value.sentence
+    assert caught.value.fix == 'Write backend = "tc" in the policies of this device.'
+
+
+def test_limits_that_leave_nothing_are_told() -> None:
+    with pytest.raises(EmptcpError, match="'other' works at XDP only"):
+        choose(NIC, "ingress", limits=[AT_TC, Limit("actor 'other'", ("xdp",))])

@@ -9,7 +9,7 @@ MIXER, SEED = 0x9E3779B97F4A7C15, 0x73746565
 
 
 def chosen(source: str, sport: int, target: str, dport: int, links: int) -> int:
-    """Return the place of the link among ``links``, from 0 on, whichever end of the subflow is given first."""
+    """Return the link's place, from 0 to below ``links``, whichever end of the subflow is given first."""
     (low, low_port), (high, high_port) = sorted((_end(source, sport), _end(target, dport)))
     words = [int.from_bytes((low + high)[at : at + 8], "big") for at in (0, 8, 16, 24)]
     number = SEED

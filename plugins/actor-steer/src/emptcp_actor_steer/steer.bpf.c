@@ -50,8 +50,8 @@ struct {
 	__type(value, __u32);
 } steer_joined SEC(".maps");
 
-/* Counted without a lock: an atomic addition that tells the sum needs Linux 5.12. Two that join a connection in
- * the same moment, on two CPUs, may have the same number; the one after them has another. */
+/* Counted without a lock: an atomic addition that tells the sum needs Linux 5.12. Two that join a connection
+ * in the same moment, on two CPUs, may have the same number; the one after them has another. */
 static __always_inline __u32 next_index(__u32 token)
 {
 	const __u32 none = 0;
@@ -137,11 +137,13 @@ static __always_inline int leave_by_port(const struct emptcp_handle *pkt, __u32 
 /* What comes in here would have been routed, so it costs a hop; what goes out has been already. */
 static __always_inline int leave_by_nexthop(const struct emptcp_handle *pkt, __u32 ifindex)
 {
-	if (pkt->parsed->flags & EMPTCP_PKT_VLAN || !emptcp_has_route(pkt, ifindex))
+	struct bpf_redir_neigh to;
+
+	if (pkt->parsed->flags & EMPTCP_PKT_VLAN || !emptcp_find_next_hop(pkt, ifindex, &to))
 		return emptcp_skip(pkt, EMPTCP_NO_LINK);
 	if (pkt->parsed->hook == EMPTCP_INGRESS && !emptcp_take_hop(pkt))
 		return EMPTCP_NEXT;
-	return emptcp_redirect_neigh(pkt, ifindex);
+	return emptcp_redirect_neigh(pkt, ifindex, &to);
 }
 
 EMPTCP_ACTOR(steer, pkt, struct steer, param)

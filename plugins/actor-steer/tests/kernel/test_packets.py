@@ -260,9 +260,7 @@ def test_a_syn_that_is_sent_again_is_no_new_subflow(steer: Callable[..., Any]) -
 
 
 def test_a_subflow_that_the_peer_opened_is_known_by_its_syn(steer: Callable[..., Any]) -> None:
-    policy = steer(
-        "steer(to=[one, two], mode=mark, mark=4)", when="subflow(saddr=10.0.0.1)"
-    )
+    policy = steer("steer(to=[one, two], mode=mark, mark=4)", when="subflow(saddr=10.0.0.1)")
     assert policy.mark(join(101, 7, 1, back=True)) == 0
     assert policy.mark(data(101)) == 5
 
@@ -275,7 +273,8 @@ def test_a_subflow_from_before_is_left_alone_and_counted(steer: Callable[..., An
 
 
 ADDRESSES = st.one_of(
-    st.tuples(st.ip_addresses(v=4), st.ip_addresses(v=4)), st.tuples(st.ip_addresses(v=6), st.ip_addresses(v=6))
+    st.tuples(st.ip_addresses(v=4), st.ip_addresses(v=4)),
+    st.tuples(st.ip_addresses(v=6), st.ip_addresses(v=6)),
 )
 
 
@@ -286,7 +285,10 @@ def usable(address: IPv4Address | IPv6Address) -> bool:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    ADDRESSES.filter(lambda pair: all(map(usable, pair))), st.integers(1, 65535), st.integers(1, 65535), st.data()
+    ADDRESSES.filter(lambda pair: all(map(usable, pair))),
+    st.integers(1, 65535),
+    st.integers(1, 65535),
+    st.data(),
 )
 def test_by_hash_the_model_s_link_is_chosen_in_both_directions(
     spread: Any, addresses: tuple[Any, Any], sport: int, dport: int, drawn: Any

@@ -66,8 +66,8 @@ enum emptcp_reason {
 	EMPTCP_REFUSED = 18,	     /* a kernel helper refused the change */
 	EMPTCP_UNSAFE = 19,	     /* would change a DSS without unsafe = true */
 	EMPTCP_UNKNOWN_STATE = 20,   /* connection began before us: key, token or window scale not seen */
-	EMPTCP_NO_LINK = 21,	     /* the device to leave by is gone, down or without a route, or came in by it */
-	EMPTCP_TOO_LONG = 22,	     /* longer than the MTU of the device to leave by */
+	EMPTCP_NO_LINK = 21,  /* the device to leave by is gone, down or without a route, or came in by it */
+	EMPTCP_TOO_LONG = 22, /* longer than the MTU of the device to leave by */
 	EMPTCP_REASONS = 24,
 };
 

@@ -100,7 +100,8 @@ EMPTCP_HELPER(long, bpf_xdp_adjust_head, 44, struct xdp_md *ctx, int delta);
 EMPTCP_HELPER(__s64, bpf_csum_diff, 28, const void *from, __u32 from_size, const void *to, __u32 to_size,
 	      __wsum seed);
 EMPTCP_HELPER(long, bpf_redirect, 23, __u32 ifindex, __u64 flags);
-EMPTCP_HELPER(long, bpf_redirect_neigh, 152, __u32 ifindex, void *next_hop, int size, __u64 flags);
+EMPTCP_HELPER(long, bpf_redirect_neigh, 152, __u32 ifindex, struct bpf_redir_neigh *to, int size,
+	      __u64 flags);
 EMPTCP_HELPER(long, bpf_fib_lookup, 69, void *ctx, struct bpf_fib_lookup *route, int size, __u32 flags);
 EMPTCP_HELPER(long, bpf_redirect_map, 51, void *map, __u64 key, __u64 flags);
 

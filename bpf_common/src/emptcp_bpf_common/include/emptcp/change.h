@@ -400,7 +400,8 @@ enum emptcp_ecn {
 	EMPTCP_ECN_REFUSED = 2, /* it could not be written */
 };
 
-/* Write the byte of the IP header at `offset`; IPv4's checksum covers it, as the first or second of a word. */
+/* Write the byte of the IP header at `offset`; IPv4's checksum covers it, as the first or second of a word.
+ */
 static __always_inline bool emptcp_store_ip_byte(const struct emptcp_handle *pkt, __u32 offset, __u8 old,
 						 __u8 new)
 {

@@ -93,8 +93,8 @@ static __always_inline bool emptcp_find_device(const struct emptcp_handle *pkt, 
 	return EMPTCP_KERNEL_READ(&found->address, address);
 }
 
-/* Bytes of the longest IP packet that this one is on the wire. Volatile: the compiler would load through one of
- * two addresses, and the verifier takes no address within the context. */
+/* Bytes of the longest IP packet that this one is on the wire. Volatile: the compiler would load through one
+ * of two addresses, and the verifier takes no address within the context. */
 static __always_inline __u32 emptcp_wire_longest(const struct emptcp_handle *pkt)
 {
 	__u32 headers = pkt->parsed->payload - pkt->parsed->l3;
@@ -104,8 +104,12 @@ static __always_inline __u32 emptcp_wire_longest(const struct emptcp_handle *pkt
 	return headers + pkt->parsed->payload_len;
 }
 
-/* Whether a route to the packet's destination goes out of a device, which must forward (bpf_fib_lookup()). */
-static __always_inline bool emptcp_has_route(const struct emptcp_handle *pkt, __u32 ifindex)
+/*
+ * The next hop of the route to the packet's destination that goes out of a device; false: there is none, or
+ * the device does not forward. Of IPv6's routes the kernel looks only at those of the best metric.
+ */
+static __always_inline bool emptcp_find_next_hop(const struct emptcp_handle *pkt, __u32 ifindex,
+						 struct bpf_redir_neigh *to)
 {
 	struct bpf_fib_lookup route = {.ifindex = ifindex, .l4_protocol = IPPROTO_TCP};
 	const struct ipv6hdr *ip6 = emptcp_ip6(pkt);
@@ -126,10 +130,13 @@ static __always_inline bool emptcp_has_route(const struct emptcp_handle *pkt, __
 	answer = bpf_fib_lookup(pkt->ctx, &route, sizeof(route), BPF_FIB_LOOKUP_OUTPUT);
 	if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return false;
+	to->nh_family = route.family; /* a route of IPv4 can have a next hop of IPv6 */
+	__builtin_memcpy(to->nh, route.dst, sizeof(to->nh));
 	return route.ifindex == ifindex;
 }
 
-/* Take one hop of what the packet has left to live, as a router does. Refused: EMPTCP_NO_LINK with none left. */
+/* Take one hop of what the packet has left to live, as a router does. Refused: EMPTCP_NO_LINK with none left.
+ */
 static __always_inline bool emptcp_take_hop(const struct emptcp_handle *pkt)
 {
 	__u32 offset = pkt->parsed->l3 + (pkt->parsed->family == 4 ? 8 : 7);
@@ -141,13 +148,14 @@ static __always_inline bool emptcp_take_hop(const struct emptcp_handle *pkt)
 	left = *place;
 	if (left <= 1)
 		return emptcp_refuse(pkt, EMPTCP_NO_LINK);
-	if (pkt->parsed->family == 4 ? emptcp_store_ip_byte(pkt, pkt->parsed->l3 + 8, left, left - 1) :
-				       emptcp_store_ip_byte(pkt, pkt->parsed->l3 + 7, left, left - 1))
+	if (pkt->parsed->family == 4 ? emptcp_store_ip_byte(pkt, pkt->parsed->l3 + 8, left, left - 1)
+				     : emptcp_store_ip_byte(pkt, pkt->parsed->l3 + 7, left, left - 1))
 		return true;
 	return emptcp_refuse(pkt, EMPTCP_REFUSED);
 }
 
-/* Write the Ethernet source address. Refused: EMPTCP_NO_LINK where the packet does not begin with Ethernet. */
+/* Write the Ethernet source address. Refused: EMPTCP_NO_LINK where the packet does not begin with Ethernet.
+ */
 static __always_inline bool emptcp_set_source(const struct emptcp_handle *pkt, const __u8 *address)
 {
 	const __u32 place = __builtin_offsetof(struct ethhdr, h_source);
@@ -175,13 +183,13 @@ static __always_inline int emptcp_redirect(const struct emptcp_handle *pkt, __u3
 }
 
 /*
- * Let the packet leave by a device to the next hop of the route that goes out there, with the link-layer
- * addresses that it takes: return what this answers. Without a route the kernel would drop it, and with a VLAN
- * tag in the skb send it tagged.
+ * Let the packet leave by a device to a next hop, with the link-layer addresses that this takes, which the
+ * kernel looks up or asks for: return what this answers. A VLAN tag in the skb would go along.
  */
-static __always_inline int emptcp_redirect_neigh(const struct emptcp_handle *pkt, __u32 ifindex)
+static __always_inline int emptcp_redirect_neigh(const struct emptcp_handle *pkt, __u32 ifindex,
+						 struct bpf_redir_neigh *to)
 {
-	if (pkt->backend != EMPTCP_TC || bpf_redirect_neigh(ifindex, NULL, 0, 0) != TC_ACT_REDIRECT)
+	if (pkt->backend != EMPTCP_TC || bpf_redirect_neigh(ifindex, to, sizeof(*to), 0) != TC_ACT_REDIRECT)
 		return emptcp_skip(pkt, EMPTCP_REFUSED);
 	pkt->parsed->redirect = 0;
 	return EMPTCP_REDIRECT;

@@ -221,6 +221,12 @@ struct bpf_fib_lookup {
 	__u8 dmac[6];
 };
 
+/* bpf_redirect_neigh() */
+struct bpf_redir_neigh {
+	__u32 nh_family;
+	__be32 nh[4]; /* the first word for IPv4 */
+};
+
 /* bpf_sock_ops.op, and what bpf_sock_ops_cb_flags_set() switches on */
 enum {
 	BPF_SOCK_OPS_TCP_CONNECT_CB = 3,

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The throughput of steered streams as a table and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from emptcp_bench.report import Row, machine, numbers, spread, table
+from emptcp_bench.steer import Steered
+
+SCHEMA = 1
+
+_HEAD: Row = ("MODE", "GBIT/S: WITHOUT", "STEERED", "RATIO: MIN", "MEDIAN", "MAX")
+_HOW = """\
+One stream of a guest with two subflows over veth pairs with all offloads on, on
+{machine}.
+Turns without, with and without the policy follow each other; a ratio is made of each three. Throughput is the
+median, and that of a shared machine is worth less than the ratio's."""
+
+
+def as_json(results: Sequence[Steered]) -> dict[str, Any]:
+    """Return the results as ``emptcp bench steer --json`` prints them; bit/s."""
+    modes = [
+        {
+            "mode": one.mode,
+            "without": spread(one.without),
+            "steered": spread(one.steered),
+            "ratio": spread(one.ratio),
+        }
+        for one in results
+    ]
+    return {"schema": SCHEMA, "machine": machine(), "modes": modes}
+
+
+def as_text(results: Sequence[Steered]) -> str:
+    """Return the results as a table."""
+    rows = [
+        (
+            one.mode,
+            f"{one.without.median / 1e9:.1f}",
+            f"{one.steered.median / 1e9:.1f}",
+            *numbers(one.ratio, 2),
+        )
+        for one in results
+    ]
+    return "\n".join([_HOW.format(machine=machine()), "", *table([_HEAD, *rows], 1)])
