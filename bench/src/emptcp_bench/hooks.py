@@ -11,7 +11,7 @@ from emptcp.api import EmptcpError, hookimpl
 
 ROUNDS, REPEAT = 9, 20_000
 QUICK_ROUNDS, QUICK_REPEAT = 1, 200
-STEER_ROUNDS, STEER_SECONDS, QUICK_SECONDS = 15, 0.5, 0.1
+STEER_ROUNDS, STEER_SECONDS = 61, 0.1
 
 
 @hookimpl
@@ -57,7 +57,7 @@ def _steer(arguments: argparse.Namespace) -> int:
     from emptcp_bench import steer, steer_report
 
     _need_root()
-    rounds, seconds = (1, QUICK_SECONDS) if arguments.quick else (STEER_ROUNDS, STEER_SECONDS)
+    rounds, seconds = (1, STEER_SECONDS) if arguments.quick else (STEER_ROUNDS, STEER_SECONDS)
     results = steer.measure(arguments.rounds or rounds, seconds)
     if arguments.json:
         print(json.dumps(steer_report.as_json(results), indent=2))

@@ -15,8 +15,8 @@ _HEAD: Row = ("MODE", "GBIT/S: WITHOUT", "STEERED", "RATIO: MIN", "MEDIAN", "MAX
 _HOW = """\
 One stream of a guest with two subflows over veth pairs with all offloads on, on
 {machine}.
-Turns without, with and without the policy follow each other; a ratio is made of each three. Throughput is the
-median, and that of a shared machine is worth less than the ratio's."""
+A round is four turns: without, with, with, without the policy, which steers to the link that is taken anyway.
+Ratios are made round by round; what a machine's other work does to a round is in their spread."""
 
 
 def as_json(results: Sequence[Steered]) -> dict[str, Any]:
