@@ -26,8 +26,10 @@ from emptcp.chain import context
 from emptcp.chain.bind import bind
 from emptcp.chain.carriers import LONG_METADATA
 from emptcp.chain.dryrun import Result, Runner
+from emptcp.chain.placement import indexes
 from emptcp.chain.plan import BoundPolicy, companions_for, plan
 from emptcp.errors import EmptcpError
+from emptcp.hooks import namespaces
 from emptcp.packet import mptcp
 from emptcp.packet.build import build
 from emptcp.packet.layers import Extension, Protocol
@@ -236,7 +238,8 @@ def merged(draw: random.Random, data: bytes, backend: str) -> bytes | None:
 
 def policies(text: str, hook: str, catalog: Catalog) -> list[BoundPolicy]:
     read = file.loads(text)
-    return [bind(read, one, hook, catalog) for one in read.policies]
+    devices = indexes(namespaces.resolve())
+    return [bind(read, one, hook, catalog, devices) for one in read.policies]
 
 
 def fits(made: list[BoundPolicy], hook: str) -> bool:

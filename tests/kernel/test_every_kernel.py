@@ -17,6 +17,7 @@ import pytest
 from emptcp.chain import running
 from emptcp.chain.bind import bind
 from emptcp.chain.dryrun import Runner
+from emptcp.chain.placement import indexes
 from emptcp.hooks import namespaces
 from emptcp.lab.namespace import ip_batch
 from emptcp.packet.build import build
@@ -95,7 +96,8 @@ def load(record_property: Callable[[str, object], None]) -> Iterator[Callable[..
 
     def load_one(text: str, hook: str, backend: str, verified: int = VERIFIED) -> Runner:
         table = file.loads(text)
-        bound = [bind(table, one, hook, Catalog.of_enabled()) for one in table.policies]
+        devices = indexes(namespaces.resolve())
+        bound = [bind(table, one, hook, Catalog.of_enabled(), devices) for one in table.policies]
         runner = Runner(bound, hook, backend, engine=table.engine)
         made.append(runner)
         assert runner.loaded.program.info.verified_instructions < verified
@@ -125,13 +127,14 @@ def example(stage: StageType) -> str:
         if parameter.required and parameter.many:
             given += [f"'{name}'" for name in names] if names else [REQUIRED[parameter.type.kind]]
         elif parameter.required:
-            value = next(iter(names)) if names else REQUIRED[parameter.type.kind]
+            kind = getattr(parameter.type, "of", parameter.type).kind
+            value = next(iter(names)) if names else REQUIRED[kind]
             given.append(f"{parameter.name}={value}")
     return f"{stage.name}({', '.join(given)})"
 
 
 def ends_the_packets_way(stage: StageType) -> bool:
-    return bool({"DROP", "REDIRECT"} & set(stage.declaration.verdicts))
+    return "NEXT" not in stage.declaration.verdicts
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -143,7 +146,11 @@ def test_every_stage_of_ours_runs_in_every_place(
 
     Whatever a selector answers, its policy matches; what ends a packet's way stands last.
     """
-    stages = [one for one in Catalog.of_enabled() if hook in one.declaration.hooks]
+    stages = [
+        one
+        for one in Catalog.of_enabled()
+        if hook in one.declaration.hooks and backend in one.declaration.backends
+    ]
     selectors = [example(one) for one in stages if one.kind == "selector"]
     actors = sorted((one for one in stages if one.kind == "actor"), key=ends_the_packets_way)
     assert len(selectors) >= 8

@@ -19,13 +19,16 @@ import pytest
 
 from emptcp.chain.bind import bind, stage_ids
 from emptcp.chain.dryrun import VERDICTS, Runner
+from emptcp.chain.placement import indexes
 from emptcp.errors import EmptcpError
+from emptcp.hooks import namespaces
 from emptcp.packet.decode import decode
 from emptcp.plugins import manifest, state
 from emptcp.plugins.catalog import BoundStage, Catalog, StageType
 from emptcp.plugins.discovery import ENABLED, Plugin
 from emptcp.plugins.manager import Manager
 from emptcp.policy.file import loads
+from emptcp.policy.values import any_device
 from emptcp_sdk.compiler import compile_source, find_compiler
 from emptcp_sdk.fuzz import declared, finding, judge
 from emptcp_sdk.fuzz.driver import Driver, Ran
@@ -73,9 +76,11 @@ class Drawn:
         hook, backend, engine = self.place
         table = loads(self.text)
         (policy,) = table.policies
-        bound = bind(table, policy, hook, catalog)
+        bound = bind(table, policy, hook, catalog, indexes(namespaces.resolve()))
+        if any(backend not in stage.backends for stage in bound.everything):
+            raise EmptcpError(f"a stage does not work at {backend}")
         manager = Manager.of_enabled()
-        stages = [catalog.bind(spec) for _, spec in stage_ids(table, policy, catalog)]
+        stages = [catalog.bind(spec, devices=any_device) for _, spec in stage_ids(table, policy, catalog)]
         for stage in stages:
             manager.validate(stage, policy)
         return Trials(self, Runner([bound], hook, backend, engine=engine), stages[-1])

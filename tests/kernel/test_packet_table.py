@@ -21,6 +21,8 @@ import pytest
 
 from emptcp.chain.bind import bind
 from emptcp.chain.dryrun import Result, Runner
+from emptcp.chain.placement import indexes
+from emptcp.hooks import namespaces
 from emptcp.packet.build import build
 from emptcp.packet.decode import Decoded, decode
 from emptcp.packet.layers import Vlan, options_header
@@ -152,8 +154,9 @@ class Used:
         table = loads(policy_file(actor, when=when, hook=hook))
         (policy,) = table.policies
         self.where, self.backend, self.stage = f"{text} at {hook}, {backend}, {engine}", backend, stage
-        self.runner = Runner([bind(table, policy, hook, CATALOG)], hook, backend, engine=engine)
-        bound = CATALOG.bind(policy.do[0])  # type: ignore[arg-type]
+        devices = indexes(namespaces.resolve())
+        self.runner = Runner([bind(table, policy, hook, CATALOG, devices)], hook, backend, engine=engine)
+        bound = CATALOG.bind(policy.do[0], devices=devices)  # type: ignore[arg-type]
         self.allowed, self.verdicts = (
             declared.allowed(bound),
             ("pass", *map(str.lower, bound.type.declaration.verdicts)),
@@ -182,7 +185,12 @@ def uses(request: pytest.FixtureRequest) -> Iterator[list[Used]]:
     stage = request.param
     texts = USES.get(stage.name) or [stage_text(stage, Random(1))]
     with ExitStack() as opened:
-        made = [Used(stage, text, place) for text in texts for place in PLACES]
+        made = [
+            Used(stage, text, place)
+            for text in texts
+            for place in PLACES
+            if place[1] in stage.declaration.backends
+        ]
         for one in made:
             opened.callback(one.runner.close)
         yield made

@@ -18,6 +18,7 @@ import pytest
 
 from emptcp.chain import reasons
 from emptcp.packet.decode import Decoded, decode
+from emptcp.packet.layers import Ipv4
 from emptcp.packet.mptcp import Dss
 from emptcp.packet.mptcp import decode as decode_option
 from emptcp.packet.tcp import Flag, Kind, Placed
@@ -43,8 +44,15 @@ JOBS = [
     "event",
     "goto",
     "remove_kind",
+    "hop",
+    "source",
+    "skb_mark",
+    "leave",
+    "neigh",
 ]
-READING = ("nothing", "skip", "event", "goto")
+READING = ("nothing", "skip", "event", "goto", "skb_mark", "leave", "neigh")
+AT_TC = ("skb_mark", "neigh")
+"""What XDP refuses."""
 FOUND, NOWHERE, ANY_EXID = 0xFF, 64, 0x10000
 """Places of an option: what the search finds; behind all options. Any identifier of an experimental one."""
 MODES = ("plain", "plain", "plain", "plain", "tagged", "gso")
@@ -54,7 +62,7 @@ TAG = 5
 SHORTEST_TC = 54
 """A trial at TC takes no shorter frame: it must hold the IP header that it announces."""
 
-ANSWER = struct.Struct("<II QQIHB? 5I 32s16s64s20s20s40s8s8s10s36s 2H2B2I2II16sI")
+ANSWER = struct.Struct("<II QQIHB? 5I 32s16s64s20s20s40s8s8s10s36s 2H2B2I2II16sI2I")
 POINTERS = ("tcp", "ip4", "ip6", "bytes", "read", "timestamps", "dss", "join", "flow", "glance", "scratch")
 
 
@@ -135,14 +143,19 @@ def ordered(random: Random, order: Order, l4: int) -> Order:
             return replace(order, number=random.randrange(9), length=random.randrange(32), data=data)
         case "cap":
             return replace(order, number=random.choice((0, 1, 500, 64000)), scale=random.randrange(17))
-        case "goto":
+        case "goto" | "skb_mark" | "leave" | "neigh":
             return replace(order, number=random.choice((0, 1, 0x10000)))
+        case "source":
+            return replace(order, data=random.randbytes(6))
         case "remove_kind":
             return replace(order, number=random.choice((FOUND, FOUND, FOUND, random.randrange(70))))
     return order
 
 
-ALLOWED_FIELDS = {"cap": frozenset({"window"}), "mark": frozenset({"ecn"})}
+ALLOWED_FIELDS = {
+    job: frozenset({field})
+    for job, field in (("cap", "window"), ("mark", "ecn"), ("hop", "ttl"), ("source", "source_mac"))
+}
 
 
 HEADER = frozenset({"seq", "ack", "flags", "window", "urgent"})
@@ -214,6 +227,9 @@ class Outcome:
     place: int
     kind: bytes
     chain: int
+    longest: int
+    devices: int
+    backend: str
     before: dict[str, Any]
     after: dict[str, Any]
     packet: bytes
@@ -252,7 +268,8 @@ class Trials:
             a[12],
             a[13:23],
             Ends(a[23:25], (bool(a[25]), bool(a[26])), a[27], a[28], a[29:31]),
-            *a[31:34],
+            *a[31:36],
+            backend,
             model.members(self.answer[self.before : self.before + 680]),
             model.members(self.answer[self.after : self.after + 680]),
             ran.data,
@@ -334,6 +351,8 @@ def read_fault(one: Packet, seen: Decoded, order: Order, out: Outcome) -> str | 
         "kind": kind_answers(seen, order, out),
         "dss": not options & 4 or out.dss == dss_of(found),
         "flow": flow_answers(order, found, out),
+        "longest": out.longest == found["payload"] - l3 + (500 if gso else found["payload_len"]),
+        "devices": out.devices == (1 if out.backend == "tc" else 0),
     }
     return next((f"reading: {name} is wrong" for name, right in checks.items() if not right), None)
 
@@ -489,7 +508,16 @@ def effect(order: Order, out: Outcome, before: Decoded, after: Decoded) -> bool:
             assert after.ip is not None
             place = after.ip.offset + 1
             return after.data[place] & (3 if ipv4(after) else 0x30) == (3 if ipv4(after) else 0x30)
+        case "hop":
+            return hops(after) == hops(before) - 1 > 0
+        case "source":
+            return after.data == before.data[:6] + order.data[:6] + before.data[12:]
     return after.data == before.data
+
+
+def hops(packet: Decoded) -> int:
+    assert packet.ip is not None
+    return packet.ip.ttl if isinstance(packet.ip, Ipv4) else packet.ip.hop_limit
 
 
 def mptcp(packet: Decoded) -> set[int]:
@@ -515,7 +543,7 @@ class Helpers:
         self.trials = trials
 
     def outcomes(self, one: Packet, order: Order) -> list[Outcome]:
-        backends = ("xdp", "tc") if order.mode == "plain" else ("tc",)
+        backends = ("xdp", "tc") if order.mode == "plain" and order.job not in AT_TC else ("tc",)
         if len(one.data) < SHORTEST_TC:
             backends = ("xdp",)
         return [self.trials.run(one, order, backend) for backend in backends]

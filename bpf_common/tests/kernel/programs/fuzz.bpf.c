@@ -9,8 +9,11 @@
 #include <emptcp/key.h>
 #include <emptcp/kind.h>
 #include <emptcp/parse.h>
+#include <emptcp/redirect.h>
 
 #define MMAPABLE (1 << 10)
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 enum job {
 	NOTHING,
@@ -26,6 +29,11 @@ enum job {
 	EVENT,
 	GOTO,
 	REMOVE_KIND,
+	HOP,
+	SOURCE,
+	SKB_MARK,
+	LEAVE,
+	NEIGH,
 };
 
 #define FOUND 0xff /* as a place: where emptcp_find_kind() says */
@@ -87,6 +95,8 @@ struct answer {
 	__u32 place;   /* of order.kind */
 	__u8 kind[16]; /* bytes from there on */
 	__u32 chain;   /* after the job */
+	__u32 longest; /* of emptcp_wire_longest() */
+	__u32 devices; /* bit 0: the first one is found, bit 1: one that is not there */
 	struct emptcp_pkt before;
 	struct emptcp_pkt after;
 };
@@ -208,6 +218,26 @@ static __always_inline void read_kind(const struct emptcp_handle *pkt, const str
 		answer->kind[i] = emptcp_kind_byte(pkt, answer->place, i);
 }
 
+static __always_inline void read_devices(const struct emptcp_handle *pkt, struct answer *answer)
+{
+	struct emptcp_device device;
+	struct bpf_redir_neigh to;
+
+	answer->longest = emptcp_wire_longest(pkt);
+	answer->devices = emptcp_find_device(pkt, 1, &device);
+	answer->devices |= emptcp_find_device(pkt, 0x7fffffff, &device) << 1;
+	answer->devices |= emptcp_find_next_hop(pkt, 0x7fffffff, &to) << 2;
+}
+
+static __always_inline bool leave(const struct emptcp_handle *pkt, const struct order *order)
+{
+	struct bpf_redir_neigh to = {.nh_family = AF_INET};
+
+	if (order->job == NEIGH)
+		return emptcp_redirect_neigh(pkt, order->number, &to) == EMPTCP_REDIRECT;
+	return emptcp_redirect(pkt, order->number) == EMPTCP_REDIRECT;
+}
+
 static __always_inline bool insert_built(const struct emptcp_handle *pkt, const struct order *order)
 {
 	__builtin_memcpy(emptcp_option_space(pkt), order->bytes, sizeof(order->bytes));
@@ -255,6 +285,15 @@ static __always_inline bool act(const struct emptcp_handle *pkt, const struct or
 		return emptcp_goto(pkt, order->number) == EMPTCP_GOTO;
 	case REMOVE_KIND:
 		return remove_kind(pkt, order);
+	case HOP:
+		return emptcp_take_hop(pkt);
+	case SOURCE:
+		return emptcp_set_source(pkt, bytes);
+	case SKB_MARK:
+		return emptcp_mark(pkt, order->number, order->number);
+	case LEAVE:
+	case NEIGH:
+		return leave(pkt, order);
 	}
 	return false;
 }
@@ -285,6 +324,7 @@ static __always_inline int fuzz(void *ctx, int backend)
 		answer_->pointers |= read_rest(&pkt, answer_);
 		read_ends(&pkt, order_, answer_);
 		read_kind(&pkt, order_, answer_);
+		read_devices(&pkt, answer_);
 		answer_->done = act(&pkt, order_);
 		answer_->chain = parsed->chain;
 	}

@@ -3,9 +3,9 @@
 
     modifies = ["window", "mp_prio", "insert $kind", "remove $option"]
 
-A field of the TCP or IP header, or options: those of an MPTCP subtype, or those that a parameter tells, a
-kind of TCP options or MPTCP subtypes. They come, go and change; with a verb before them, only that. Nothing
-else of a packet may be otherwise behind the actor: tests hold it to that.
+A field of the TCP, IP or Ethernet header, or options: those of an MPTCP subtype, or those that a parameter
+tells, a kind of TCP options or MPTCP subtypes. They come, go and change; with a verb before them, only that.
+Nothing else of a packet may be otherwise behind the actor: tests hold it to that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from emptcp.packet.mptcp import Subtype
 
-FIELDS = ("window", "seq", "ack", "flags", "urgent", "ecn")
+FIELDS = ("window", "seq", "ack", "flags", "urgent", "ecn", "ttl", "source_mac")
 VERBS = ("insert", "rewrite", "remove")
 SUBTYPES = tuple(subtype.name.lower() for subtype in Subtype)
 

@@ -50,8 +50,8 @@ class Allowed:
     """What whoever changed the packet may have changed.
 
     insert, remove, rewrite: options that may come, go, and change in place. fields: of ``window``, ``seq``,
-    ``ack``, ``flags``, ``urgent`` (TCP) and ``ecn`` (IP). established: what is a packet of an established
-    subflow to Linux must stay one.
+    ``ack``, ``flags``, ``urgent`` (TCP), ``ecn``, ``ttl`` (IP) and ``source_mac`` (Ethernet). established:
+    what is a packet of an established subflow to Linux must stay one.
     """
 
     insert: Options = NONE
@@ -82,7 +82,7 @@ def _faults(was: Decoded, now: Decoded, allowed: Allowed) -> Iterator[Fault]:
     assert now.ip
     grown = b.length - a.length
     yield "the packet got shorter", grown < 0
-    yield "something in front of IP was changed", was.data[: was.ip.offset] != now.data[: now.ip.offset]
+    yield "something in front of IP was changed", _in_front(was, allowed) != _in_front(now, allowed)
     yield from _ip_faults(was.ip, now.ip, was, now, grown, allowed)
     if _from_tcp_on(was) == _from_tcp_on(now):
         return
@@ -133,10 +133,21 @@ def _ip_faults(
         yield "an ECN mark on a sender that does not understand it", before != after and not marked
         before[place] |= bits
         after[place] |= bits
+    place = 8 if size == 4 else 7
+    if "ttl" in allowed.fields and after[place] and after[place] == before[place] - 1:
+        after[place] = before[place]
     for header in (before, after):
         for span in ((2, 4), (10, 12)) if size == 4 else ((4, 6),):
             header[slice(*span)] = bytes(2)
     yield "IP's header was changed", before != after
+
+
+def _in_front(packet: Decoded, allowed: Allowed) -> bytes:
+    """Return what stands before IP, without what may be changed."""
+    assert packet.ip is not None
+    front = packet.data[: packet.ip.offset]
+    free = packet.ethernet is not None and "source_mac" in allowed.fields
+    return front[:6] + front[12:] if free else front
 
 
 def _from_tcp_on(packet: Decoded) -> bytes:

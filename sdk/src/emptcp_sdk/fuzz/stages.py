@@ -9,6 +9,7 @@ from random import Random
 
 from emptcp.plugins.catalog import Catalog, StageType
 from emptcp.plugins.manifest import Parameter
+from emptcp.policy.values import List
 
 Told = Mapping[str, Sequence[str]]
 """Parameter -> the values to choose from, as a policy writes them, in place of those of its type."""
@@ -57,6 +58,9 @@ def _value(parameter: Parameter, random: Random, told: Sequence[str]) -> str:
     if names:
         count = random.randrange(1, len(names) + 1) if parameter.many else 1
         return ", ".join(random.sample(names, count))
+    if isinstance(parameter.type, List):
+        items = range(random.randrange(1, parameter.type.length + 1))
+        return f"[{', '.join(_BY_TYPE[parameter.type.of.kind](random) for _ in items)}]"
     if parameter.type.kind == "int":
         low, high = parameter.minimum or 0, parameter.maximum
         fitting = [one for one in _INTEGERS if low <= one and (high is None or one <= high)]

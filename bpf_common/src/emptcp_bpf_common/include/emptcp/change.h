@@ -405,6 +405,8 @@ enum emptcp_ecn {
 static __always_inline bool emptcp_store_ip_byte(const struct emptcp_handle *pkt, __u32 offset, __u8 old,
 						 __u8 new)
 {
+	/* IPv4's checksum makes up for what a CHECKSUM_COMPLETE packet carries, IPv6 has none. */
+	__u64 carried = pkt->parsed->family == 4 ? 0 : BPF_F_RECOMPUTE_CSUM;
 	__u32 half = offset - pkt->parsed->l3 & 1;
 	__u8 from[2] = {half ? 0 : old, half ? old : 0}, to[2] = {half ? 0 : new, half ? new : 0};
 	__u8 *place;
@@ -412,7 +414,7 @@ static __always_inline bool emptcp_store_ip_byte(const struct emptcp_handle *pkt
 	if (pkt->parsed->family == 4 && !emptcp_ip4_check_add(pkt, emptcp_fold(emptcp_word_change(from, to))))
 		return false;
 	if (pkt->backend == EMPTCP_TC)
-		return !bpf_skb_store_bytes(pkt->ctx, offset, &new, 1, 0);
+		return !bpf_skb_store_bytes(pkt->ctx, offset, &new, 1, carried);
 	place = emptcp_bytes(pkt, offset, 1);
 	if (!place)
 		return false;

@@ -9,7 +9,7 @@
  *		return emptcp_skip(pkt, EMPTCP_NO_LINK);
  *	return emptcp_redirect(pkt, param->to);
  *
- * The manifest says backends = ["tc"] and verdicts with "REDIRECT". At XDP these functions refuse.
+ * The manifest says backends = ["tc"] and verdicts with "REDIRECT". At XDP devices can't be asked for.
  */
 #ifndef EMPTCP_REDIRECT_H
 #define EMPTCP_REDIRECT_H
@@ -74,8 +74,8 @@ static __always_inline const struct net_device *emptcp_net_device(const void *ct
 }
 
 /* What the kernel knows now of a device of the packet's namespace; false: there is none, or this is XDP. */
-static __always_inline bool emptcp_find_device(const struct emptcp_handle *pkt, __u32 ifindex,
-					       struct emptcp_device *found)
+EMPTCP_PUBLIC bool emptcp_find_device(const struct emptcp_handle *pkt, __u32 ifindex,
+				      struct emptcp_device *found)
 {
 	const struct net_device *device;
 	const unsigned char *address;
@@ -95,7 +95,7 @@ static __always_inline bool emptcp_find_device(const struct emptcp_handle *pkt, 
 
 /* Bytes of the longest IP packet that this one is on the wire. Volatile: the compiler would load through one
  * of two addresses, and the verifier takes no address within the context. */
-static __always_inline __u32 emptcp_wire_longest(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC __u32 emptcp_wire_longest(const struct emptcp_handle *pkt)
 {
 	__u32 headers = pkt->parsed->payload - pkt->parsed->l3;
 
@@ -108,8 +108,8 @@ static __always_inline __u32 emptcp_wire_longest(const struct emptcp_handle *pkt
  * The next hop of the route to the packet's destination that goes out of a device; false: there is none, or
  * the device does not forward. Of IPv6's routes the kernel looks only at those of the best metric.
  */
-static __always_inline bool emptcp_find_next_hop(const struct emptcp_handle *pkt, __u32 ifindex,
-						 struct bpf_redir_neigh *to)
+EMPTCP_PUBLIC bool emptcp_find_next_hop(const struct emptcp_handle *pkt, __u32 ifindex,
+					struct bpf_redir_neigh *to)
 {
 	struct bpf_fib_lookup route = {.ifindex = ifindex, .l4_protocol = IPPROTO_TCP};
 	const struct ipv6hdr *ip6 = emptcp_ip6(pkt);
@@ -137,7 +137,7 @@ static __always_inline bool emptcp_find_next_hop(const struct emptcp_handle *pkt
 
 /* Take one hop of what the packet has left to live, as a router does. Refused: EMPTCP_NO_LINK with none left.
  */
-static __always_inline bool emptcp_take_hop(const struct emptcp_handle *pkt)
+EMPTCP_PUBLIC bool emptcp_take_hop(const struct emptcp_handle *pkt)
 {
 	__u32 offset = pkt->parsed->l3 + (pkt->parsed->family == 4 ? 8 : 7);
 	const __u8 *place = emptcp_bytes(pkt, offset, 1);
@@ -156,7 +156,7 @@ static __always_inline bool emptcp_take_hop(const struct emptcp_handle *pkt)
 
 /* Write the Ethernet source address. Refused: EMPTCP_NO_LINK where the packet does not begin with Ethernet.
  */
-static __always_inline bool emptcp_set_source(const struct emptcp_handle *pkt, const __u8 *address)
+EMPTCP_PUBLIC bool emptcp_set_source(const struct emptcp_handle *pkt, const __u8 *address)
 {
 	const __u32 place = __builtin_offsetof(struct ethhdr, h_source);
 	void *bytes;
@@ -174,7 +174,7 @@ static __always_inline bool emptcp_set_source(const struct emptcp_handle *pkt, c
 }
 
 /* Let the packet leave by a device as it is: return what this answers. */
-static __always_inline int emptcp_redirect(const struct emptcp_handle *pkt, __u32 ifindex)
+EMPTCP_PUBLIC int emptcp_redirect(const struct emptcp_handle *pkt, __u32 ifindex)
 {
 	if (!ifindex)
 		return emptcp_skip(pkt, EMPTCP_NO_LINK);
@@ -186,8 +186,8 @@ static __always_inline int emptcp_redirect(const struct emptcp_handle *pkt, __u3
  * Let the packet leave by a device to a next hop, with the link-layer addresses that this takes, which the
  * kernel looks up or asks for: return what this answers. A VLAN tag in the skb would go along.
  */
-static __always_inline int emptcp_redirect_neigh(const struct emptcp_handle *pkt, __u32 ifindex,
-						 struct bpf_redir_neigh *to)
+EMPTCP_PUBLIC int emptcp_redirect_neigh(const struct emptcp_handle *pkt, __u32 ifindex,
+					struct bpf_redir_neigh *to)
 {
 	if (pkt->backend != EMPTCP_TC || bpf_redirect_neigh(ifindex, to, sizeof(*to), 0) != TC_ACT_REDIRECT)
 		return emptcp_skip(pkt, EMPTCP_REFUSED);
@@ -196,7 +196,7 @@ static __always_inline int emptcp_redirect_neigh(const struct emptcp_handle *pkt
 }
 
 /* Set the bits of skb->mark that `mask` has, for rules and filters further on. */
-static __always_inline bool emptcp_mark(const struct emptcp_handle *pkt, __u32 mark, __u32 mask)
+EMPTCP_PUBLIC bool emptcp_mark(const struct emptcp_handle *pkt, __u32 mark, __u32 mask)
 {
 	struct __sk_buff *skb = pkt->ctx;
 
