@@ -155,8 +155,8 @@ def test_by_hash_many_subflows_use_both_links_whose_neighbours_the_kernel_asks_f
 
 
 def test_subflows_that_the_peer_opened_are_counted_by_the_syns_that_go_to_the_guest() -> None:
-    with lab() as made:
-        steer(made, "mode=nexthop", to="link2, link1")
+    with lab(bridged=True) as made:
+        steer(made, "mode=port", to="link2, link1")
         before = on_links(made)
         done = transfer.run(made.peer, made.guest, transfer.Order(SIZE, "10.1.0.2", 1, 30))
         assert (done.intact, done.mptcp) == (True, True)
