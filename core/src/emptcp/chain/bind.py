@@ -215,5 +215,13 @@ def _core_companions(reads: Collection[str]) -> Iterator[tuple[str, FragmentRef]
 
 def _fragment(bound: BoundStage, layout: FragmentLayout) -> FragmentRef:
     found = bound.type
-    flow = reads_flow(found.declaration.reads)
-    return FragmentRef(found.plugin, str(found.object), layout.name, layout.state_size, flow, bound.imports)
+    reads = found.declaration.reads
+    return FragmentRef(
+        found.plugin,
+        str(found.object),
+        layout.name,
+        layout.state_size,
+        reads_flow(reads),
+        bound.imports,
+        "key" in reads,
+    )

@@ -30,8 +30,8 @@ PARSE_OPTIONS, PARSE_KEY, PARSE_PLAIN = 1, 2, 4
 class FragmentRef:
     """Where a fragment is: the plugin, its object file, the section's name without the back-end.
 
-    ``flow``: it reads the head of the packet's flow-table entry, if there is one. ``imports`` are the maps
-    of other plugins that its object uses.
+    ``flow``: it reads the head of the packet's flow-table entry, if there is one; ``key``: the packet's key.
+    ``imports`` are the maps of other plugins that its object uses.
     """
 
     plugin: str
@@ -40,6 +40,7 @@ class FragmentRef:
     state_size: int = 0
     flow: bool = False
     imports: tuple[Imported, ...] = ()
+    key: bool = False
 
 
 def reads_flow(reads: Collection[str]) -> bool:
@@ -211,8 +212,8 @@ def plan(hook: str, policies: Sequence[BoundPolicy], companions: Iterable[Fragme
     stages = [step.stage for step in steps]
     used = [*extra, *(fragment for stage in stages for fragment in stage.fragments)]
     flow = any(fragment.state_size or fragment.flow for fragment in used)
-    reads = {word for stage in stages for word in stage.reads}
-    needs = PARSE_OPTIONS | (PARSE_KEY if flow or "key" in reads else 0)
+    key = flow or any(fragment.key for fragment in used) or any("key" in stage.reads for stage in stages)
+    needs = PARSE_OPTIONS | (PARSE_KEY if key else 0)
     # A known subflow's packets go on without an option too, and only the flow table knows it.
     needs |= PARSE_PLAIN if flow or any(span.plain_tcp for span in spans) else 0
     return Plan(hook, tuple(spans), tuple(steps), extra, needs, flow)

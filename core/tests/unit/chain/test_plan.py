@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,6 +140,12 @@ def test_packets_without_mptcp_are_parsed_only_for_a_policy_that_wants_them() ->
     other = BoundPolicy("t", "q", None, (), (stage("a", "actor"),))
     assert plan("ingress", [other]).needs == PARSE_OPTIONS
     assert plan("ingress", [other, asking]).needs == PARSE_OPTIONS | PARSE_PLAIN
+
+
+def test_a_companion_has_the_key_that_it_reads_on_a_hook_without_stages() -> None:
+    note = FragmentRef("a", "a.bpf.o", "note")
+    assert plan("egress", [], [note]).needs == PARSE_OPTIONS
+    assert plan("egress", [], [replace(note, key=True)]).needs == PARSE_OPTIONS | PARSE_KEY
 
 
 def test_a_companion_is_wanted_once_and_only_on_its_hook() -> None:
