@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every byte value both ways over real MPTCP under every first plugin: not one byte may change.
+"""Every byte value both ways over real MPTCP under every selector and actor: not one byte may change.
+
+Actors are found, not listed: one that comes to the tree takes part.
 
 The lab computes every checksum in software, so that one which a policy broke is seen by the receiver.
 """
 
 from __future__ import annotations
 
+import select
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path as File
 
 import pytest
 
@@ -16,7 +22,9 @@ from emptcp.chain.counters import Counters
 from emptcp.lab.path import Path
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.lab.transfer import Transfer
+from emptcp.plugins.catalog import Catalog, StageType
 from emptcp.policy import file
+from emptcp_sdk.fuzz.stages import below
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -46,6 +54,24 @@ SELECTORS = {
     "packet_type": f"packet_type({TYPES}) and not packet_type('syn', 'synack', 'rst')",
     "record": "",
 }
+
+GUARDS = {"drop": "packet_type('data') and sample(every=7)"}
+"""Actor -> the packets that it may have: TCP makes good what is lost now and then."""
+
+ARGUMENTS = {
+    "add_option": "exid=0xe0e1, value=7, size=2",
+    "rate_limit": "rate=2gbit, mode=police",
+    "record": "'packets', 'bytes'",
+    "remove_option": "kind=8, unsafe=true",
+    "set_backup": "on=true",
+}
+"""Actor -> the values that let it act upon a connection without ending it; others have none to give."""
+
+
+def actors() -> list[StageType]:
+    """Return all actors of this tree."""
+    found = below(File(__file__).parents[2] / "plugins", Catalog.of_enabled())
+    return [one for one in found if one.kind == "actor"]
 
 
 @dataclass(frozen=True)
@@ -150,3 +176,32 @@ def test_a_path_made_backup_changes_the_way_and_no_byte(lab: Lab, steers: str, s
         # Said once, whatever number of packets could have carried it.
         assert counters.get("MPTcpExtMPPrioRx", 0) == int(steered), end
         assert not steered or sent["path1"] < 0.1 * sent["path2"], (end, sent)
+
+
+@pytest.fixture
+def resident(instance: None) -> Iterator[None]:
+    """An ``emptcp run``, for actors that need one."""
+    command = [sys.executable, "-m", "emptcp.cli.main", "run"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as child:
+        try:
+            assert child.stderr is not None
+            assert select.select([child.stderr], [], [], 20)[0]
+            assert b"ready" in child.stderr.readline()
+            yield
+        finally:
+            child.terminate()
+
+
+@pytest.mark.parametrize("actor", actors(), ids=lambda one: one.name)
+def test_every_actor_acts_on_its_hooks_and_no_byte_changes(
+    lab: Lab, actor: StageType, request: pytest.FixtureRequest
+) -> None:
+    """On one of two paths, so that what a host sends and what it receives there passes the actor."""
+    if actor.resident:
+        request.getfixturevalue("resident")
+    site = Site(actor.declaration.hooks, "auto")
+    text = f"{actor.name}({ARGUMENTS.get(actor.name, '')})"
+    put_in_force(lab, site, GUARDS.get(actor.name, ""), f'"{text}"', device="path1")
+    check_intact(lab.transfer(SIZE))
+    for hook in site.hooks:
+        assert all(count.packets for count in stages(hook).values()), stages(hook)
