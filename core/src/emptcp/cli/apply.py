@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,27 +32,54 @@ def register(groups: Any) -> None:
         metavar="SECONDS",
         help="take the change back after so many seconds, unless `emptcp confirm` comes before",
     )
+    parser.add_argument(
+        "--guard-window",
+        type=_seconds,
+        metavar="SECONDS",
+        help="then watch so long, switch policies off that hurt connections, and end with 1 if one did",
+    )
     parser.add_argument("--keep-effects", action="store_true", help="leave what removed actors did as it is")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from emptcp.chain import apply
-    from emptcp.cli.outcome import print_outcome
     from emptcp.policy import file
 
     table = file.load(arguments.file)
+    if arguments.guard_window is None or arguments.dry_run:
+        _apply(table, arguments)
+        return 0
+    return _watched(table, arguments)
+
+
+def _apply(table: Table, arguments: argparse.Namespace) -> None:
+    from emptcp.chain import apply
+    from emptcp.cli.outcome import print_outcome
+
     if arguments.confirm is not None and not arguments.dry_run:
-        return _on_probation(table, arguments)
+        _on_probation(table, arguments)
+        return
     outcome = apply.apply(
         table, arguments.netns, dry_run=arguments.dry_run, keep_effects=arguments.keep_effects
     )
     print_outcome(outcome, as_json=arguments.json)
-    return 0
 
 
-def _on_probation(table: Table, arguments: argparse.Namespace) -> int:
+def _watched(table: Table, arguments: argparse.Namespace) -> int:
+    """Apply, and watch over it; return how the command ends."""
+    from emptcp.control.watch import Watch
+
+    with Watch(table, arguments.netns) as watch:
+        _apply(table, arguments)
+        sys.stdout.flush()
+        trips = watch.over(arguments.guard_window)
+    for trip in trips:
+        print(f"emptcp: {trip}\nOn again by: {trip.fix}", file=sys.stderr)
+    return int(bool(trips))
+
+
+def _on_probation(table: Table, arguments: argparse.Namespace) -> None:
     from emptcp.chain import apply
     from emptcp.cli.outcome import print_outcome
     from emptcp.control import probation
@@ -62,11 +90,10 @@ def _on_probation(table: Table, arguments: argparse.Namespace) -> int:
     print_outcome(outcome, as_json=arguments.json)
     if pending and not arguments.json:
         print(f"taken back in {arguments.confirm:g} s, unless: emptcp confirm")
-    return 0
 
 
 def _seconds(text: str) -> float:
-    """Read how long a change is on probation."""
+    """Read how long a change is on probation, or watched."""
     try:
         seconds = float(text)
     except ValueError:

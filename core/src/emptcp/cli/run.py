@@ -13,21 +13,24 @@ def register(groups: Any) -> None:
     parser = groups.add_parser(
         "run",
         help="stay resident for plugins that need a process",
-        description="Hands the events of running policies to their plugins, and puts policies on devices "
-        "that come back. Policies run without it. Ends on SIGTERM or Ctrl-C; all policies stay in force.",
+        description="Hands the events of running policies to their plugins, puts policies on devices that "
+        "come back, and switches off policies that hurt connections. Policies run without it. "
+        "Ends on SIGTERM or Ctrl-C; all policies stay in force.",
     )
+    parser.add_argument("--no-guard", action="store_true", help="switch no policy off that hurts connections")
     parser.set_defaults(run=_run)
 
 
-def _run(_arguments: argparse.Namespace) -> int:
+def _run(arguments: argparse.Namespace) -> int:
     from emptcp.chain.instance import Instance
     from emptcp.chain.pins import make_run_folder
     from emptcp.control.duty import Duty
+    from emptcp.control.guard import Guard
     from emptcp.control.resident import Resident, StopSignals
 
     folder = make_run_folder()
     with Instance(folder), StopSignals() as stop:
-        duty = Duty(_say, _report)
+        duty = Duty(_say, _report, None if arguments.no_guard else Guard())
         duty.begin()
         _say("ready")
         Resident(duty, folder).run(stop)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import time
@@ -14,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from emptcp.control import broadcast
-from emptcp.control.duty import CORE, Owners, decode
+from emptcp.control.duty import CORE, GUARD, Owners, decode
 from emptcp.control.ring import EventRing
 from emptcp.errors import EmptcpError
 from emptcp.plugins.occasions import StageEvent
@@ -144,16 +145,23 @@ class Monitor:
 
     def _hear(self, record: bytes) -> None:
         event = decode(record, self._owners)
-        if event is not None and event.plugin != CORE and event.netns in self._spaces:
+        if event is None or event.netns not in self._spaces:
+            return
+        if event.source == GUARD:
+            self._lines.append(self._line(event, "GUARD_TRIPPED", "emptcp", json.loads(event.data)))
+        elif event.plugin != CORE:
             self._lines.append(self._of_plugin(event))
 
     def _of_plugin(self, event: StageEvent) -> Line:
         told = self._manager.hook.emptcp_describe(event=event, secrets=self._secrets)
         about = dict(told) if told else {"event": event.source, "type": event.type, "data": event.data.hex()}
         name = str(about.pop("event", event.source))
+        return self._line(event, name, event.plugin, about)
+
+    def _line(self, event: StageEvent, name: str, source: str, about: Mapping[str, Any]) -> Line:
         # The kernel's clock began when it did; what it reads now tells when that was.
         began = time.time() - time.monotonic()
-        return Line(began + event.time / 1e9, name, event.plugin, self._spaces[event.netns], about)
+        return Line(began + event.time / 1e9, name, source, self._spaces[event.netns], about)
 
     def _tell_lost(self) -> None:
         count = self._count_lost()

@@ -32,8 +32,8 @@ class Work(Protocol):
         """Take notice of what changed meanwhile; called before each wait."""
         ...
 
-    def sweep(self) -> None:
-        """Do what is due from time to time; called after each wait."""
+    def sweep(self) -> Iterable[bytes]:
+        """Do what is due from time to time, and return records to tell of; called after each wait."""
         ...
 
     def namespaces(self) -> Iterable[Namespace]:
@@ -101,7 +101,8 @@ class Resident:
             self._refresh()
             while self._wait(stop):
                 self._refresh()
-                self._work.sweep()
+                for record in self._work.sweep():
+                    self._broadcast.send(record)
         finally:
             self._close()
 

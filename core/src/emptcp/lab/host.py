@@ -13,6 +13,7 @@ from typing import IO, TypeVar
 from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
 from emptcp.lab import namespace, process
+from emptcp.mptcp.counters import read_counters
 
 Answer = TypeVar("Answer")
 RECEIVED, SENT = 0, 8
@@ -112,27 +113,11 @@ class Host:
         return f"'{' '.join(arguments)}' in host {self.name}"
 
 
-def read_counters() -> dict[str, int]:
-    """The counters of the calling thread's namespace."""
-    counters: dict[str, int] = {}
-    for name in ("snmp", "netstat"):
-        lines = Path(f"/proc/thread-self/net/{name}").read_text().splitlines()
-        for names, values in zip(lines[::2], lines[1::2], strict=True):
-            counters |= _pair(names, values)
-    return counters
-
-
 def read_devices(column: int) -> dict[str, int]:
     """One column of proc_net_dev(5) by device, for the calling thread's namespace."""
     lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
     devices = {name.strip(): values.split() for name, _, values in (line.partition(":") for line in lines)}
     return {name: int(values[column]) for name, values in devices.items() if name != "lo"}
-
-
-def _pair(names: str, values: str) -> dict[str, int]:
-    group, _, titles = names.partition(":")
-    numbers = values.partition(":")[2].split()
-    return {f"{group}{title}": int(number) for title, number in zip(titles.split(), numbers, strict=True)}
 
 
 def _write(file: Path, text: str) -> None:

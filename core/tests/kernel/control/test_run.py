@@ -145,7 +145,8 @@ def test_a_namespace_that_goes_before_it_is_watched_ends_nothing(
 
         def event(self, record: bytes) -> None: ...
 
-        def sweep(self) -> None: ...
+        def sweep(self) -> list[bytes]:
+            return []
 
         def appeared(self, namespace: namespaces.Namespace, device: str) -> None: ...
 

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packets that tell of harm, as they pass in a network namespace: an end's own complaint, heard at any hop.
+
+These are RST with an MP_TCPRST that says "middlebox interference" (RFC 8684 section 3.6, reason 6), and
+MP_FAIL (section 3.7). A socket filter in the kernel passes on what may be one; all else costs its few loads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+from contextlib import suppress
+
+from emptcp.hooks import namespaces
+from emptcp.hooks.namespaces import Namespace
+from emptcp.packet.decode import decode
+from emptcp.packet.mptcp import MpFail, MpTcpReset
+
+MIDDLEBOX = 6
+
+_ETH_P_ALL = 0x0003
+_SO_ATTACH_FILTER = 26
+_MOST = 1 << 16  # bytes of a packet
+_AT_ONCE = 1000  # packets for one look
+
+# Classic BPF (linux/filter.h): load a byte, half or word; X is where TCP begins; compare; return.
+_LDB, _LDH, _LDB_X, _LD_X, _LDX_IHL, _LDX = 0x30, 0x28, 0x50, 0x40, 0xB1, 0x01
+_AND, _RSH, _JEQ, _JSET, _JA, _RET = 0x54, 0x74, 0x15, 0x45, 0x05, 0x06
+_INSTRUCTION = struct.Struct("=HBBI")
+_ADDRESS = struct.Struct("=HHiHBB8s")  # struct sockaddr_ll
+
+# Where an option of 12 bytes may stand in a TCP header, in words: senders align MP_FAIL.
+_PLACES = range(20, 52, 4)
+_MP_FAIL, _MP_FAIL_MASK = 0x1E0C6000, 0xFFFFF000  # kind 30, 12 bytes, subtype 6
+
+
+class Alarms:
+    """Hears what passes in a namespace, on all its devices. Close it.
+
+    Raises :class:`EmptcpError` where the namespace is gone, :class:`OSError` where packets can't be heard.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._socket = namespaces.call(namespace, _open)
+
+    def read(self) -> list[tuple[str, str]]:
+        """Return what was heard since the last time: the device's name, and what it was."""
+        heard = []
+        with suppress(BlockingIOError):
+            for _ in range(_AT_ONCE):
+                data, address = self._socket.recvfrom(_MOST)
+                heard.append((str(address[0]), alarm(data)))
+        return [(device, what) for device, what in heard if what]
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._socket.close()
+
+
+def alarm(packet: bytes) -> str:
+    """Return what a packet that begins with its IP header complains of; empty for nothing."""
+    found = decode(packet, "none").tcp
+    for placed in found.mptcp if found is not None else ():
+        if isinstance(placed.option, MpFail):
+            return "MP_FAIL"
+        if isinstance(placed.option, MpTcpReset) and placed.option.reason == MIDDLEBOX:
+            return "RST with MP_TCPRST (middlebox)"
+    return ""
+
+
+def _open() -> socket.socket:
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+    try:
+        code = b"".join(_INSTRUCTION.pack(*one) for one in _filter())
+        buffer = ctypes.create_string_buffer(code)
+        program = struct.pack("HP", len(code) // _INSTRUCTION.size, ctypes.addressof(buffer))
+        made.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        _bind_everywhere(made)  # only now: what came before the filter would all be queued
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _bind_everywhere(made: socket.socket) -> None:
+    """Bind to all devices at once, for which Python's own ``bind`` has no word."""
+    address = _ADDRESS.pack(socket.AF_PACKET, socket.htons(_ETH_P_ALL), 0, 0, 0, 0, bytes(8))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.bind(made.fileno(), address, len(address)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def _filter() -> list[tuple[int, int, int, int]]:
+    """Pass what is TCP with RST, or has the first bytes of an MP_FAIL; IPv6 without extension headers."""
+    find = [one for at in _PLACES for one in ((_LD_X, 0, 0, at), (_AND, 0, 0, _MP_FAIL_MASK), _MP_FAIL)]
+    drop = 15 + len(find)
+    code: list[tuple[int, int, int, int]] = [
+        (_LDB, 0, 0, 0),
+        (_RSH, 0, 0, 4),
+        (_JEQ, 0, 6, 4),
+        (_LDB, 0, 0, 9),
+        (_JEQ, 0, drop - 5, socket.IPPROTO_TCP),
+        (_LDH, 0, 0, 6),
+        (_JSET, drop - 7, 0, 0x1FFF),
+        (_LDX_IHL, 0, 0, 0),
+        (_JA, 0, 0, 4),
+        (_JEQ, 0, drop - 10, 6),
+        (_LDB, 0, 0, 6),
+        (_JEQ, 0, drop - 12, socket.IPPROTO_TCP),
+        (_LDX, 0, 0, 40),
+        (_LDB_X, 0, 0, 13),
+        (_JSET, drop + 1 - 15, 0, 0x04),
+    ]
+    for one in find:
+        code.append(one if isinstance(one, tuple) else (_JEQ, drop - len(code), 0, one))
+    return [*code, (_RET, 0, 0, 0), (_RET, 0, 0, _MOST)]

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guard: switches a policy off that hurts connections.
+
+Guarded are policies with an actor that drops packets, or inserts, rewrites or removes options, and every
+policy with an actor that is not first-party: what a stranger's manifest leaves out is what the guard is for.
+Harm is what the kernel of an end host counts (:mod:`emptcp.control.harm`) and what an end complains of in a
+packet that passes by (:mod:`emptcp.control.alarms`). It is laid at the door of every guarded policy of that
+namespace (for packets: of that device) whose guarded actors acted in the last seconds: which connections an
+actor touched is not known one by one.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from emptcp.chain import pins, running, switches
+from emptcp.chain.description import Description, PolicyRecord, StageRecord
+from emptcp.chain.running import Running
+from emptcp.control.alarms import Alarms
+from emptcp.control.harm import Rates
+from emptcp.errors import EmptcpError, quoted
+from emptcp.hooks import namespaces
+from emptcp.hooks.namespaces import Namespace
+from emptcp.mptcp.counters import read_counters
+from emptcp.plugins import changes
+from emptcp.plugins.catalog import Catalog, StageType
+from emptcp.plugins.distributions import FIRST_PARTY
+
+RECENT = 3.0
+"""Seconds after a policy acted within which harm may be its doing."""
+
+Name = tuple[str, str]
+Harm = tuple[Counter[str], dict[str, Counter[str]]]
+"""What the kernel counted, and what was heard by device."""
+
+
+@dataclass(frozen=True)
+class Trip:
+    """A policy that was switched off, and what was seen: the counter or the complaint, and how often."""
+
+    table: str
+    policy: str
+    netns: str
+    cookie: int
+    seen: Mapping[str, int]
+
+    @property
+    def fix(self) -> str:
+        """The command that switches it on again."""
+        return f"emptcp on {shlex.quote(self.table)} {shlex.quote(self.policy)}"
+
+    def __str__(self) -> str:
+        what = ", ".join(f"{name} {count}" for name, count in sorted(self.seen.items()))
+        where = f" in {self.netns}" if self.netns else ""
+        policy = f"policy {quoted(self.policy)} of table {quoted(self.table)}"
+        return f"the guard switched off {policy}: {what}{where}"
+
+
+@dataclass
+class _Space:
+    """What is known of one namespace. ``acted``: when each policy last did, by device."""
+
+    namespace: Namespace
+    alarms: Alarms
+    rates: Rates = field(default_factory=Rates)
+    acted: dict[tuple[Name, str], float] = field(default_factory=dict)
+
+    def harm(self, now: float) -> Harm:
+        """Return what was done since the last time."""
+        heard: dict[str, Counter[str]] = {}
+        for device, what in self.alarms.read():
+            heard.setdefault(device, Counter())[what] += 1
+        try:
+            counted = namespaces.call(self.namespace, read_counters)
+        except EmptcpError:  # it went
+            return Counter(), heard
+        return Counter(self.rates.beyond(now, counted)), heard
+
+
+class Guard:
+    """Watches guarded policies of all tables, or of one. Call :meth:`look` at least every second.
+
+    Close it. Counting begins with :meth:`begin`, or else with the first look.
+    """
+
+    def __init__(self, table: str = "") -> None:
+        self._table = table
+        self._spaces: dict[int, _Space] = {}
+        self._worked: dict[tuple[str, int, str, Name], int] = {}
+        self._types: dict[Name, StageType] = {}
+        self._due: list[Trip] = []
+        self._began = False
+
+    def know(self, catalog: Catalog) -> None:
+        """Learn what the stages of these plugins do to packets."""
+        self._types = {(one.plugin, one.name): one for one in catalog if one.kind == "actor"}
+
+    def begin(self, spaces: Iterable[Namespace]) -> None:
+        """Begin to count in namespaces before a policy is put there: its first packet may do harm."""
+        self._began = True
+        for namespace in spaces:
+            if namespace.cookie not in self._spaces:
+                space = self._spaces[namespace.cookie] = _Space(namespace, Alarms(namespace))
+                space.rates.beyond(time.monotonic(), namespaces.call(namespace, read_counters))
+
+    def look(self) -> list[Trip]:
+        """Look at all that is guarded; switch off what hurts, and return it.
+
+        Raises :class:`EmptcpError` or :class:`~emptcp.pybpf.BpfError` when what runs can't be read.
+        """
+        now = time.monotonic()
+        tree = pins.find()
+        found = list(running.everything(tree).values()) if tree is not None else []
+        guarded = [(one, policy, keys) for one in found for policy, keys in self._guarded(one.description)]
+        self._open({one.description.cookie: one.description.netns for one, _, _ in guarded})
+        # What a policy did is read after the harm: the other way round it might still be to come.
+        harm = {cookie: space.harm(now) for cookie, space in self._spaces.items()}
+        self._note(now, guarded)
+        there = {(policy.table, policy.name) for one in found for policy in one.description.policies}
+        self._due += [
+            trip for cookie, space in self._spaces.items() for trip in _blamed(space, harm[cookie], now)
+        ]
+        self._due = [trip for trip in self._due if (trip.table, trip.policy) in there]
+        for trip in self._due:  # all of them again at the next look, should one fail
+            switches.off(trip.table, trip.policy)
+        trips, self._due = self._due, []
+        return trips
+
+    def close(self) -> None:
+        """Watch no more."""
+        for space in self._spaces.values():
+            space.alarms.close()
+        self._spaces.clear()
+
+    @property
+    def watches(self) -> bool:
+        """Whether anything was there to guard at the last look."""
+        return bool(self._spaces)
+
+    def _guarded(self, about: Description) -> Iterator[tuple[PolicyRecord, list[str]]]:
+        """Yield a program's guarded policies, each with the names of its guarded stages."""
+        shared: dict[str, list[str]] = {chain.table: [] for chain in about.chains}
+        for chain in about.chains:
+            shared[chain.table] += self._keys(chain.home, chain.stages)
+        for policy in about.policies:
+            if self._table not in ("", policy.table):
+                continue
+            keys = self._keys(policy.home, policy.stages)
+            if any(stage.kind == "goto" for stage in policy.stages):
+                keys += shared.get(policy.table, [])
+            if keys:
+                yield policy, keys
+
+    def _keys(self, home: str, stages: Iterable[StageRecord]) -> list[str]:
+        return [f"{home}/{stage.id}" for stage in stages if stage.kind == "actor" and self._is_guarded(stage)]
+
+    def _is_guarded(self, stage: StageRecord) -> bool:
+        known = self._types.get((stage.plugin, stage.name.rpartition(":")[2]))
+        return known is None or known.distribution not in FIRST_PARTY or can_hurt(known)
+
+    def _open(self, wanted: Mapping[int, str]) -> None:
+        for cookie in self._spaces.keys() - wanted.keys():
+            self._spaces.pop(cookie).alarms.close()
+        for cookie in wanted.keys() - self._spaces.keys():
+            try:
+                namespace = namespaces.by_cookie(cookie, wanted[cookie])
+                self._spaces[cookie] = _Space(namespace, Alarms(namespace))
+            except EmptcpError:  # it went, and its policies with it
+                continue
+
+    def _note(self, now: float, guarded: Iterable[tuple[Running, PolicyRecord, list[str]]]) -> None:
+        """Note which policies acted since the last look."""
+        for one, policy, keys in guarded:
+            about, counts = one.description, one.counts()
+            name = policy.table, policy.name
+            worked = sum(
+                counts[key].packets - counts[key].skipped - sum(counts[key].reasons.values()) for key in keys
+            )
+            place = about.hook, about.cookie, about.device, name
+            before = self._worked.get(place, 0 if self._began else worked)
+            self._worked[place] = worked
+            if worked > before and about.cookie in self._spaces:
+                self._spaces[about.cookie].acted[name, about.device] = now
+        self._began = True
+
+
+def can_hurt(actor: StageType) -> bool:
+    """Return whether an actor drops packets, or inserts, rewrites or removes options."""
+    declared = actor.declaration
+    return "DROP" in declared.verdicts or any(changes.parse(word).verbs for word in declared.modifies)
+
+
+def _blamed(space: _Space, harm: Harm, now: float) -> Iterator[Trip]:
+    """Yield the policies that the harm is laid at the door of."""
+    rose, heard = harm
+    blamed: dict[Name, Counter[str]] = {}
+    for (name, device), when in list(space.acted.items()):
+        seen = rose + heard.get(device, Counter())
+        if now - when > RECENT:
+            del space.acted[name, device]
+        elif seen:
+            blamed[name] = blamed.get(name, Counter()) | seen
+    for (table, policy), seen in blamed.items():
+        for key in [key for key in space.acted if key[0] == (table, policy)]:
+            del space.acted[key]  # it is off: what comes yet came before that
+        yield Trip(table, policy, space.namespace.name, space.namespace.cookie, dict(seen))

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What rewriting can do to connections, as the kernel's counters tell it, and when it is more than before.
+
+A host whose client meets a server without MPTCP counts fallbacks too (``MPCapableFallbackSYNACK``): those
+say nothing, and are not among these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+
+HARM = (
+    "TcpInCsumErrors",
+    "MPTcpExtDataCsumErr",
+    "MPTcpExtDSSCorruptionFallback",
+    "MPTcpExtDSSCorruptionReset",
+    "MPTcpExtDssFallback",
+    "MPTcpExtMPFailRx",
+    "MPTcpExtMPFailTx",
+)
+"""Counters of a network namespace, named as nstat does. A kernel that lacks one counts nothing there."""
+
+MEMORY = 60.0
+"""Seconds that the rate before is taken from."""
+
+
+class Rates:
+    """The counters of one namespace as they grow."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, Mapping[str, int]]] = deque()
+
+    def beyond(self, now: float, counters: Mapping[str, int]) -> dict[str, int]:
+        """Take a reading at ``now`` (seconds); return what rose since the last one beyond the rate before.
+
+        The first reading is where counting begins, and nothing rises by it.
+        """
+        reading = {name: counters.get(name, 0) for name in HARM}
+        found = self._risen(now, reading)
+        self._seen.append((now, reading))
+        while now - self._seen[0][0] > MEMORY and len(self._seen) > 1:
+            self._seen.popleft()
+        return found
+
+    def _risen(self, now: float, reading: Mapping[str, int]) -> dict[str, int]:
+        if not self._seen:
+            return {}
+        (began, first), (until, last) = self._seen[0], self._seen[-1]
+        share = (now - until) / (until - began) if until > began else 0.0
+        risen = {name: reading[name] - last[name] for name in HARM}
+        return {
+            name: rise for name, rise in risen.items() if is_beyond(rise, (last[name] - first[name]) * share)
+        }
+
+
+def is_beyond(rise: int, expected: float) -> bool:
+    """Return whether so much more than expected is no chance: three deviations of what comes at random."""
+    return rise > expected + 3 * math.sqrt(max(expected, 0.0))

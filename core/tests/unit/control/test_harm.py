@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When counters of harm rise beyond the rate before, and which packets complain."""
+
+from __future__ import annotations
+
+import pytest
+
+from emptcp.control.alarms import alarm
+from emptcp.control.harm import Rates, is_beyond
+from emptcp.packet.build import build
+from emptcp.packet.mptcp import Dss, MpFail, MpTcpReset
+
+FALLBACK = "MPTcpExtDssFallback"
+
+
+def readings(*values: int) -> list[dict[str, int]]:
+    rates = Rates()
+    return [rates.beyond(float(second), {FALLBACK: value}) for second, value in enumerate(values)]
+
+
+def test_the_first_reading_is_where_counting_begins() -> None:
+    assert readings(1000) == [{}]
+
+
+def test_one_fallback_is_harm_where_there_was_none() -> None:
+    assert readings(7, 7, 7, 8, 8) == [{}, {}, {}, {FALLBACK: 1}, {}]
+
+
+def test_the_first_rise_after_the_first_reading_is_harm() -> None:
+    assert readings(7, 9) == [{}, {FALLBACK: 2}]
+
+
+def test_a_rate_that_goes_on_as_before_is_no_harm_and_a_multiple_of_it_is() -> None:
+    steady = list(range(0, 200, 10))
+    assert not any(readings(*steady)[2:])
+    assert readings(*steady, 290)[-1] == {FALLBACK: 100}
+
+
+def test_the_rate_before_is_forgotten_after_a_minute() -> None:
+    rates = Rates()
+    for second in range(10):
+        rates.beyond(float(second), {FALLBACK: 10 * second})
+    for second in range(10, 100):
+        rates.beyond(float(second), {FALLBACK: 90})
+    assert rates.beyond(100.0, {FALLBACK: 91}) == {FALLBACK: 1}
+
+
+def test_plain_tcp_servers_are_no_harm() -> None:
+    rates = Rates()
+    rates.beyond(0.0, {})
+    assert rates.beyond(1.0, {"MPTcpExtMPCapableFallbackSYNACK": 1000}) == {}
+
+
+@pytest.mark.parametrize(
+    ("rise", "expected", "beyond"), [(0, 0, 0), (1, 0, 1), (1, 1, 0), (9, 4, 0), (11, 4, 1)]
+)
+def test_three_deviations_are_the_bound(rise: int, expected: float, beyond: int) -> None:
+    assert is_beyond(rise, expected) == bool(beyond)
+
+
+@pytest.mark.parametrize(
+    ("packet", "said"),
+    [
+        (build(flags="R", options=[MpTcpReset(reason=6)], link="none"), "RST with MP_TCPRST (middlebox)"),
+        (build(flags="R", options=[MpTcpReset(reason=1)], link="none"), ""),
+        (build(flags="R", link="none"), ""),
+        (build(options=[Dss(data_ack=1), MpFail(dsn=5)], link="none"), "MP_FAIL"),
+        (build(options=[Dss(data_ack=1)], link="none"), ""),
+        (b"", ""),
+        (b"\x45" + bytes(30), ""),
+    ],
+)
+def test_only_middlebox_resets_and_mp_fail_complain(packet: bytes, said: str) -> None:
+    assert alarm(packet) == said

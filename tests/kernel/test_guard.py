@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guard on live connections: a stranger's broken actor is switched off; what does no harm stays."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from emptcp.chain import off
+from emptcp.control.harm import HARM
+from emptcp.hooks import namespaces
+from emptcp.lab import namespace
+from emptcp.lab.host import Host
+from emptcp.lab.path import Path as LabPath
+from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket, wildcard
+from emptcp.lab.topology import Lab, two_hosts
+from emptcp_sdk.compiler import compile_source, find_compiler
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
+
+
+class Said(Protocol):
+    """How a command ended and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Command(Protocol):
+    """Runs a command of emptcp."""
+
+    def __call__(self, *words: str) -> Said: ...
+
+
+# What tells the tests when harm was first done.
+CLOCK = (*HARM, "MPTcpExtMPRstTx")
+
+# What it does is not what its manifest says: data loses its mapping.
+BROKEN = """
+#include <emptcp/actor.h>
+
+struct mark {
+	__u32 number;
+};
+
+EMPTCP_ACTOR(mark, pkt, struct mark, param)
+{
+	if (pkt->parsed->payload_len && param->number)
+		emptcp_remove_option(pkt, EMPTCP_DSS, EMPTCP_UNSAFE_DSS);
+	return EMPTCP_NEXT;
+}
+"""
+POLICY = """
+table = "t"
+[[policy]]
+name = "broken"
+hook = "ingress"
+dev = "{device}"
+do = ["mark()"]
+"""
+BACKUP = """
+table = "t"
+[[policy]]
+name = "slow"
+hook = "egress"
+dev = "path1"
+do = ["set_backup(on=true)"]
+"""
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    source = tmp_path_factory.mktemp("broken") / "mark.bpf.c"
+    source.write_text(BROKEN)
+    compile_source(find_compiler(), source, source.with_suffix(".o"))
+    return source.with_suffix(".o")
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with two_hosts(link="veth", name=f"t{os.getpid()}g") as built:
+        yield built
+
+
+@pytest.fixture
+def installed(stranger: Callable[..., Path], broken: Path, emptcp: Command) -> None:
+    package = stranger()
+    shutil.copy(broken, package / "mark.bpf.o")
+    emptcp("plugins", "enable", "mark")
+
+
+class Traffic:
+    """A connection with a subflow on each path that sends all the time, and when harm was first counted."""
+
+    def __init__(self, names: tuple[str, str], address: str) -> None:
+        here, there = self._hosts = Host("a", names[0]), Host("b", names[1])
+        self._before = self._counted()
+        self._stop = threading.Event()
+        self.harmed = 0.0
+        self._stack = ExitStack()
+        listener = self._stack.enter_context(there.call(lambda: listen(wildcard(address), timeout=5)))
+        self.client = self._stack.enter_context(here.call(lambda: mptcp_socket(address, timeout=5)))
+        self.client.connect((address, listener.getsockname()[1]))
+        self._server = self._stack.enter_context(listener.accept()[0])
+        self._server.settimeout(0.2)
+        self._threads = [threading.Thread(target=one) for one in (self._send, self._receive, self._watch)]
+        for thread in self._threads:
+            thread.start()
+
+    def _counted(self) -> int:
+        return sum(host.counters().get(name, 0) for host in self._hosts for name in CLOCK)
+
+    def _send(self) -> None:
+        while not self._stop.wait(0.005):
+            try:
+                self.client.send(bytes(20000), socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return
+
+    def _receive(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if not self._server.recv(1 << 20):
+                    return
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+
+    def _watch(self) -> None:
+        while not self.harmed and not self._stop.wait(0.02):
+            if self._counted() > self._before:
+                self.harmed = time.monotonic()
+
+    def wait_for_subflows(self, count: int) -> None:
+        deadline = time.monotonic() + 10
+        while mptcp_info(self.client)[1] < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def end(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(5)
+        self._stack.close()
+
+
+@contextmanager
+def traffic(client: str, server: str, address: str, subflows: int = 2) -> Iterator[Traffic]:
+    made = Traffic((client, server), address)
+    try:
+        made.wait_for_subflows(subflows)
+        yield made
+    finally:
+        made.end()
+
+
+def between(lab: Lab) -> AbstractContextManager[Traffic]:
+    return traffic(lab.a.netns, lab.b.netns, lab.paths[0].b.address(4), len(lab.paths))
+
+
+@pytest.fixture
+def hop() -> Iterator[tuple[str, str, str]]:
+    """Client, router and server; two networks on either side, the server announces its second address."""
+    client, router, server = (f"emt{os.getpid()}-g-{role}" for role in ("client", "router", "server"))
+    with ExitStack() as undo:
+        for name in (client, router, server):
+            namespace.add(name)
+            undo.callback(namespace.remove, name)
+        for number in (1, 2):
+            cable(client, router, f"left{number}", f"10.8.{number}")
+            cable(server, router, f"right{number}", f"10.9.{number}")
+            namespace.ip_batch([f"route add 10.9.{number}.0/24 via 10.8.{number}.254"], netns=client)
+            namespace.ip_batch([f"route add 10.8.{number}.0/24 via 10.9.{number}.254"], netns=server)
+        Host("router", router).set("net.ipv4.ip_forward", 1)
+        for name in (client, server):
+            namespace.ip(["mptcp", "limits", "set", "subflows", "2", "add_addr_accepted", "2"], netns=name)
+        namespace.ip(["mptcp", "endpoint", "add", "10.9.2.1", "dev", "right2", "signal"], netns=server)
+        yield client, router, server
+
+
+def cable(host: str, router: str, device: str, network: str) -> None:
+    namespace.ip(f"link add {device} netns {host} type veth peer name {device} netns {router}".split())
+    for name, last in ((host, 1), (router, 254)):
+        lines = [f"address add {network}.{last}/24 dev {device}", f"link set {device} up"]
+        namespace.ip_batch(lines, netns=name)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_fallback_that_only_the_kernel_counts_switches_off_too(
+    emptcp: Command, write: Callable[[str], str]
+) -> None:
+    with two_hosts([LabPath(100e6, 0.01)], link="veth", name=f"t{os.getpid()}h") as lab:
+        with between(lab) as running:
+            path = write(POLICY.format(device="path*"))
+            done = emptcp("apply", path, "--netns", lab.b.netns, "--guard-window", "30")
+            ended = time.monotonic()
+        assert done.code == 1, done
+        assert "MPTcpExtDssFallback 1" in done.err
+        assert running.harmed
+        assert ended - running.harmed < 2
+        emptcp("remove", "t")
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_resident_process_guards_always_and_monitor_tells_of_it(
+    lab: Lab, emptcp: Command, write: Callable[[str], str], tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    with process("run", env=environment) as resident, ExitStack() as stack:
+        wait_for(resident, "ready")
+        assert emptcp("apply", write(POLICY.format(device="path*")), "--netns", lab.b.netns).code == 0
+        assert emptcp("off", "t").code == 0
+        words = ("monitor", "--json", "--netns", lab.b.netns)
+        with process(*words, env=environment) as monitor:
+            await_monitor(lab, monitor)
+            running = stack.enter_context(between(lab))
+            assert emptcp("on", "t").code == 0
+            wait_for(resident, "the guard switched off policy 'broken' of table 't'")
+            ended = time.monotonic()
+            assert '"policy": "broken"' in wait_for(monitor, "GUARD_TRIPPED")
+    assert off.read().skips("t", "broken")
+    assert running.harmed
+    assert ended - running.harmed < 3
+
+
+def await_monitor(lab: Lab, monitor: subprocess.Popen[bytes]) -> None:
+    """Wait until it prints what happens; by then `emptcp run` has looked at the policies, too."""
+    for _ in range(20):
+        with between(lab):
+            if select.select([monitor.stdout], [], [], 1)[0]:
+                return
+    pytest.fail("the monitor prints nothing")
+
+
+@contextmanager
+def process(*words: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "emptcp.cli.main", *words]
+    made = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env)
+    try:
+        yield made
+    finally:
+        made.terminate()
+        made.wait(10)
+        assert made.stdout
+        made.stdout.close()
+
+
+def wait_for(made: subprocess.Popen[bytes], text: str, seconds: float = 15) -> str:
+    """Return what was said, up to `text` at least."""
+    assert made.stdout
+    said, deadline = "", time.monotonic() + seconds
+    while text not in said:
+        ready, _, _ = select.select([made.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"'{text}' was not said, but: {said}"
+        read = os.read(made.stdout.fileno(), 4096)
+        assert read, f"it ended, and said: {said}"
+        said += read.decode()
+    return said
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_strangers_broken_actor_is_switched_off_on_an_end_host(
+    lab: Lab, emptcp: Command, write: Callable[[str], str]
+) -> None:
+    with between(lab) as running:
+        path = write(POLICY.format(device="path*"))
+        done = emptcp("apply", path, "--netns", lab.b.netns, "--guard-window", "30")
+        ended = time.monotonic()
+    assert done.code == 1, done
+    assert "the guard switched off policy 'broken' of table 't'" in done.err
+    assert "On again by: emptcp on t broken" in done.err
+    assert off.read().skips("t", "broken")
+    assert running.harmed
+    assert ended - running.harmed < 2
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_strangers_broken_actor_is_switched_off_on_a_router_by_the_ends_complaints(
+    hop: tuple[str, str, str], emptcp: Command, write: Callable[[str], str]
+) -> None:
+    client, router, server = hop
+    with traffic(client, server, "10.9.1.1") as running:
+        path = write(POLICY.format(device="left*"))
+        done = emptcp("apply", path, "--netns", router, "--guard-window", "30")
+        ended = time.monotonic()
+    assert done.code == 1, done
+    assert "RST with MP_TCPRST (middlebox)" in done.err
+    assert off.read().skips("t", "broken")
+    assert running.harmed
+    assert ended - running.harmed < 2
+
+
+def test_a_backup_under_traffic_is_not_switched_off(
+    lab: Lab, emptcp: Command, write: Callable[[str], str]
+) -> None:
+    with between(lab):
+        done = emptcp("apply", write(BACKUP), "--netns", lab.a.netns, "--guard-window", "4")
+    assert done.code == 0, done
+    assert not off.read().skips("t", "slow")
+
+
+def test_a_thousand_connections_to_a_plain_tcp_server_switch_nothing_off(
+    lab: Lab, emptcp: Command, write: Callable[[str], str]
+) -> None:
+    address = lab.paths[1].b.address(4)
+    server = lab.b.call(lambda: socket.create_server((address, 0), backlog=128))
+    failed: list[OSError] = []
+    before = lab.a.counters()["MPTcpExtMPCapableFallbackSYNACK"]
+
+    def connect() -> None:
+        namespaces.enter(namespaces.resolve(lab.a.netns))
+        try:
+            for _ in range(1000):
+                with mptcp_socket(address, timeout=5) as client:
+                    client.connect(server.getsockname())
+                    server.accept()[0].close()
+        except OSError as error:
+            failed.append(error)
+
+    # The policy works on another connection's packets meanwhile, so harm would be laid at its door.
+    with server, between(lab):
+        thread = threading.Thread(target=connect)
+        thread.start()
+        done = emptcp("apply", write(BACKUP), "--netns", lab.a.netns, "--guard-window", "8")
+        in_time = not thread.is_alive()
+        thread.join(60)
+    assert in_time
+    assert not failed
+    assert done.code == 0, done
+    assert lab.a.counters()["MPTcpExtMPCapableFallbackSYNACK"] - before == 1000
