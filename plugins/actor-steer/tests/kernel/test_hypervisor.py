@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,10 +43,13 @@ do = ["steer(to=[{to}], {how})"]
 
 @pytest.fixture(autouse=True)
 def own_emptcp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    monkeypatch.setenv("EMPTCP_RUN", str(tmp_path / f"emt{os.getpid()}-steer"))
+    run = tmp_path / f"emt{os.getpid()}-steer"
+    monkeypatch.setenv("EMPTCP_RUN", str(run))
     yield
     for name in apply.tables.names():
         apply.remove(name)
+    while os.path.ismount(run / "bpf"):
+        subprocess.run(["umount", "--lazy", str(run / "bpf")], check=True, timeout=10)
 
 
 @contextmanager
