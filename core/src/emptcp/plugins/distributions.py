@@ -6,6 +6,8 @@ from __future__ import annotations
 FIRST_PARTY = frozenset(
     {
         "emptcp-actor-add-option",
+        "emptcp-actor-add-subflow",
+        "emptcp-actor-blk-subflow",
         "emptcp-actor-drop",
         "emptcp-actor-get-connect",
         "emptcp-actor-get-subflow",

@@ -46,6 +46,8 @@ def test_the_projects_own_are_enabled_from_the_start_and_can_be_disabled(site: A
 def test_first_party_is_an_exact_list() -> None:
     assert {
         "emptcp-actor-add-option",
+        "emptcp-actor-add-subflow",
+        "emptcp-actor-blk-subflow",
         "emptcp-actor-drop",
         "emptcp-actor-get-connect",
         "emptcp-actor-get-subflow",

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ADD_ADDR options that were kept back: the map that the fragment stores them in."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from emptcp.api import Subflow
+
+PLUGIN, ADDRESSES = "blk_subflow", "blocked_addresses"
+
+# struct blocked_key of blocked.h: flow (addresses, then ports), netns, end
+_KEY = struct.Struct("=16s16s2s2sII")
+# struct blocked_address, eight of which are a struct blocked: len, given, option
+_ADDRESS = struct.Struct("=BB30s")
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """An ADD_ADDR option that was kept back: the map's key, the place in its value, the option's bytes."""
+
+    key: bytes
+    place: int
+    option: bytes
+
+
+def key_of(subflow: Subflow, announcer: Literal["us", "peer"], netns: int) -> bytes:
+    """Return the key of what one end of a subflow, ``"us"`` or ``"peer"``, announced or joined by.
+
+    ``netns`` is the namespace's cookie.
+    """
+    local = (_mapped(subflow.local.packed), subflow.local_port.to_bytes(2, "big"))
+    remote = (_mapped(subflow.remote.packed), subflow.remote_port.to_bytes(2, "big"))
+    first, second = sorted((local, remote))
+    end = int((local if announcer == "us" else remote) == second)
+    return _KEY.pack(first[0], second[0], first[1], second[1], netns & 0xFFFFFFFF, end)
+
+
+def _mapped(address: bytes) -> bytes:
+    return address if len(address) == 16 else bytes(10) + b"\xff\xff" + address
+
+
+def waiting(table: Any, key: bytes) -> Iterator[Blocked]:
+    """Yield what one end announced and is kept back still."""
+    value = table.lookup(key)
+    for place, (length, given, option) in enumerate(_ADDRESS.iter_unpack(value or b"")):
+        if length and not given:
+            yield Blocked(key, place, option[:length])
+
+
+def mark(table: Any, blocked: Blocked, *, given: bool) -> None:
+    """Let the option pass from now on, or keep it back again, unless it has been forgotten meanwhile."""
+    value = table.lookup(blocked.key)
+    at = blocked.place * _ADDRESS.size
+    if value is not None and value[at + 2 : at + 2 + len(blocked.option)] == blocked.option:
+        marked = value[: at + 1] + bytes((given,)) + value[at + 2 :]
+        table.update(blocked.key, marked)

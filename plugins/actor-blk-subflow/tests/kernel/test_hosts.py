@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""blk_subflow between two hosts with real MPTCP sockets: no subflow comes up, and none falls back."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from emptcp.chain import apply
+from emptcp.hooks import namespaces
+from emptcp.lab.host import Host
+from emptcp.lab.sockets import listen, mptcp_socket, wildcard
+from emptcp.lab.topology import Lab, two_hosts
+from emptcp.mptcp.sockets import SubflowReader
+from emptcp.policy import file
+
+pytestmark = pytest.mark.kernel
+
+FALLBACKS = (
+    "MPTcpExtDssFallback",
+    "MPTcpExtMPCapableFallbackACK",
+    "MPTcpExtMPCapableFallbackSYNACK",
+    "MPTcpExtMPCapableDataFallback",
+    "MPTcpExtMPFailTx",
+    "MPTcpExtDataCsumErr",
+    "TcpInCsumErrors",
+)
+CONNECTIONS = 20
+
+
+def block(host: Host, hook: str, do: str = "blk_subflow()") -> None:
+    text = f'table = "block"\n[[policy]]\nname = "p"\nhook = "{hook}"\ndev = "path*"\ndo = ["{do}"]\n'
+    apply.apply(file.loads(text), host.netns)
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Lab]:
+    monkeypatch.setenv("EMPTCP_RUN", str(tmp_path / f"emt{os.getpid()}-block"))
+    with two_hosts(link="veth", name=f"t{os.getpid()}b") as built:
+        for host in (built.a, built.b):
+            for path in built.paths:
+                end = path.a if host is built.a else path.b
+                host.run(["ethtool", "-K", end.device, "tx", "off"])
+        yield built
+        for name in apply.tables.names():
+            apply.remove(name, keep_effects=True)
+
+
+@pytest.fixture
+def joining(lab: Lab) -> Lab:
+    """Hosts whose client joins from its second path by itself, and whose server announces nothing."""
+    lab.b.run(["ip", "mptcp", "endpoint", "flush"])
+    second = lab.paths[1].a
+    lab.a.run(f"ip mptcp endpoint add {second.address(4)} dev {second.device} subflow".split())
+    return lab
+
+
+class Connections(ExitStack):
+    """Connections from host a to host b over the first path."""
+
+    def __init__(self, lab: Lab, number: int) -> None:
+        super().__init__()
+        self.lab = lab
+        self.reader = self.enter_context(SubflowReader())
+        address = lab.paths[0].b.address(4)
+        listener = self.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=10)))
+        self.port = listener.getsockname()[1]
+        self.pairs: list[tuple[socket.socket, socket.socket]] = []
+        for _ in range(number):
+            client = self.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=10)))
+            client.connect((address, self.port))
+            self.pairs.append((client, self.enter_context(listener.accept()[0])))
+
+    def exchange(self) -> None:
+        """Send something both ways on each, and compare it."""
+        for pair in self.pairs:
+            for one, other in (pair, pair[::-1]):
+                one.sendall(bytes(range(256)) * 40)
+                other.settimeout(10)
+                assert other.recv(10_240, socket.MSG_WAITALL) == bytes(range(256)) * 40
+
+    def subflows(self) -> int:
+        """How many open subflows they have at the client."""
+        found = self.reader.read(namespaces.resolve(self.lab.a.netns))
+        return sum(one.open and one.remote_port == self.port for one in found)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.02)
+
+
+def fallbacks(lab: Lab) -> list[dict[str, int]]:
+    return [{name: host.counters()[name] for name in FALLBACKS} for host in (lab.a, lab.b)]
+
+
+@pytest.mark.parametrize(("place", "hook"), [("a", "ingress"), ("b", "egress")])
+def test_announced_addresses_bring_no_subflow_and_no_fallback_until_the_policy_goes(
+    lab: Lab, place: str, hook: str
+) -> None:
+    """At the host that would join, and at the one that announces."""
+    host = lab.a if place == "a" else lab.b
+    before, joined = fallbacks(lab), lab.b.counters()["MPTcpExtMPJoinSynRx"]
+    block(host, hook)
+    with Connections(lab, CONNECTIONS) as connections:
+        connections.exchange()
+        # Longer than the kernel repeats an announcement: after that only a stored one can be given back.
+        time.sleep(2.5)
+        connections.exchange()
+        assert connections.subflows() == CONNECTIONS
+        assert lab.b.counters()["MPTcpExtMPJoinSynRx"] == joined
+        apply.remove("block")
+        wait_until(lambda: connections.subflows() == 2 * CONNECTIONS)
+        connections.exchange()
+    assert fallbacks(lab) == before
+
+
+@pytest.mark.parametrize(("place", "hook"), [("a", "egress"), ("b", "ingress")])
+def test_joins_are_held_and_come_up_once_the_policy_goes(joining: Lab, place: str, hook: str) -> None:
+    before = fallbacks(joining)
+    block(joining.a if place == "a" else joining.b, hook)
+    with Connections(joining, 5) as connections:
+        connections.exchange()
+        wait_until(lambda: joining.a.counters()["MPTcpExtMPJoinSynTx"] >= 5)
+        connections.exchange()
+        assert connections.subflows() == 5
+        apply.remove("block")
+        wait_until(lambda: connections.subflows() == 10)
+        connections.exchange()
+    assert fallbacks(joining) == before
+
+
+def test_refused_joins_get_a_rst_and_the_connections_go_on(joining: Lab) -> None:
+    before = fallbacks(joining)
+    block(joining.a, "egress", "blk_subflow(refuse=true)")
+    with Connections(joining, 5) as connections:
+        connections.exchange()
+        wait_until(lambda: joining.b.counters()["MPTcpExtMPJoinNoTokenFound"] >= 5)
+        apply.remove("block")
+        connections.exchange()
+        assert connections.subflows() == 5
+    assert fallbacks(joining) == before
