@@ -77,7 +77,8 @@ static __always_inline bool is_same(const struct emptcp_handle *pkt, const struc
 		return false;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < ADD_ADDR_MAX; i++)
-		other |= (option[i] ^ address->option[i]) & -emptcp_below(i, len);
+		/* All ones before `len`: a jump here would have the verifier go both ways each time. */
+		other |= (option[i] ^ address->option[i]) & -((i - len) >> 31);
 	return !other;
 }
 
@@ -128,8 +129,8 @@ static __always_inline int keep_back(const struct emptcp_handle *pkt, __u8 id)
 	bool alone = stands_alone(pkt);
 	struct blocked_address *address;
 
-	if (!emptcp_may_change(pkt))
-		return EMPTCP_NEXT;
+	if (pkt->parsed->no_modify)
+		return emptcp_skip(pkt, pkt->parsed->no_modify);
 	if (!alone && !only)
 		return emptcp_skip(pkt, EMPTCP_UNSAFE);
 	address = store(pkt, id);
@@ -160,8 +161,8 @@ static __always_inline int hold(const struct emptcp_handle *pkt, bool refused)
 	struct held_join fresh = {.syns = 1}, *held;
 	struct blocked_key key;
 
-	if (!emptcp_may_change(pkt))
-		return EMPTCP_NEXT;
+	if (pkt->parsed->no_modify)
+		return emptcp_skip(pkt, pkt->parsed->no_modify);
 	blocked_key_of(pkt, emptcp_source(pkt), &key);
 	held = bpf_map_lookup_elem(&held_joins, &key);
 	if (held && held->released)
