@@ -129,7 +129,8 @@ static __always_inline int keep_back(const struct emptcp_handle *pkt, __u8 id)
 	bool alone = stands_alone(pkt);
 	struct blocked_address *address;
 
-	if (pkt->parsed->no_modify)
+	/* To drop a packet changes none: signed ones go too. */
+	if (pkt->parsed->no_modify && !only)
 		return emptcp_skip(pkt, pkt->parsed->no_modify);
 	if (!alone && !only)
 		return emptcp_skip(pkt, EMPTCP_UNSAFE);
@@ -161,8 +162,6 @@ static __always_inline int hold(const struct emptcp_handle *pkt, bool refused)
 	struct held_join fresh = {.syns = 1}, *held;
 	struct blocked_key key;
 
-	if (pkt->parsed->no_modify)
-		return emptcp_skip(pkt, pkt->parsed->no_modify);
 	blocked_key_of(pkt, emptcp_source(pkt), &key);
 	held = bpf_map_lookup_elem(&held_joins, &key);
 	if (held && held->released)

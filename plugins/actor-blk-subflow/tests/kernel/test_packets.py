@@ -98,8 +98,8 @@ def test_a_merged_packet_is_changed_in_place(trial: Callable[..., Any]) -> None:
 UNTOUCHED: list[tuple[bytes, str | None]] = [
     (build(options=[AddAddress(3, FOUR, echo=True)]), None),
     (build(options=[ACK, AddAddress(3, SIX, echo=True)]), None),
-    (build(options=[FORMS[0], Other(19, bytes(16))]), "signed"),
-    (build(options=[FORMS[0]], fragment=(0, True)), "fragment"),
+    (build(options=[ACK, AddAddress(3, FOUR, version=0), Other(19, bytes(16))]), "signed"),
+    (build(options=[ACK, FORMS[0]], fragment=(0, True)), "fragment"),
     (build(options=[FORMS[0]], payload=b"data"), "unsafe"),
     (build(options=[FORMS[0], MpPrio(backup=True)]), "unsafe"),
     (build(options=[FORMS[0], Dss(dsn=1, data_length=4)], payload=b"data"), "unsafe"),
