@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from emptcp.mptcp.acknowledge import duplicate_ack, next_sequence
     from emptcp.mptcp.inject import Injector, deliver, send
     from emptcp.mptcp.routes import device_indexes
-    from emptcp.mptcp.samples import passing_frames, sample_frames
-    from emptcp.mptcp.selected import selected_subflows
+    from emptcp.mptcp.samples import passing_frames, sample_frames, seen_by
+    from emptcp.mptcp.selected import selected_subflows, subflows_on_devices
     from emptcp.mptcp.sockets import Subflow, SubflowReader, subflows
+    from emptcp.mptcp.tell import tell
     from emptcp.packet import mptcp as options
     from emptcp.plugins.catalog import BoundStage
     from emptcp.policy.model import FromMap, Policy
@@ -52,9 +53,12 @@ _HOME = {
     "open_set": "emptcp.chain.entries",
     "passing_frames": "emptcp.mptcp.samples",
     "sample_frames": "emptcp.mptcp.samples",
+    "seen_by": "emptcp.mptcp.samples",
     "selected_subflows": "emptcp.mptcp.selected",
     "send": "emptcp.mptcp.inject",
     "subflows": "emptcp.mptcp.sockets",
+    "subflows_on_devices": "emptcp.mptcp.selected",
+    "tell": "emptcp.mptcp.tell",
 }
 _MODULES = {
     "devices": "emptcp.hooks.devices",
@@ -100,9 +104,12 @@ __all__ = [
     "options",
     "passing_frames",
     "sample_frames",
+    "seen_by",
     "selected_subflows",
     "send",
     "subflows",
+    "subflows_on_devices",
+    "tell",
 ]
 
 

@@ -26,7 +26,7 @@ def sample_frames(subflow: Subflow, device: Device, to: End) -> tuple[bytes, byt
     """
     ack = segment(subflow, [Dss(data_ack=1)], to)
     data = segment(subflow, [Dss(data_ack=1, dsn=1, data_length=len(_DATA))], to, _DATA)
-    return _on(device, subflow.family, ack), _on(device, subflow.family, data)
+    return seen_by(device, ack), seen_by(device, data)
 
 
 def passing_frames(source: Endpoint, target: Endpoint, device: Device) -> tuple[bytes, bytes]:
@@ -36,11 +36,12 @@ def passing_frames(source: Endpoint, target: Endpoint, device: Device) -> tuple[
     ack = build(link="none", family=family, options=[Dss(data_ack=1)], **ends)
     mapping = Dss(data_ack=1, dsn=1, data_length=len(_DATA))
     data = build(link="none", family=family, options=[mapping], payload=_DATA, **ends)
-    return _on(device, family, ack), _on(device, family, data)
+    return seen_by(device, ack), seen_by(device, data)
 
 
-def _on(device: Device, family: int, packet: bytes) -> bytes:
+def seen_by(device: Device, packet: bytes) -> bytes:
+    """Return ``packet`` (from its IP header on) as a program on ``device`` sees it, addressed by nobody."""
     if device.link != "ethernet":
         return packet
-    kind = EtherType.IPV4 if family == 4 else EtherType.IPV6
+    kind = EtherType.IPV4 if packet[0] >> 4 == 4 else EtherType.IPV6
     return ethernet(bytes(6), bytes(6), kind, packet)

@@ -21,6 +21,13 @@ def selected_subflows(change: Change, to: End, reader: SubflowReader) -> Iterato
 
     ``to="us"``: by packets that come in, ``"peer"``: by packets that go out; see :func:`sample_frames`.
     """
+    for subflow, device in subflows_on_devices(change, reader):
+        if any(change.matches(frame) for frame in sample_frames(subflow, device, to)):
+            yield subflow, device
+
+
+def subflows_on_devices(change: Change, reader: SubflowReader) -> Iterator[tuple[Subflow, Device]]:
+    """Yield the open subflows of the change's namespace that use its devices, with these."""
     from emptcp.hooks import devices, namespaces
 
     here = [subflow for subflow in reader.read(change.namespace) if subflow.open]
@@ -28,5 +35,5 @@ def selected_subflows(change: Change, to: End, reader: SubflowReader) -> Iterato
     by_index = {device.ifindex: device for device in known if device.name in change.devices}
     for subflow, index in zip(here, device_indexes(change.namespace, here), strict=True):
         device = by_index.get(index)
-        if device and any(change.matches(frame) for frame in sample_frames(subflow, device, to)):
+        if device:
             yield subflow, device

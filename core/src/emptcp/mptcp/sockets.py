@@ -8,7 +8,7 @@ kernel passed the socket: on a busy subflow they are old by the time they are us
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OBJECT = Path(__file__).parent.parent / "programs" / "subflows.bpf.o"
 
 # struct emptcp_subflow_record of programs/subflows.bpf.c
-_RECORD = struct.Struct("=16s16sHHHBBIii10I2B2xQ")
+_RECORD = struct.Struct("=16s16sHHHBBIii10I2B2x8s8s")
 _AF_INET = 2
 _BACKUP, _REQUEST_BACKUP, _TIMESTAMPS = 1, 2, 4
 
@@ -42,7 +42,8 @@ class Subflow:
     Addresses are what stands on the wire: an IPv6 socket that speaks IPv4 has IPv4 addresses here.
     ``backup`` is the bit that the peer asked for (it steers what *this* host sends), ``request_backup`` the
     one of the local endpoint. Windows are in bytes; ``receive_window`` is counted from ``acknowledged``.
-    ``token`` is this host's, ``remote_token`` the peer's (0: not known).
+    ``token`` is this host's, ``remote_token`` the peer's (0: not known). ``keys`` are the connection's, this
+    host's first, as on the wire; empty: not known. They are secrets, and in no representation.
     """
 
     local: Address
@@ -69,6 +70,7 @@ class Subflow:
     send_scale: int
     receive_scale: int
     remote_token: int = 0
+    keys: tuple[bytes, bytes] = field(default=(b"", b""), repr=False)
 
     @property
     def family(self) -> Literal[4, 6]:
@@ -152,7 +154,10 @@ def unpack(records: bytes) -> Iterator[Subflow]:
 
 def _subflow(fields: tuple[Any, ...]) -> Subflow:
     local, remote, family, local_port, remote_port, state, flags, token, local_id, remote_id, *rest = fields
-    una, nxt, window, write, rcv_nxt, wup, receive, srtt, bound, device, send_scale, receive_scale, key = rest
+    una, nxt, window, write, rcv_nxt, wup, receive, srtt, bound, device, *rest = rest
+    send_scale, receive_scale, remote_key, local_key = rest
+    # The kernel has them in the machine's order.
+    ours, theirs = (key[::-1] if any(key) else b"" for key in (local_key, remote_key))
     return Subflow(
         local=_address(local, family),
         local_port=local_port,
@@ -177,7 +182,8 @@ def _subflow(fields: tuple[Any, ...]) -> Subflow:
         device=device,
         send_scale=send_scale,
         receive_scale=receive_scale,
-        remote_token=keys.token(key.to_bytes(8, "big"), 1) if key else 0,
+        remote_token=keys.token(theirs, 1) if theirs else 0,
+        keys=(ours, theirs),
     )
 
 

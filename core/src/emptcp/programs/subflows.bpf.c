@@ -29,6 +29,7 @@ struct emptcp_subflow_record {
 	__u8 rcv_wscale;
 	__u8 reserved[2];
 	__u64 remote_key; /* of the connection's other end, the machine's order; 0: not known */
+	__u64 local_key;
 };
 
 enum subflow_flag {
@@ -86,8 +87,10 @@ static __always_inline void mptcp(struct emptcp_subflow_record *record,
 	record->token = EMPTCP_READ_FIELD(subflow, token);
 	record->local_id = EMPTCP_READ_FIELD(subflow, local_id);
 	record->remote_id = EMPTCP_READ_FIELD(subflow, remote_id);
-	if (connection)
+	if (connection) {
 		bpf_probe_read_kernel(&record->remote_key, sizeof(__u64), &connection->remote_key);
+		bpf_probe_read_kernel(&record->local_key, sizeof(__u64), &connection->local_key);
+	}
 	if (EMPTCP_READ_FIELD(subflow, backup))
 		record->flags |= SUBFLOW_BACKUP;
 	if (EMPTCP_READ_FIELD(subflow, request_bkup))

@@ -13,8 +13,8 @@ from emptcp.mptcp.sockets import unpack
 
 def record(family: int, local: bytes, remote: bytes, flags: int = 0, state: int = 1) -> bytes:
     addresses = local.ljust(16, b"\0") + remote.ljust(16, b"\0")
-    numbers = (family, 40000, 5001, state, flags, 0xCAFE, 3, 4, *range(10, 20), 7, 10, 0x0123456789ABCDEF)
-    return struct.pack("=32sHHHBBIii10I2B2xQ", addresses, *numbers)
+    numbers = (family, 40000, 5001, state, flags, 0xCAFE, 3, 4, *range(10, 20), 7, 10, 0x0123456789ABCDEF, 5)
+    return struct.pack("=32sHHHBBIii10I2B2xQQ", addresses, *numbers)
 
 
 def test_addresses_are_those_on_the_wire() -> None:
@@ -34,6 +34,8 @@ def test_every_number_lands_in_its_own_field() -> None:
     (found,) = unpack(record(2, b"", b"", flags=2))
     assert (found.token, found.local_id, found.remote_id) == (0xCAFE, 3, 4)
     assert found.remote_token == int.from_bytes(sha256(bytes.fromhex("0123456789abcdef")).digest()[:4], "big")
+    assert found.keys == (bytes.fromhex("0000000000000005"), bytes.fromhex("0123456789abcdef"))
+    assert "abcdef" not in repr(found)
     assert (found.snd_una, found.snd_nxt, found.send_window, found.write_seq) == (10, 11, 12, 13)
     assert (found.rcv_nxt, found.acknowledged, found.receive_window, found.rtt_us) == (14, 15, 16, 17 / 8)
     assert (found.bound_device, found.device, found.send_scale, found.receive_scale) == (18, 19, 7, 10)

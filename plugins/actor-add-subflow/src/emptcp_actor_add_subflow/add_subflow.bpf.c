@@ -61,7 +61,15 @@ static __always_inline void give(const struct emptcp_handle *pkt)
 		address->given = 0;
 }
 
-EMPTCP_ACTOR(add_subflow, pkt, void, none)
+/* For the hooks alone: what they announce needs an HMAC. */
+struct add_subflow {
+	struct emptcp_address announce;
+	__u16 port;
+	__u8 id;
+	__u8 reserved[5];
+};
+
+EMPTCP_ACTOR(add_subflow, pkt, struct add_subflow, param)
 {
 	if (is_joining(pkt))
 		release(pkt);

@@ -13,11 +13,15 @@ from pathlib import Path
 import pytest
 
 from emptcp.chain import apply
+from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
 from emptcp.lab.host import Host
 from emptcp.lab.sockets import listen, mptcp_socket, wildcard
 from emptcp.lab.topology import Lab, two_hosts
+from emptcp.mptcp import keys
 from emptcp.mptcp.sockets import SubflowReader
+from emptcp.plugins.catalog import Catalog
+from emptcp.plugins.manager import Manager
 from emptcp.policy import file
 
 pytestmark = pytest.mark.kernel
@@ -118,3 +122,50 @@ def test_only_what_is_selected_comes_up(lab: Lab) -> None:
         one.exchange()
         other.exchange()
         assert (one.subflows(), other.subflows()) == (2, 1)
+
+
+def test_an_address_that_the_kernel_never_announced_is_joined(lab: Lab) -> None:
+    """The peer takes it for the HMAC alone, and answers with an echo."""
+    lab.b.run(["ip", "mptcp", "endpoint", "flush"])
+    before = counts(lab, FALLBACKS)
+    address = lab.paths[1].b.address(lab.family)
+    with Connection(lab) as connection:
+        connection.exchange()
+        assert connection.subflows() == 1
+        policy("announce", lab.b, "egress", f"add_subflow(announce={address}, id=9)")
+        wait_until(lambda: connection.subflows() == 2)
+        echoed = counts(lab, ("MPTcpExtEchoAdd",))[1]["MPTcpExtEchoAdd"]
+        assert echoed >= 1
+        connection.exchange()
+    assert counts(lab, FALLBACKS) == before
+
+
+def test_a_wrong_hmac_is_not_joined(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test above shows hangs on the keys."""
+    lab.b.run(["ip", "mptcp", "endpoint", "flush"])
+    real = keys.address_hmac
+    monkeypatch.setattr(keys, "address_hmac", lambda ours, theirs, *rest: real(theirs, ours, *rest))
+    address = lab.paths[1].b.address(lab.family)
+    with Connection(lab) as connection:
+        connection.exchange()
+        policy("announce", lab.b, "egress", f"add_subflow(announce={address}, id=9)")
+        connection.exchange()
+        time.sleep(0.3)
+        assert connection.subflows() == 1
+
+
+@pytest.mark.parametrize(
+    ("hook", "arguments", "said"),
+    [
+        ("egress", "announce=10.0.9.1", "an address together with its ID"),
+        ("egress", "id=9", "an address together with its ID"),
+        ("ingress", "announce=10.0.9.1, id=9", "in packets that go out"),
+    ],
+)
+def test_an_announcement_that_can_not_be_is_refused(hook: str, arguments: str, said: str) -> None:
+    do = f"add_subflow({arguments})"
+    text = f'table = "t"\n[[policy]]\nname = "p"\nhook = "{hook}"\ndev = "x"\ndo = ["{do}"]\n'
+    (read,) = file.loads(text).policies
+    bound = Catalog.of_enabled().bind(read.do[0])  # type: ignore[arg-type]
+    with pytest.raises(EmptcpError, match=said):
+        Manager.of_enabled().validate(bound, read)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from emptcp.api import (
@@ -14,7 +15,10 @@ from emptcp.api import (
     SubflowReader,
     duplicate_ack,
     open_plugin_map,
-    selected_subflows,
+    sample_frames,
+    seen_by,
+    subflows_on_devices,
+    tell,
 )
 
 from .blocked import ADDRESSES, PLUGIN, key_of, mark, waiting
@@ -23,10 +27,11 @@ End = Literal["us", "peer"]
 
 
 def give_back(change: Change) -> None:
-    """Let the announcements on the subflows that the change's policy selects reach whom they were for.
+    """Let the announcements that the change's policy selects reach whom they were for.
 
-    What came in is handed to our own stack, what was to go out is sent to the peer. Each is marked first, so
-    that a ``blk_subflow`` that runs lets it pass; one that can't be injected waits for a passing packet.
+    It selects them by themselves, or the subflow by packets as they usually pass. What came in is handed to
+    our own stack, what was to go out is sent to the peer. Each is marked first, so that a ``blk_subflow``
+    that runs lets it pass; one that can't be injected waits for a passing packet.
     """
     to: End = "us" if change.hook == "ingress" else "peer"
     if change.namespace is None:
@@ -35,21 +40,28 @@ def give_back(change: Change) -> None:
     if table is None:
         return
     with table, SubflowReader() as reader, Injector(change.namespace) as injector:
-        for subflow, device in selected_subflows(change, to, reader):
+        for subflow, device in subflows_on_devices(change, reader):
             key = key_of(subflow, "peer" if to == "us" else "us", change.namespace.cookie)
             for blocked in waiting(table, key):
+                if not any(map(change.matches, _frames(subflow, device, blocked.option, to))):
+                    continue
                 mark(table, blocked, given=True)
-                if not _sent(injector, subflow, device, blocked.option, to):
+                if not _told(change, subflow, device, blocked.option, reader, injector):
                     mark(table, blocked, given=False)
 
 
-def _sent(injector: Injector, subflow: Subflow, device: Device, option: bytes, to: End) -> bool:
-    packet = duplicate_ack(subflow, [option], to)
+def _frames(subflow: Subflow, device: Device, option: bytes, to: End) -> Iterator[bytes]:
+    yield seen_by(device, duplicate_ack(subflow, [option], to))
+    yield from sample_frames(subflow, device, to)
+
+
+def _told(
+    change: Change, subflow: Subflow, device: Device, option: bytes, reader: SubflowReader, injector: Injector
+) -> bool:
+    to: End = "us" if change.hook == "ingress" else "peer"
     try:
-        if to == "us":
-            injector.deliver(device, packet)
-        else:
-            injector.send(packet)
+        return tell(
+            subflow, device, [option], to, namespace=change.namespace, reader=reader, injector=injector
+        )
     except (EmptcpError, OSError):
         return False
-    return True

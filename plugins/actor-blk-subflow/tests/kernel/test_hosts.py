@@ -123,6 +123,21 @@ def test_announced_addresses_bring_no_subflow_and_no_fallback_until_the_policy_g
     assert fallbacks(lab) == before
 
 
+def test_a_policy_for_announcements_alone_gives_them_back_too(lab: Lab) -> None:
+    """No other packet of the subflow is what it selects."""
+    text = file.loads(
+        'table = "block"\n[[policy]]\nname = "p"\nhook = "ingress"\ndev = "path*"\n'
+        'when = "packet_type(\'add_addr\')"\ndo = ["blk_subflow()"]\n'
+    )
+    apply.apply(text, lab.a.netns)
+    with Connections(lab, 2) as connections:
+        connections.exchange()
+        time.sleep(2.5)
+        assert connections.subflows() == 2
+        apply.remove("block")
+        wait_until(lambda: connections.subflows() == 4)
+
+
 @pytest.mark.parametrize(("place", "hook"), [("a", "egress"), ("b", "ingress")])
 def test_joins_are_held_and_come_up_once_the_policy_goes(joining: Lab, place: str, hook: str) -> None:
     before = fallbacks(joining)

@@ -18,7 +18,7 @@ from emptcp.api import (
     duplicate_ack,
     next_sequence,
     options,
-    sample_frames,
+    seen_by,
     selected_subflows,
 )
 
@@ -147,7 +147,7 @@ def _send(
     """
     unseen = []
     for order in orders:
-        if not change.matches(_as_it_leaves(order)):
+        if not change.matches(seen_by(order.device, _packet(order, "peer"))):
             unseen.append(order)
         elif not _sent(injector, order):
             _release(flows, order, "peer")
@@ -180,13 +180,6 @@ def _sent(injector: Injector, order: Order) -> bool:
     except OSError:
         return False
     return True
-
-
-def _as_it_leaves(order: Order) -> bytes:
-    """Return the packet for the peer as programs on the device see it."""
-    frame, _data = sample_frames(order.subflow, order.device, "peer")
-    link = 14 if order.device.link == "ethernet" else 0
-    return frame[:link] + _packet(order, "peer")
 
 
 def _packet(order: Order, steers: End) -> bytes:

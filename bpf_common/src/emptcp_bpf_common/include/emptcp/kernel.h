@@ -112,6 +112,7 @@ struct tcp_sock {
 } EMPTCP_KERNEL;
 
 struct mptcp_sock {
+	__u64 local_key;
 	__u64 remote_key;
 } EMPTCP_KERNEL;
 
