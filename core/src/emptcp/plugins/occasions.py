@@ -40,7 +40,7 @@ class Change:
     change. ``matches`` tells whether the policy's ``when`` selects a frame, by running it in the kernel;
     ``flows`` are the states of the plugin's fragments in the flow table. ``namespace`` is an
     ``emptcp.hooks.namespaces.Namespace`` (``None``: the command's own); ``devices`` are the names of the
-    devices that the policy matched there. ``maps`` are the plugin's own maps by name.
+    devices that the policy matched there.
     """
 
     policy: Policy
@@ -49,7 +49,6 @@ class Change:
     devices: tuple[str, ...] = ()
     namespace: Any = None
     before: BoundStage | None = None
-    maps: Mapping[str, Any] = field(default_factory=dict)
     matches: Callable[[bytes], bool] = field(default=lambda frame: False, compare=False, repr=False)
     flows: FlowStates | None = field(default=None, compare=False, repr=False)
 
