@@ -90,23 +90,23 @@ def policy(*do: str, when: str = "packet_type('data')", backend: str = "auto", e
 
 
 @pytest.fixture
-def load(record_property: Callable[[str, object], None]) -> Iterator[Callable[..., Runner]]:
-    """Return what joins and loads a policy for a place, and notes what the verifier counted."""
-    made: list[Runner] = []
+def load(record_property: Callable[[str, object], None]) -> Callable[..., Runner]:
+    """Return what joins and loads a policy for a place, and notes what the verifier counted.
+
+    To be closed at once: a guest has no memory for many.
+    """
 
     def load_one(text: str, hook: str, backend: str) -> Runner:
         table = file.loads(text)
         devices = indexes(namespaces.resolve())
         bound = [bind(table, one, hook, Catalog.of_enabled(), devices) for one in table.policies]
         runner = Runner(bound, hook, backend, engine=table.engine)
-        made.append(runner)
-        assert runner.loaded.program.info.verified_instructions < VERIFIED
-        record_property("verified", runner.loaded.program.info.verified_instructions)
+        verified = runner.loaded.program.info.verified_instructions
+        record_property("verified", verified)
+        assert verified < VERIFIED
         return runner
 
-    yield load_one
-    for runner in made:
-        runner.close()
+    return load_one
 
 
 REQUIRED = {
@@ -150,8 +150,8 @@ def test_every_stage_of_ours_runs_in_every_place(
     assert len(actors) >= 8
     asking = [policy("record('packets')", when=f"{one} or not {one}", engine=engine) for one in selectors]
     for texts in (asking, *([policy(one, engine=engine)] for one in actors)):
-        runner = load("".join(_numbered(texts)), hook, backend)
-        assert len(runner.run(DATA).matched) == len(texts)
+        with load("".join(_numbered(texts)), hook, backend) as runner:
+            assert len(runner.run(DATA).matched) == len(texts)
 
 
 def _numbered(texts: list[str]) -> Iterator[str]:
@@ -166,13 +166,13 @@ def _numbered(texts: list[str]) -> Iterator[str]:
 def test_a_chain_of_eight_stages_runs_by_both_engines(
     load: Callable[..., Runner], hook: str, backend: str, engine: str
 ) -> None:
-    runner = load(policy(*EIGHT_DO, when=EIGHT_WHEN, engine=engine), hook, backend)
-    assert len(runner.loaded.description.stages()) == 8
-    syn = build(flags="S", src="10.0.0.1", dst="10.0.0.2", dport=5001, options=[MpCapable()])
-    assert runner.run(syn).matched == ()
-    result = runner.run(DATA)
-    assert result.matched == ("one",)
-    assert result.counts["everywhere/one/set_backup"].packets == 1
+    with load(policy(*EIGHT_DO, when=EIGHT_WHEN, engine=engine), hook, backend) as runner:
+        assert len(runner.loaded.description.stages()) == 8
+        syn = build(flags="S", src="10.0.0.1", dst="10.0.0.2", dport=5001, options=[MpCapable()])
+        assert runner.run(syn).matched == ()
+        result = runner.run(DATA)
+        assert result.matched == ("one",)
+        assert result.counts["everywhere/one/set_backup"].packets == 1
 
 
 KEPT = """
@@ -192,12 +192,12 @@ entries = {{ "10.0.0.2-10.0.0.1" = true }}
 def test_sets_and_maps_are_asked(load: Callable[..., Runner], hook: str, backend: str, engine: str) -> None:
     when = "subflow in @bulk or not subflow in @bulk and subflow(sport=1)"
     text = policy("set_backup(on=ip_pair @who)", "record('packets')", when=when, engine=engine)
-    runner = load(text + KEPT.format(lru=str(hook == "egress").lower()), hook, backend)
-    for data, matched in ((_ack("10.0.0.1"), ("one",)), (_ack("10.0.0.3"), ())):
-        assert runner.run(data).matched == matched
-    runner.store("map", "who").delete(next(runner.store("map", "who").keys()))
-    result = runner.run(_ack("10.0.0.1"))
-    assert (result.matched, result.reason) == (("one",), "no_value")
+    with load(text + KEPT.format(lru=str(hook == "egress").lower()), hook, backend) as runner:
+        for data, matched in ((_ack("10.0.0.1"), ("one",)), (_ack("10.0.0.3"), ())):
+            assert runner.run(data).matched == matched
+        runner.store("map", "who").delete(next(runner.store("map", "who").keys()))
+        result = runner.run(_ack("10.0.0.1"))
+        assert (result.matched, result.reason) == (("one",), "no_value")
 
 
 def _ack(source: str) -> bytes:

@@ -42,28 +42,44 @@ static __always_inline const struct emptcp_add_addr4 *announced(const struct emp
 	return option && !(option->head.subtype_flags & EMPTCP_ADD_ADDR_ECHO) ? option : NULL;
 }
 
+/* 1 if it is 0, else 0. Without a jump, as emptcp_below() is: eight places are compared one after the other.
+ */
+static __always_inline __u32 is_zero(__u32 number)
+{
+	return emptcp_below(number, 1);
+}
+
+/* A place of the eight, bounded by an instruction that the compiler can't take away. */
+static __always_inline struct blocked_address *address_at(struct blocked *blocked, __u64 place)
+{
+	asm volatile("%0 &= 7" : "+r"(place));
+	return &blocked->address[place];
+}
+
 /* Where the address with this ID stands; NULL: it is not stored. */
 static __always_inline struct blocked_address *stored(struct blocked *blocked, __u8 id)
 {
-	__u32 i;
+	__u32 place = BLOCKED_ADDRESSES, i;
 
 #pragma clang loop unroll(full)
-	for (i = 0; i < BLOCKED_ADDRESSES; i++)
-		if (blocked->address[i].len && blocked->address[i].option[3] == id)
-			return &blocked->address[i];
-	return NULL;
+	for (i = 0; i < BLOCKED_ADDRESSES; i++) {
+		const struct blocked_address *address = &blocked->address[i];
+		__u32 other = (address->option[3] ^ id) | is_zero(address->len);
+
+		place ^= (place ^ i) & -is_zero(other);
+	}
+	return place < BLOCKED_ADDRESSES ? address_at(blocked, place) : NULL;
 }
 
 /* Where it is to stand: a ninth address takes another one's place. */
 static __always_inline struct blocked_address *room_for(struct blocked *blocked, __u8 id)
 {
-	__u32 i;
+	__u32 place = id, i;
 
 #pragma clang loop unroll(full)
 	for (i = 0; i < BLOCKED_ADDRESSES; i++)
-		if (!blocked->address[i].len)
-			return &blocked->address[i];
-	return &blocked->address[id & (BLOCKED_ADDRESSES - 1)];
+		place ^= (place ^ i) & -is_zero(blocked->address[i].len);
+	return address_at(blocked, place);
 }
 
 /* Whether the packet's announcement is the stored one. The HMAC is, if address and port are. */
@@ -77,8 +93,7 @@ static __always_inline bool is_same(const struct emptcp_handle *pkt, const struc
 		return false;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < ADD_ADDR_MAX; i++)
-		/* All ones before `len`: a jump here would have the verifier go both ways each time. */
-		other |= (option[i] ^ address->option[i]) & -((i - len) >> 31);
+		other |= (option[i] ^ address->option[i]) & -(__u32)emptcp_below(i, len);
 	return !other;
 }
 
@@ -200,6 +215,17 @@ static __always_inline void forget_subflow(const struct emptcp_handle *pkt)
 	}
 }
 
+/* The IDs stand behind the head, one to eight of them (RFC 8684, section 3.4.2). */
+static __always_inline __u32 is_removed(const __u8 *option, __u32 len, __u8 id)
+{
+	__u32 removed = 0, i;
+
+#pragma clang loop unroll(full)
+	for (i = 3; i < 11; i++)
+		removed |= is_zero(option[i] ^ id) & (__u32)emptcp_below(i, len);
+	return removed;
+}
+
 static __always_inline void forget_removed(const struct emptcp_handle *pkt)
 {
 	const __u8 *option = emptcp_find(pkt, EMPTCP_REMOVE_ADDR, 4);
@@ -208,12 +234,11 @@ static __always_inline void forget_removed(const struct emptcp_handle *pkt)
 
 	if (!option || !blocked)
 		return;
-#pragma clang loop unroll(disable)
-	for (i = 3; i < 11 && i < len; i++) {
-		struct blocked_address *address = stored(blocked, option[i]);
+#pragma clang loop unroll(full)
+	for (i = 0; i < BLOCKED_ADDRESSES; i++) {
+		struct blocked_address *address = &blocked->address[i];
 
-		if (address)
-			address->len = 0;
+		address->len &= is_removed(option, len, address->option[3]) - 1;
 	}
 }
 
