@@ -42,11 +42,21 @@ static __always_inline const struct emptcp_add_addr4 *announced(const struct emp
 	return option && !(option->head.subtype_flags & EMPTCP_ADD_ADDR_ECHO) ? option : NULL;
 }
 
-/* 1 if it is 0, else 0. Without a jump, as emptcp_below() is: eight places are compared one after the other.
+/*
+ * 1 if `number` is below `limit`, else 0. Without a jump, at each of which the verifier would go both ways:
+ * eight places are compared one after the other. The compiler must not know what it is.
  */
+static __always_inline __u32 is_below(__u32 number, __u32 limit)
+{
+	__u32 difference = number - limit;
+
+	asm volatile("" : "+r"(difference));
+	return difference >> 31;
+}
+
 static __always_inline __u32 is_zero(__u32 number)
 {
-	return emptcp_below(number, 1);
+	return is_below(number, 1);
 }
 
 /* A place of the eight, bounded by an instruction that the compiler can't take away. */
@@ -93,7 +103,7 @@ static __always_inline bool is_same(const struct emptcp_handle *pkt, const struc
 		return false;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < ADD_ADDR_MAX; i++)
-		other |= (option[i] ^ address->option[i]) & -(__u32)emptcp_below(i, len);
+		other |= (option[i] ^ address->option[i]) & -is_below(i, len);
 	return !other;
 }
 
@@ -222,7 +232,7 @@ static __always_inline __u32 is_removed(const __u8 *option, __u32 len, __u8 id)
 
 #pragma clang loop unroll(full)
 	for (i = 3; i < 11; i++)
-		removed |= is_zero(option[i] ^ id) & (__u32)emptcp_below(i, len);
+		removed |= is_zero(option[i] ^ id) & is_below(i, len);
 	return removed;
 }
 
