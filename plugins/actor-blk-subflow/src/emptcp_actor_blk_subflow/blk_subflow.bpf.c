@@ -46,15 +46,15 @@ static __always_inline const struct emptcp_add_addr4 *announced(const struct emp
  * 1 if `number` is below `limit`, else 0. Without a jump, at each of which the verifier would go both ways:
  * eight places are compared one after the other. The compiler must not know what it is.
  */
-static __always_inline __u32 is_below(__u32 number, __u32 limit)
+static __always_inline __u64 is_below(__u64 number, __u64 limit)
 {
-	__u32 difference = number - limit;
+	__u64 difference = number - limit;
 
 	asm volatile("" : "+r"(difference));
-	return difference >> 31;
+	return difference >> 63;
 }
 
-static __always_inline __u32 is_zero(__u32 number)
+static __always_inline __u32 is_zero(__u64 number)
 {
 	return is_below(number, 1);
 }
@@ -103,7 +103,7 @@ static __always_inline bool is_same(const struct emptcp_handle *pkt, const struc
 		return false;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < ADD_ADDR_MAX; i++)
-		other |= (option[i] ^ address->option[i]) & -is_below(i, len);
+		other |= (option[i] ^ address->option[i]) & -(__u32)is_below(i, len);
 	return !other;
 }
 
