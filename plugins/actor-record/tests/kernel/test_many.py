@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -97,10 +96,7 @@ def test_all_are_told(cookie: int, monkeypatch: pytest.MonkeyPatch, without: str
 
     monkeypatch.setattr(pybpf.Map, "lookup", counted)
     monkeypatch.setenv("EMPTCP_DISABLE", without)
-    began = time.monotonic()
     found = told(tree, cookie)
-    took = time.monotonic() - began
     assert found == sorted((*((("packets_0", n),) if n else ()), ("size_0", n)) for n in range(COUNT))
     # With batches one look-up in all, of where the plugin's slot is.
     assert (len(looked_up) < 10) == (not without)
-    assert took < 5
