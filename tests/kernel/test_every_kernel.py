@@ -58,8 +58,8 @@ do = ["set_backup(on=true)"]
 """
 GOLDEN = Path(__file__).parent / "every_kernel"
 
-# Steps of the kernel's verifier, where the kernel tells them (5.16): a quarter of what it allows. Up to 6.1 it
-# takes half as many again as later for the same XDP program.
+# Steps of the kernel's verifier, where the kernel tells them (5.16): a quarter of what it allows. Up to 6.1
+# it takes half as many again as later for the same XDP program, and more.
 VERIFIED = 250_000
 DSS = Dss(data_ack=7, dsn=7, subflow_seq=1, data_length=3)
 DATA = build(options=[DSS], payload=b"abc")
