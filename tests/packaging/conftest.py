@@ -17,17 +17,23 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# What authors run, and what the tests and the build of their packages need.
+TOOLS = ("copier>=9.4", "tox>=4.25")
+FOR_AUTHORS = ("hatchling>=1.26", "hypothesis>=6.100", "pytest>=8.2")
+
 # What builds the others comes first; the rest needs no order.
 FOLDERS = ["bpf_common", "sdk", "core", "bench", *sorted(f"plugins/{p.name}" for p in ROOT.glob("plugins/*"))]
 
 
-def run(*command: str | Path, cwd: Path = ROOT, etc: Path | None = None) -> subprocess.CompletedProcess[str]:
+OTHERS = ("PYTHON", "VIRTUAL_ENV", "TOX_", "PYTEST_")
+
+
+def run(
+    *command: str | Path, cwd: Path = ROOT, **environment: str | Path
+) -> subprocess.CompletedProcess[str]:
     """Run a command without anything of the environment that started the tests; fail with what it said."""
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))
-    }
-    if etc:
-        kept["EMPTCP_ETC"] = str(etc)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
+    kept |= {name: str(value) for name, value in environment.items()}
     answer = subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, f"{command}\n{answer.stdout}\n{answer.stderr}"
     return answer
@@ -55,6 +61,10 @@ class Workshop:
     python: Path
     folder: Path
     built: dict[str, Built] = field(default_factory=dict)
+
+    def offline(self) -> dict[str, Path | str]:
+        """Return what makes pip install from the folder of wheels alone, for :func:`run`."""
+        return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": self.wheels, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
     @property
     def wheels(self) -> Path:
@@ -89,7 +99,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     venv.create(folder / "builder", with_pip=True, symlinks=True)
     made = Workshop(folder / "builder" / "bin" / "python", folder)
     made.wheels.mkdir()
-    made.pip("install", "hatchling")
+    made.pip("install", "hatchling", *TOOLS)
     for source in FOLDERS[:2]:
         made.build(source)
     made.pip("install", "--no-index", "--find-links", made.wheels, "emptcp-sdk")
@@ -97,7 +107,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
         list(pool.map(made.build, FOLDERS[2:]))
     requirements = made.built["core"].metadata()["Requires-Dist"]
     foreign = [entry for entry in requirements if "extra ==" not in entry and not entry.startswith("emptcp")]
-    made.pip("download", "--dest", made.wheels, *foreign)
+    made.pip("download", "--dest", made.wheels, *foreign, *FOR_AUTHORS)
     return made
 
 

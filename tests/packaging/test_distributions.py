@@ -56,7 +56,7 @@ def test_a_wheel_built_again_elsewhere_has_the_same_bytes(workshop: Workshop, tm
 
 
 def plugins_in(bin_folder: Path, scratch: Path) -> list[dict[str, str]]:
-    answer = run(bin_folder / "emptcp", "plugins", "list", "--json", cwd=scratch, etc=scratch / "etc")
+    answer = run(bin_folder / "emptcp", "plugins", "list", "--json", cwd=scratch, EMPTCP_ETC=scratch / "etc")
     listing = json.loads(answer.stdout)
     assert listing["schema"] == 1
     rows: list[dict[str, str]] = listing["plugins"]
