@@ -10,7 +10,7 @@ import pytest
 from .conftest import Workshop, run
 
 # As root: its tests run packets in the kernel.
-pytestmark = [pytest.mark.packaging, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(200)]
 
 
 @pytest.mark.parametrize("kind", ["selector", "actor"])
