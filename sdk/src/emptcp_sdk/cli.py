@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_new(commands)
     _add_update(commands)
     _add_build(commands)
+    _add_check(commands)
     return parser
 
 
@@ -75,6 +77,20 @@ def _add_build(commands: Any) -> None:
     parser.set_defaults(run=_build)
 
 
+def _add_check(commands: Any) -> None:
+    parser = commands.add_parser(
+        "check",
+        help="tell what is wrong with a plugin",
+        description="Check a plugin without importing it; as root, also load its stages wherever they work.",
+    )
+    parser.add_argument(
+        "path", nargs="?", type=Path, default=Path(), help="a project's folder or a wheel; default: here"
+    )
+    parser.add_argument("--static", action="store_true", help="load nothing, also as root")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_check)
+
+
 def _answer(text: str) -> tuple[str, str]:
     question, sign, answer = text.partition("=")
     if question not in ("distribution", "summary", "author", "hooks") or not sign:
@@ -115,3 +131,15 @@ def _build(options: argparse.Namespace) -> int:
             if result.compiled:
                 print(f"compiled {result.object}")
     return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    try:
+        from .check import report, run
+    except ImportError as error:
+        fix = "Run: pip install 'emptcp-sdk[testing]'"
+        raise SdkError(f"checking needs emptcp, which is not whole here ({error})", fix=fix) from None
+
+    found = run.check(options.path, static=options.static)
+    print(json.dumps(report.as_json(found), indent=1) if options.json else "\n".join(report.lines(found)))
+    return int(found.failed)

@@ -84,7 +84,7 @@ def test_the_report_has_a_line_for_each_place(pytester: pytest.Pytester) -> None
     result.assert_outcomes(passed=1)
     lines = [line for line in result.outlines if line.endswith("test_rows[an ACK]") and "ress, " in line]
     assert len(lines) == 6
-    assert all(int(line.split()[0]) > 10 for line in lines)
+    assert any(int(line.split()[0]) > 10 for line in lines)
 
 
 def test_policies_act_between_the_hosts_of_the_lab(lab: LiveLab) -> None:

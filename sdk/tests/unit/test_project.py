@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from emptcp.plugins import layout, manifest
+from emptcp.plugins import agreement, layout, manifest
 from emptcp_sdk.build import build
 from emptcp_sdk.cli import main
 from emptcp_sdk.errors import TemplateError
@@ -42,7 +42,7 @@ def test_manifest_object_and_project_agree(tmp_path: Path, kind: str, hooks: str
     package = made(tmp_path, kind, hooks=hooks, summary="it's a try", author="Ada & Co")
     (built,) = build(package)
     found = manifest.load(built.object.with_name("emptcp.toml"))
-    layout.check(found, layout.read(built.object))
+    agreement.check(found, layout.read(built.object))
     (stage,) = found.stages
     assert (stage.kind, stage.name) == (kind, "mine")
     assert stage.hooks == (("ingress", "egress") if hooks == "both" else (hooks,))

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emptcp.errors import EmptcpError, did_you_mean
-from emptcp.plugins.manifest import BACKENDS, KeyDeclaration, Manifest, StageDeclaration
-from emptcp.plugins.versions import CHAIN_ABI
+from emptcp.errors import EmptcpError
+from emptcp.plugins.manifest import BACKENDS
 from emptcp.policy.values import Field
 
 if TYPE_CHECKING:
@@ -25,13 +24,6 @@ if TYPE_CHECKING:
 
 STAGE_ID = "stage_id"
 """The member of a parameter struct that core fills with the number of the stage (``emptcp/actor.h``)."""
-
-PRIVATE_KINDS = frozenset({"prog_array", "array_of_maps", "hash_of_maps", "struct_ops", "arena"})
-"""Kinds of maps that can't be exported: what they hold belongs to the program that they were made for."""
-
-LARGEST_PARAMETERS = 256
-LARGEST_STATE = 192
-LARGEST_KEY = 64
 
 _PARAMETERS, _STATE = 2, 3
 """Places in a fragment's arguments."""
@@ -154,110 +146,3 @@ def _abi(section: bytes) -> Iterator[tuple[str, int]]:
         size, abi, _version, _kind, _flags, _reserved, name = _RECORD.unpack_from(section, at)
         yield name.split(b"\0")[0].decode("ascii", "replace"), abi
         at += max(size, _RECORD.size)
-
-
-# Object and manifest
-
-
-def check(manifest: Manifest, layout: ObjectLayout) -> None:
-    """Raise :class:`EmptcpError` at the first thing in which an object is not what its manifest says."""
-    for stage in manifest.stages:
-        _check_fragment(layout, stage.fragment)
-        _check_parameters(stage, layout.fragments[stage.fragment])
-        for companion in stage.companions:
-            if companion.hook == "socket":
-                _check_socket_companion(layout, companion.fragment)
-            else:
-                _check_fragment(layout, companion.fragment)
-    for export in manifest.exports:
-        _check_export(layout, export.map)
-    for wanted in manifest.imports:
-        _map(layout, wanted.name, "imports")
-    for key in manifest.keys:
-        _check_key(layout, key)
-
-
-def _map(layout: ObjectLayout, name: str, verb: str) -> MapSpec:
-    if name not in layout.maps:
-        fix = did_you_mean(name, layout.maps) or f'Define it there: struct {{ .. }} {name} SEC(".maps");'
-        raise EmptcpError(
-            f"the manifest {verb} map '{name}', which {layout.path.name} does not define", fix=fix
-        )
-    return layout.maps[name]
-
-
-def _check_export(layout: ObjectLayout, name: str) -> None:
-    found = _map(layout, name, "exports")
-    if found.kind in PRIVATE_KINDS:
-        sentence = f"map '{name}' of {layout.path.name} is a {found.kind}, which can't be exported"
-        raise EmptcpError(sentence, fix="Export a map that holds values.")
-    untyped = [what for what, size, known in _sides(found) if size and not known]
-    if untyped:
-        sentence = f"map '{name}' of {layout.path.name} is exported, and says no type of its {untyped[0]}"
-        raise EmptcpError(sentence, fix=f"Write __type({untyped[0]}, ..) instead of a size.")
-
-
-def _sides(found: MapSpec) -> Iterator[tuple[str, int, int]]:
-    yield "key", found.key_size, found.key_type
-    yield "value", found.value_size, found.value_type
-
-
-def _check_fragment(layout: ObjectLayout, name: str) -> None:
-    """Check that a fragment is there, whole and of our ABI."""
-    found = layout.fragments.get(name)
-    missing = [backend for backend in BACKENDS if found is None or backend not in found.backends]
-    if missing:
-        section = f"emptcp.{missing[0]}/{name}"
-        raise EmptcpError(f"the object {layout.path.name} has no section {section}", fix="Compile it again.")
-    _check_abi(layout, name)
-
-
-def _check_socket_companion(layout: ObjectLayout, name: str) -> None:
-    if name not in layout.sockets:
-        sentence = f"the object {layout.path.name} has no socket companion '{name}'"
-        raise EmptcpError(sentence, fix="Write it with EMPTCP_SOCKET_COMPANION, and compile it again.")
-    _check_abi(layout, name)
-
-
-def _check_key(layout: ObjectLayout, key: KeyDeclaration) -> None:
-    _check_fragment(layout, key.fragment)
-    size = layout.fragments[key.fragment].state_size
-    if size != key.format.size:
-        sentence = f"the struct of key '{key.name}' has {size} bytes, and its fields have {key.format.size}"
-        raise EmptcpError(sentence, fix="Make manifest and C struct agree; C leaves holes: pack the struct.")
-
-
-def _check_abi(layout: ObjectLayout, name: str) -> None:
-    abi = layout.abi.get(name)
-    if abi != CHAIN_ABI:
-        made_for = f"is made for chain ABI {abi}" if abi is not None else "says no chain ABI"
-        fix = "Compile it with the headers of this release."
-        raise EmptcpError(f"fragment '{name}' {made_for}, this emptcp has {CHAIN_ABI}", fix=fix)
-
-
-def _check_parameters(stage: StageDeclaration, fragment: FragmentLayout) -> None:
-    what = f"{stage.kind} '{stage.name}'"
-    for limit, size, noun in (
-        (LARGEST_PARAMETERS, fragment.parameter_size, "parameters"),
-        (LARGEST_STATE, fragment.state_size, "state"),
-    ):
-        if size > limit:
-            raise EmptcpError(f"{what} has {size} bytes of {noun}", fix=f"At most {limit} are possible.")
-    declared = {parameter.name for parameter in stage.parameters}
-    for parameter in stage.parameters:
-        member = fragment.fields.get(parameter.name)
-        misfit = "no member of this name" if member is None else parameter.type.misfit(member)
-        if misfit:
-            sentence = f"parameter '{parameter.name}' of {what} does not fit its struct: {misfit}"
-            raise EmptcpError(sentence, fix="Make manifest and C struct agree.")
-    for name in fragment.fields:
-        if name not in declared and not _is_filler(name, declared):
-            fix = "Declare it as a parameter, or call it reserved."
-            raise EmptcpError(f"the struct of {what} has a member '{name}' that no parameter names", fix=fix)
-
-
-def _is_filler(name: str, declared: set[str]) -> bool:
-    """Return whether a member needs no parameter: padding, the stage's number, or the length of a list."""
-    return (
-        name == STAGE_ID or name.startswith(("reserved", "pad", "_")) or name.removesuffix("_len") in declared
-    )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
-from emptcp.plugins import discovery, imports, layout, whereabouts
+from emptcp.plugins import agreement, discovery, imports, layout, whereabouts
 from emptcp.plugins.digest import digest
 from emptcp.plugins.discovery import Plugin
 from emptcp.plugins.distributions import FIRST_PARTY, canonical
@@ -182,7 +182,7 @@ def _refuse_broken(plugin: Plugin, everything: list[Plugin]) -> None:
         problem, fix = plugin.reason, plugin.fix
     elif plugin.manifest is not None and plugin.manifest.object and plugin.folder is not None:
         try:
-            layout.check(plugin.manifest, layout.read(plugin.folder / plugin.manifest.object))
+            agreement.check(plugin.manifest, layout.read(plugin.folder / plugin.manifest.object))
             imports.resolve(plugin, everything)
         except EmptcpError as error:
             problem, fix = error.sentence, error.fix

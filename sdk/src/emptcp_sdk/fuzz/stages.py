@@ -53,6 +53,14 @@ def text(stage: StageType, random: Random, told: Told | None = None) -> str:
     return f"{stage.name}({', '.join(parts)})"
 
 
+def least(stage: StageType, random: Random) -> str:
+    """Return the stage with no parameters but those that it requires."""
+    wanted = [one for one in stage.declaration.parameters if one.required]
+    values = ((one, _value(one, random, ())) for one in wanted)
+    written = (value if one.many else f"{one.name}={value}" for one, value in values)
+    return f"{stage.name}({', '.join(written)})"
+
+
 def _value(parameter: Parameter, random: Random, told: Sequence[str]) -> str:
     names = told or [f"'{name}'" for name in sorted(getattr(parameter.type, "names", None) or ())]
     if names:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from emptcp.chain.dryrun import Runner
     from emptcp.chain.plan import BoundPolicy
+    from emptcp.plugins.catalog import Catalog
 
 HOOKS = ("ingress", "egress")
 BACKENDS = {"ingress": ("xdp", "tc"), "egress": ("tc",)}
@@ -44,8 +45,13 @@ def policy_file(*do: str, when: str = "", hook: str = "ingress", dev: str = "tri
     return _FILE.format(hook=hook, dev=dev, when=f'when = "{when}"' if when else "", do=quoted)
 
 
-def bound(do: Sequence[str], when: str, hook: str, netns: str | None = None) -> BoundPolicy:
-    """Bind a policy of these actors for one hook; ``netns`` has the devices that stages name."""
+def bound(
+    do: Sequence[str], when: str, hook: str, netns: str | None = None, catalog: Catalog | None = None
+) -> BoundPolicy:
+    """Bind a policy of these actors for one hook.
+
+    ``netns`` has the devices that stages name, ``catalog`` the stages; by default those of enabled plugins.
+    """
     # Here and not above: emptcp is built with this package, which therefore can't need it.
     from emptcp.chain import placement
     from emptcp.chain.bind import bind
@@ -55,7 +61,7 @@ def bound(do: Sequence[str], when: str, hook: str, netns: str | None = None) -> 
 
     table = loads(policy_file(*do, when=when, hook=hook))
     devices = placement.indexes(namespaces.resolve(netns))
-    return bind(table, table.policies[0], hook, Catalog.of_enabled(), devices)
+    return bind(table, table.policies[0], hook, catalog or Catalog.of_enabled(), devices)
 
 
 def runner(policy: BoundPolicy, place: Place, link: str = "ethernet") -> Runner:
