@@ -66,9 +66,12 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _enable(arguments: argparse.Namespace) -> int:
     from emptcp.plugins import state
+    from emptcp.plugins.digest import is_editable
 
     plugin = state.enable(arguments.name)
     print(f"enabled {plugin.id} {plugin.version}: {', '.join(plugin.provides) or 'provides nothing'}")
+    if is_editable(plugin):
+        print(f"It is an editable install: whatever stands in {plugin.folder} from now on may run as root.")
     return 0
 
 

@@ -53,7 +53,7 @@ def top_level(plugin: Plugin) -> set[str]:
 
 def _files(plugin: Plugin) -> dict[str, Path]:
     files = dict(_folder_files(plugin.folder)) if plugin.folder is not None else {}
-    if plugin.metadata is None or _editable(plugin.metadata):
+    if plugin.metadata is None or is_editable(plugin):
         return files
     try:
         return files | dict(_recorded_files(plugin.metadata))
@@ -81,9 +81,12 @@ def _recorded_files(metadata: Distribution) -> Iterator[tuple[str, Path]]:
             yield name, Path(str(metadata.locate_file(name)))
 
 
-def _editable(metadata: Distribution) -> bool:
-    """Return whether the distribution is a link to its sources (PEP 610)."""
+def is_editable(plugin: Plugin) -> bool:
+    """Return whether the plugin's distribution is a link to its sources (PEP 610)."""
+    if plugin.metadata is None:
+        return False
     try:
-        return bool(json.loads(metadata.read_text("direct_url.json") or "{}")["dir_info"]["editable"])
+        told = json.loads(plugin.metadata.read_text("direct_url.json") or "{}")
+        return bool(told["dir_info"]["editable"])
     except (ValueError, KeyError, TypeError):
         return False

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins import agreement, discovery, imports, layout, whereabouts
-from emptcp.plugins.digest import digest
+from emptcp.plugins.digest import digest, is_editable
 from emptcp.plugins.discovery import Plugin
 from emptcp.plugins.distributions import FIRST_PARTY, canonical
 from emptcp.policy import document
@@ -30,13 +30,18 @@ InUse = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Record:
-    """What the operator said of one plugin, and what it was then."""
+    """What the operator said of one plugin, and what it was then.
+
+    ``digest`` is over its files; an editable install, whose files change all the time, is known by the
+    ``path`` of its package instead.
+    """
 
     name: str
     distribution: str
     version: str
     enabled: bool
     digest: str = ""
+    path: str = ""
 
     @property
     def id(self) -> str:
@@ -69,7 +74,8 @@ def judged(in_use: InUse | None = None) -> list[Plugin]:
 def enable(name: str) -> Plugin:
     """Let policies use a plugin, in the version that is installed now.
 
-    ``name`` may be ``dist:name``. Everything that can be checked without running it is.
+    ``name`` may be ``dist:name``. Everything that can be checked without running it is. An editable install
+    is enabled by its path: whatever stands there later may be used too.
     Raises :class:`EmptcpError` when there is no such plugin, it is broken, a name it claims is taken, or the
     caller may not.
     """
@@ -78,7 +84,7 @@ def enable(name: str) -> Plugin:
         plugin = one(everything, name)
         _refuse_taken_names(plugin, everything)
         _refuse_broken(plugin, everything)
-        record = Record(plugin.name, plugin.distribution, plugin.version, True, digest(plugin))
+        record = Record(plugin.name, plugin.distribution, plugin.version, True, **_identity(plugin))
         _write({**read(), plugin.id: record})
     return replace(plugin, state=discovery.ENABLED, reason="", fix="")
 
@@ -112,13 +118,25 @@ def _judge(plugin: Plugin, record: Record | None) -> Plugin:
     return _unless_changed(plugin, record, run)
 
 
+def _identity(plugin: Plugin) -> dict[str, str]:
+    """Return what a plugin is known again by. Raises :class:`EmptcpError` when a file can't be read."""
+    return {"path": str(plugin.folder)} if is_editable(plugin) else {"digest": digest(plugin)}
+
+
 def _unless_changed(plugin: Plugin, record: Record, run: str) -> Plugin:
     try:
-        same = digest(plugin) == record.digest
+        same = {"digest": record.digest, "path": record.path} == {
+            "digest": "",
+            "path": "",
+            **_identity(plugin),
+        }
     except EmptcpError as error:
         return replace(plugin, state=discovery.INVALID, reason=error.sentence, fix=error.fix)
     if same:
         return replace(plugin, state=discovery.ENABLED)
+    if record.path:
+        reason = f"it is no longer the editable install of {record.path} that was enabled"
+        return replace(plugin, state=discovery.CHANGED, reason=reason, fix=run)
     versions = f" {record.version} to {plugin.version}" if record.version != plugin.version else ""
     reason = f"its files changed{versions} since it was enabled"
     return replace(plugin, state=discovery.CHANGED, reason=reason, fix=run)
@@ -222,7 +240,7 @@ def read() -> dict[str, Record]:
 
 
 def _record(section: Section) -> Record:
-    section.refuse_unknown(("name", "distribution", "version", "enabled", "sha256"))
+    section.refuse_unknown(("name", "distribution", "version", "enabled", "sha256", "path"))
     for key in ("name", "distribution"):
         section.require(key, "Remove this entry, and enable the plugin again.")
     return Record(
@@ -231,6 +249,7 @@ def _record(section: Section) -> Record:
         section.text("version"),
         section.flag("enabled"),
         section.text("sha256"),
+        section.text("path"),
     )
 
 
@@ -244,6 +263,8 @@ def _text(records: Iterable[Record]) -> Iterator[str]:
         yield f"enabled = {str(record.enabled).lower()}\n"
         if record.digest:
             yield f"sha256 = {toml_string(record.digest)}\n"
+        if record.path:
+            yield f"path = {toml_string(record.path)}\n"
 
 
 def _write(records: Mapping[str, Record]) -> None:

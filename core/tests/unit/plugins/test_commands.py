@@ -63,6 +63,14 @@ def test_enable_and_disable_say_what_they_did(site: Any, capsys: pytest.CaptureF
     assert (code, out) == (0, "disabled someones-cap:cap; no policy can be applied with it from now on\n")
 
 
+def test_enable_says_what_an_editable_install_means(site: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    root = site.add(editable=True)
+    code, out, _ = emptcp(capsys, "enable", "cap")
+    assert code == 0
+    said = f"It is an editable install: whatever stands in {root} from now on may run as root."
+    assert out.splitlines()[1] == said
+
+
 def test_a_refusal_is_a_sentence_and_exit_code_1(site: Any, capsys: pytest.CaptureFixture[str]) -> None:
     site.add()
     code, out, err = emptcp(capsys, "enable", "cup")

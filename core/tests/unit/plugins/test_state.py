@@ -119,12 +119,30 @@ def test_a_new_version_is_told_by_both_numbers(site: Any) -> None:
     assert "1.0 to 1.1" in site.row().reason
 
 
-def test_an_editable_install_is_judged_by_its_folder(site: Any) -> None:
+def test_an_editable_install_is_enabled_by_its_path(site: Any) -> None:
     root = site.add(editable=True)
     state.enable("cap")
-    assert site.row().usable
+    assert f'path = "{root}"' in state.file().read_text()
     Path(root, "hooks.py").write_text("")
+    assert site.row().usable
+    site.add(editable=False)
     assert site.row().state == discovery.CHANGED
+    assert site.row().reason == f"it is no longer the editable install of {root} that was enabled"
+
+
+def test_an_editable_install_elsewhere_is_another(site: Any) -> None:
+    root = site.add(editable=True)
+    state.enable("cap")
+    state.file().write_text(state.file().read_text().replace(f'path = "{root}"', 'path = "/elsewhere"'))
+    assert site.row().state == discovery.CHANGED
+
+
+def test_what_was_enabled_by_its_files_is_another_when_it_becomes_editable(site: Any) -> None:
+    site.add()
+    state.enable("cap")
+    site.add(editable=True)
+    assert site.row().state == discovery.CHANGED
+    assert "its files changed since it was enabled" in site.row().reason
 
 
 def test_what_runs_is_active_and_names_its_policies(site: Any) -> None:
