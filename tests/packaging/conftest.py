@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # What authors run, and what the tests and the build of their packages need.
 TOOLS = ("copier>=9.4", "tox>=4.25")
-FOR_AUTHORS = ("hatchling>=1.26", "hypothesis>=6.100", "pytest>=8.2")
+FOR_AUTHORS = ("copier>=9.4", "editables>=0.5", "hatchling>=1.26", "hypothesis>=6.100", "pytest>=8.2")
 
 # What builds the others comes first; the rest needs no order.
 FOLDERS = ["bpf_common", "sdk", "core", "bench", *sorted(f"plugins/{p.name}" for p in ROOT.glob("plugins/*"))]

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stranger's plugin, from its sources to a live connection, without compiler and repository at the end."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import venv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import ROOT, Workshop, run
+
+# As root: packets run in the kernel, and hosts are made.
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(200)]
+
+THIRD_PARTY = ROOT / "tests" / "third_party"
+COMPILER = re.compile(r"(.*-)?(c\+\+|c89|c99|cc|clang|clang\+\+|cpp|g\+\+|gcc|ld|llc|tcc)([-.].*)?")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """An operator's machine: an environment of wheels, and a path without compilers."""
+
+    folder: Path
+    wheel: Path
+
+    @property
+    def surroundings(self) -> dict[str, Path | str]:
+        """The environment variables of its commands."""
+        return {
+            "PATH": f"{self.folder / 'environment' / 'bin'}:{self.folder / 'commands'}",
+            "EMPTCP_ETC": self.folder / "etc",
+            "EMPTCP_RUN": self.folder / "run",
+        }
+
+    def emptcp(self, *arguments: str) -> str:
+        command = self.folder / "environment" / "bin" / "emptcp"
+        return run(command, *arguments, cwd=self.folder, **self.surroundings).stdout
+
+    def row(self) -> dict[str, Any]:
+        """Return what `plugins list` says of the stranger's plugin."""
+        rows = json.loads(self.emptcp("plugins", "list", "--json"))["plugins"]
+        (found,) = [row for row in rows if row["name"] == "mark_ce"]
+        return dict(found)
+
+
+@pytest.fixture(scope="module")
+def machine(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """Build the wheel as a stranger would, and install it where nothing else of this tree is."""
+    folder = tmp_path_factory.mktemp("machine")
+    source = Path(shutil.copytree(THIRD_PARTY / "plugin", folder / "source", ignore=ignore_built))
+    wheel = workshop.wheel(source, folder / "wheel")
+    commands = folder / "commands"
+    commands.mkdir()
+    found = {path.name: path for place in ("/usr/bin", "/usr/sbin") for path in Path(place).iterdir()}
+    for name, path in found.items():
+        if not COMPILER.fullmatch(name):
+            (commands / name).symlink_to(path)
+    venv.create(folder / "environment", with_pip=False, symlinks=True)
+    python = folder / "environment" / "bin" / "python"
+    place = ("--no-index", "--only-binary", ":all:", "--find-links", workshop.wheels)
+    workshop.pip("--python", python, "install", *place, "emptcp", wheel)
+    return Machine(folder, wheel)
+
+
+def ignore_built(_folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.endswith((".bpf.o", ".bpf.json")) or name == "__pycache__"]
+
+
+def test_the_wheel_has_the_object_and_what_it_was_made_from(machine: Machine) -> None:
+    with zipfile.ZipFile(machine.wheel) as archive:
+        names = archive.namelist()
+        record = json.loads(archive.read("someones_mark_ce/mark_ce.bpf.json"))
+    assert "someones_mark_ce/mark_ce.bpf.o" in names
+    assert "clang" in record["compiler"]
+    assert "emptcp/actor.h" in record["headers"]
+
+
+def test_the_same_source_gives_the_same_bytes(machine: Machine, workshop: Workshop, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(machine.folder / "source", tmp_path / "elsewhere", ignore=ignore_built))
+    assert workshop.wheel(source, tmp_path / "wheel").read_bytes() == machine.wheel.read_bytes()
+
+
+def test_its_own_tests_pass_against_the_wheel(machine: Machine, workshop: Workshop, tmp_path: Path) -> None:
+    venv.create(tmp_path / "author", with_pip=False, symlinks=True)
+    python = tmp_path / "author" / "bin" / "python"
+    place = ("--no-index", "--only-binary", ":all:", "--find-links", workshop.wheels)
+    workshop.pip("--python", python, "install", *place, "emptcp-sdk[testing]", machine.wheel)
+    tests = (python, "-m", "pytest", "-p", "no:cacheprovider")
+    assert "5 passed" in run(*tests, cwd=machine.folder / "source").stdout
+
+
+def test_there_is_no_compiler_and_nothing_of_this_tree(machine: Machine) -> None:
+    path = str(machine.surroundings["PATH"])
+    assert not [name for name in ("clang", "gcc", "cc", "ld") if shutil.which(name, path=path)]
+    look = (
+        "import sys, emptcp, someones_mark_ce; print(emptcp.__file__, someones_mark_ce.__file__, *sys.path)"
+    )
+    python = machine.folder / "environment" / "bin" / "python"
+    assert str(ROOT) not in run(python, "-c", look, cwd=machine.folder, **machine.surroundings).stdout
+
+
+def test_it_is_listed_enabled_and_acts_on_a_live_connection(machine: Machine) -> None:
+    assert (machine.row()["state"], machine.row()["version"]) == ("found", "2.3")
+    said = machine.emptcp("plugins", "enable", "mark_ce")
+    assert said == "enabled someones-mark-ce:mark_ce 2.3: actor mark_ce\n"
+    python = machine.folder / "environment" / "bin" / "python"
+    live = run(python, "-P", THIRD_PARTY / "live.py", machine.folder, **machine.surroundings)
+    told = json.loads(live.stdout)
+    assert (told["intact"], told["mptcp"]) == ([True, True], True)
+    assert told["before"] == 0
+    assert told["after"] > 5
+    marked = [one["metrics"]["ce_marked"] for one in told["connections"]["subflows"]]
+    # The kernel counts the segments of a merged packet, the actor the packet.
+    assert 0 < sum(marked) <= told["after"]
