@@ -1,2 +1,2 @@
-# SPDX-License-Identifier: BSD-2-Clause
+# SPDX-License-Identifier: Apache-2.0
 """The actor mark_ce of emptcp."""

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: BSD-2-Clause
+# SPDX-License-Identifier: Apache-2.0
 """The Python side of mark_ce: what it marked is a metric."""
 
 from __future__ import annotations
