@@ -16,6 +16,7 @@ When each is called::
     emptcp list               ->  emptcp_format (every stage), emptcp_notes (every stage of a policy)
     emptcp connections        ->  emptcp_metrics, emptcp_connection_metrics
     emptcp monitor            ->  emptcp_describe
+    emptcp COMMAND            ->  emptcp_commands, for a command that the plugin's manifest declares
 """
 
 from __future__ import annotations
