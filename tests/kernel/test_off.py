@@ -20,6 +20,7 @@ from emptcp.control.duty import Duty
 from emptcp.hooks import devices, foreign, namespaces
 from emptcp.packet.build import build
 from emptcp.packet.mptcp import Dss
+from emptcp.plugins import state
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -438,7 +439,7 @@ def test_off_and_on_do_without_the_plugin(
     folder = marked().parent / "strangers_mark"
     before = attached(name)
     if how == "disabled":
-        emptcp("plugins", "disable", "mark")
+        state.disable("mark")
     elif how == "changed":
         Path(folder, "hooks.py").write_text("raise SystemExit")
     elif how == "uninstalled":

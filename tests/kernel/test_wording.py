@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from emptcp.plugins import state
+
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
 POLICY = """\
@@ -58,7 +60,7 @@ def test_a_stage_is_said_in_its_plugins_words_with_the_name_to_tune_it_by(
     assert said.err == ""
     (program,) = json.loads(emptcp("list", "--json").out)["tables"][0]["programs"]
     assert [stage["text"] for stage in program["policies"][0]["stages"]][-1] == "mark(number=7)"
-    assert emptcp("plugins", "disable", "mark").code == 0
+    state.disable("mark")
     assert "mark(number=7)" in emptcp("list").out
 
 

@@ -6,7 +6,7 @@ How a change is carried out stands in :mod:`emptcp.chain.session`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -102,19 +102,25 @@ def _changing(but: str = "", *, removing: bool = False) -> Iterator[Session]:
 
 
 def remove(
-    name: str, policy: str = "", *, dry_run: bool = False, keep_effects: bool = False, force: bool = False
+    name: str,
+    policies: str | Collection[str] = (),
+    *,
+    dry_run: bool = False,
+    keep_effects: bool = False,
+    force: bool = False,
 ) -> Outcome:
-    """Take a table out of force, or only one of its policies.
+    """Take a table out of force, or only one or some of its policies.
 
     ``force`` also takes policies of other tables out of force that can't be carried over into the programs
     without it (:mod:`~emptcp.chain.stranded`). Raises :class:`EmptcpError` when there is no such table or
     policy, and for such other policies without ``force``.
     """
-    with _changing(but="" if policy else name, removing=True) as session:
+    some = {policies} - {""} if isinstance(policies, str) else {*policies}
+    with _changing(but="" if some else name, removing=True) as session:
         entry = _known(name)
         if not dry_run:
             _find_again(session, entry)
-        rest = _without(entry, policy) if policy else replace(entry, text="")
+        rest = _without(entry, some) if some else replace(entry, text="")
         return session.change(rest, dry_run=dry_run, keep_effects=keep_effects, force=force)
 
 
@@ -170,10 +176,11 @@ def _known(name: str) -> tables.Entry:
     return entry
 
 
-def _without(entry: tables.Entry, policy: str) -> tables.Entry:
+def _without(entry: tables.Entry, policies: set[str]) -> tables.Entry:
     table = recorded(entry)
-    left = tuple(one for one in table.policies if one.name != policy)
-    if len(left) == len(table.policies):
-        fix = did_you_mean(policy, [one.name for one in table.policies]).capitalize()
-        raise EmptcpError(f"table {quoted(entry.table)} has no policy {quoted(policy)}", fix=fix)
+    names = [one.name for one in table.policies]
+    for unknown in sorted(policies.difference(names)):
+        fix = did_you_mean(unknown, names).capitalize()
+        raise EmptcpError(f"table {quoted(entry.table)} has no policy {quoted(unknown)}", fix=fix)
+    left = tuple(one for one in table.policies if one.name not in policies)
     return replace(entry, text=text.table_text(replace(table, policies=left)) if left else "")

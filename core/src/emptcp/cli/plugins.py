@@ -6,12 +6,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from emptcp.errors import quoted
 
 if TYPE_CHECKING:
     from emptcp.plugins.discovery import Plugin
     from emptcp.plugins.manifest import Parameter, StageDeclaration
+
+Names = TypeVar("Names")
 
 SCHEMA = 1
 _COLUMNS = ("NAME", "STATE", "VERSION", "DISTRIBUTION", "PROVIDES")
@@ -24,15 +28,24 @@ def register(groups: Any) -> None:
     _command(commands, "list", _list, "print every installed plugin and its state", json=True)
     _command(commands, "info", _info, "print what a plugin provides, with parameters", json=True, name=True)
     _command(commands, "enable", _enable, "let policies use a plugin, as it is installed now", name=True)
-    _command(commands, "disable", _disable, "keep policies from using a plugin", name=True)
+    _command(commands, "disable", _disable, "keep policies from using a plugin", name=True, force=True)
 
 
 def _command(
-    commands: Any, word: str, run: Any, text: str, *, json: bool = False, name: bool = False
+    commands: Any,
+    word: str,
+    run: Any,
+    text: str,
+    *,
+    json: bool = False,
+    name: bool = False,
+    force: bool = False,
 ) -> None:
     parser = commands.add_parser(word, help=text, description=f"{text.capitalize()}.")
     if name:
         parser.add_argument("name", metavar="NAME", help="the plugin's name, or DIST:NAME")
+    if force:
+        parser.add_argument("--force", action="store_true", help="remove the policies that use it first")
     if json:
         parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -78,14 +91,30 @@ def _enable(arguments: argparse.Namespace) -> int:
 def _disable(arguments: argparse.Namespace) -> int:
     from emptcp.plugins import state
 
-    in_use = _in_use()
-    plugin = state.disable(arguments.name)
+    plugin = state.one(state.judged(), arguments.name)
+    _free(plugin, force=arguments.force)
+    state.disable(plugin.id)
     print(f"disabled {plugin.id}; no policy can be applied with it from now on")
-    policies = [*in_use.get(plugin.name, ()), *in_use.get(plugin.id, ())]
-    if policies:
-        print(f"It goes on running in {', '.join(policies)} until these are removed.")
-        print("What it did in sockets is taken back only if it is enabled again before that.")
     return 0
+
+
+def _free(plugin: Plugin, *, force: bool) -> None:
+    """Remove the policies that use a plugin; without ``force`` refuse where there are any."""
+    from emptcp.chain import users
+    from emptcp.cli.outcome import print_outcome
+    from emptcp.errors import EmptcpError
+
+    found = _readable(lambda: users.of_plugin(plugin.name))
+    policies = [f"{table}/{policy}" for table, names in found.items() for policy in names]
+    if policies and not force:
+        what = "policy" if len(policies) == 1 else "policies"
+        sentence = f"plugin '{plugin.name}' is used by {what} {', '.join(map(quoted, policies))}"
+        fix = f"Run: emptcp plugins disable {plugin.name} --force, which takes them out of force first."
+        raise EmptcpError(sentence, fix=fix)
+    for outcome in users.remove(found):
+        print_outcome(outcome, as_json=False)
+    if policies:
+        print(f"removed {', '.join(policies)}")
 
 
 def _in_use() -> Mapping[str, Sequence[str]]:
@@ -93,10 +122,8 @@ def _in_use() -> Mapping[str, Sequence[str]]:
 
     Whatever is wrong with what runs, the plugins can be listed and disabled.
     """
-    from emptcp.errors import EmptcpError
-    from emptcp.pybpf.errors import BpfError
 
-    try:
+    def read() -> Mapping[str, Sequence[str]]:
         from emptcp.chain import pins
 
         if (found := pins.find()) is None:
@@ -104,6 +131,17 @@ def _in_use() -> Mapping[str, Sequence[str]]:
         from emptcp.chain import running
 
         return running.plugins_in_use(running.everything(found))
+
+    return _readable(read)
+
+
+def _readable(read: Callable[[], Mapping[str, Names]]) -> Mapping[str, Names]:
+    """Return what ``read`` tells of running policies; nothing, and a word, where that can't be read."""
+    from emptcp.errors import EmptcpError
+    from emptcp.pybpf.errors import BpfError
+
+    try:
+        return read()
     except (EmptcpError, BpfError, OSError) as error:
         first = str(error).splitlines()[0]
         print(f"emptcp: which plugins are in use can't be told: {first}", file=sys.stderr)
