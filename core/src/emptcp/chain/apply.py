@@ -13,6 +13,7 @@ from dataclasses import replace
 from emptcp.chain import off, probation, running, tables
 from emptcp.chain.session import Outcome, Session, recorded
 from emptcp.errors import EmptcpError, did_you_mean, quoted
+from emptcp.plugins import requirements
 from emptcp.policy import model, support, text
 from emptcp.pybpf import features
 
@@ -26,6 +27,7 @@ def apply(
     :class:`~emptcp.pybpf.BpfError`) before anything is changed, or after everything was changed back.
     """
     support.refuse_unsupported(table)
+    requirements.check(table.requires)
     entry = tables.Entry(table.name, text.table_text(table), netns, table.source)
     if dry_run:
         with Session.open(writing=False) as session:
@@ -50,6 +52,7 @@ def apply_on_probation(
     there is none when the table was as the file says. Raises as :func:`apply` does.
     """
     support.refuse_unsupported(table)
+    requirements.check(table.requires)
     entry = tables.Entry(table.name, text.table_text(table), netns, table.source)
     with _changing(but=table.name) as session:
         session.written = table

@@ -25,10 +25,21 @@ def register(groups: Any) -> None:
     """Add the command group to the parser's subcommands."""
     parser = groups.add_parser("plugins", help="list, judge, enable and disable plugins")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _command(commands, "list", _list, "print every installed plugin and its state", json=True)
+    _add_list(commands)
     _command(commands, "info", _info, "print what a plugin provides, with parameters", json=True, name=True)
     _command(commands, "enable", _enable, "let policies use a plugin, as it is installed now", name=True)
     _command(commands, "disable", _disable, "keep policies from using a plugin", name=True, force=True)
+
+
+def _add_list(commands: Any) -> None:
+    text = "print every installed plugin and its state"
+    parser = commands.add_parser("list", help=text, description=f"{text.capitalize()}.")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON")
+    how.add_argument(
+        "--requirements", action="store_true", help="print what pip needs to install the same elsewhere"
+    )
+    parser.set_defaults(run=_list)
 
 
 def _command(
@@ -55,6 +66,11 @@ def _list(arguments: argparse.Namespace) -> int:
     from emptcp.cli.columns import aligned
     from emptcp.plugins import state
 
+    if arguments.requirements:
+        from emptcp.plugins import requirements
+
+        print("\n".join(requirements.reproducing(state.judged())))
+        return 0
     plugins = state.judged(_in_use())
     if arguments.json:
         _print_json({"schema": SCHEMA, "plugins": [_row(plugin) for plugin in plugins]})

@@ -31,7 +31,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from emptcp.errors import EmptcpError, quoted
-from emptcp.policy import model, values
+from emptcp.policy import model, requirement, values
 from emptcp.policy.check import check
 from emptcp.policy.model import Goto, Path
 
@@ -208,6 +208,7 @@ def Table(
     engine: str = "fused",
     carrier: str = "per-cpu",
     exact: bool = False,
+    requires: Sequence[str] = (),
 ) -> model.Table:
     """Return a checked table; ``carrier`` is ``per-cpu`` or, of the engine ``tail``, ``metadata``.
 
@@ -228,6 +229,7 @@ def Table(
         paths=tuple(paths),
         engine=engine,
         exact=exact,
+        requires=tuple(map(requirement.parse, requires)),
     )
     check(table)
     return table

@@ -10,11 +10,15 @@ from __future__ import annotations
 import os
 
 from emptcp.errors import EmptcpError, quoted
-from emptcp.policy import document, model, values, when
+from emptcp.policy import document, model, requirement, values, when
 from emptcp.policy.check import LARGEST_TABLE, check
 from emptcp.policy.document import Section
+from emptcp.policy.requirement import Requirement
 
-TOP_KEYS = ("table", "engine", "tail", "exact", "policy", "chain", "set", "map", "path", "controller")
+TOP_KEYS = (
+    *("table", "requires", "engine", "tail", "exact"),
+    *("policy", "chain", "set", "map", "path", "controller"),
+)
 TAIL_KEYS = ("carrier",)
 POLICY_KEYS = ("name", "hook", "dev", "netns", "backend", "optional", "unsafe", "when", "do")
 CHAIN_KEYS = ("do",)
@@ -58,8 +62,18 @@ def _table(top: Section) -> model.Table:
         paths=tuple(_path(*named) for named in top.named_sections("path", "path")),
         engine=engine,
         exact=top.flag("exact"),
+        requires=_requires(top),
         source=top.source,
     )
+
+
+def _requires(top: Section) -> tuple[Requirement, ...]:
+    if "requires" not in top:
+        return ()
+    if isinstance(top.raw("requires"), str):
+        return (requirement.parse(top.text("requires"), top.place("requires")),)
+    texts = enumerate(top.texts("requires"))
+    return tuple(requirement.parse(text, top.place("requires", index)) for index, text in texts)
 
 
 def _engine(top: Section) -> str:

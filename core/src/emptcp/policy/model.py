@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from emptcp.policy.place import NOWHERE, Place
+from emptcp.policy.requirement import Requirement
 
 HOOKS = ("ingress", "egress", "socket")
 BACKENDS = ("auto", "xdp", "xdp-generic", "tc")
@@ -223,6 +224,7 @@ class Table:
     paths: tuple[Path, ...] = ()
     engine: str = "fused"
     exact: bool = False
+    requires: tuple[Requirement, ...] = ()
     source: str = field(default="", compare=False)
 
     @property

@@ -36,6 +36,10 @@ def policy_file() -> Schema:
     """Return the schema of a whole policy file."""
     described = {
         "table": {**NAME, "description": "the table that this file owns"},
+        "requires": {
+            "oneOf": [TEXT, TEXTS],
+            "description": "distributions that must be there, their plugins enabled: NAME>=VERSION",
+        },
         "engine": {**choice(model.ENGINES), "default": "fused"},
         "tail": {
             **table(file.TAIL_KEYS, {"carrier": {**choice(model.CARRIERS), "default": "per-cpu"}}),

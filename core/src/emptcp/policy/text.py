@@ -79,6 +79,8 @@ def _toml_character(character: str) -> str:
 
 def _lines(table: model.Table) -> Iterator[str]:
     yield f"table = {toml_string(table.name)}"
+    if table.requires:
+        yield f"requires = {_strings(map(str, table.requires))}"
     if table.engine != "fused":
         yield 'engine = "tail"'
     if table.carrier != "per-cpu":

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from emptcp.policy import file, model, text, when
 from emptcp.policy.check import check, nesting
+from emptcp.policy.requirement import Requirement
 from emptcp.policy.tokens import RESERVED
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True).filter(lambda name: name not in RESERVED)
@@ -97,7 +98,7 @@ CONTROLLERS = st.builds(
 )
 PATHS = st.builds(model.Path, st.just("p"), ENTRIES, ANY_TEXT, ENTRIES, ANY_TEXT, ANY_TEXT, ANY_TEXT)
 TABLES = st.builds(
-    lambda policies, exact, slow, one_set, one_map, path, controllers: model.Table(
+    lambda policies, exact, requires, slow, one_set, one_map, path, controllers: model.Table(
         "t",
         policies,
         (model.Chain("slow", slow),),
@@ -106,9 +107,11 @@ TABLES = st.builds(
         controllers,
         (path,),
         exact=exact,
+        requires=requires,
     ),
     POLICIES,
     st.booleans(),
+    st.sampled_from([(), (Requirement("a-b"),), (Requirement("a", ">=1,<2"), Requirement("b.c", "==1.*"))]),
     st.lists(stages("actor"), min_size=1, max_size=2).map(tuple),
     st.builds(
         model.Set, st.just("bulk"), st.just("subflow"), SIZES, TIMES, st.booleans(), st.none() | ENTRIES
