@@ -64,7 +64,7 @@ def _command(
 
 def _list(arguments: argparse.Namespace) -> int:
     from emptcp.cli.columns import aligned
-    from emptcp.plugins import state
+    from emptcp.plugins import belongings, state
 
     if arguments.requirements:
         from emptcp.plugins import requirements
@@ -77,7 +77,7 @@ def _list(arguments: argparse.Namespace) -> int:
         return 0
     print("\n".join(aligned([_COLUMNS, *(_cells(plugin) for plugin in plugins)])))
     for plugin in plugins:
-        if plugin.reason and plugin.state != "active":
+        if (plugin.reason and plugin.state != "active") or belongings.strays(plugin):
             print("\n".join(_remark(plugin)))
     return 0
 
@@ -94,10 +94,12 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _enable(arguments: argparse.Namespace) -> int:
-    from emptcp.plugins import state
+    from emptcp.plugins import belongings, state
     from emptcp.plugins.digest import is_editable
 
     plugin = state.enable(arguments.name)
+    if told := belongings.warning(plugin):
+        print(f"warning: {told}", file=sys.stderr)
     print(f"enabled {plugin.id} {plugin.version}: {', '.join(plugin.provides) or 'provides nothing'}")
     if is_editable(plugin):
         print(f"It is an editable install: whatever stands in {plugin.folder} from now on may run as root.")
@@ -168,6 +170,8 @@ def _readable(read: Callable[[], Mapping[str, Names]]) -> Mapping[str, Names]:
 
 
 def _row(plugin: Plugin) -> dict[str, Any]:
+    from emptcp.plugins import belongings
+
     return {
         "name": plugin.name,
         "distribution": plugin.distribution,
@@ -175,6 +179,7 @@ def _row(plugin: Plugin) -> dict[str, Any]:
         "provides": list(plugin.provides),
         "state": plugin.state,
         "reason": ". ".join(filter(None, (plugin.reason, plugin.fix))) or None,
+        "strays": belongings.strays(plugin),
     }
 
 
@@ -184,14 +189,19 @@ def _cells(plugin: Plugin) -> tuple[str, ...]:
 
 
 def _remark(plugin: Plugin) -> Iterator[str]:
-    yield f"\n{plugin.name}: {plugin.reason}"
+    from emptcp.plugins import belongings
+
+    told = (plugin.reason if plugin.state != "active" else "", belongings.warning(plugin))
+    yield f"\n{plugin.name}: {'; '.join(filter(None, told))}"
     if plugin.fix:
         yield f"  {plugin.fix}"
 
 
 def _description(plugin: Plugin) -> Iterator[str]:
+    from emptcp.plugins import belongings
+
     yield f"{plugin.name} {plugin.version} from {plugin.distribution or 'unknown'}: {plugin.state}"
-    yield from (f"  {text}" for text in (plugin.reason, plugin.fix) if text)
+    yield from (f"  {text}" for text in (plugin.reason, plugin.fix, belongings.warning(plugin)) if text)
     if plugin.manifest is None:
         return
     if plugin.manifest.summary:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from importlib.metadata import Distribution
 from pathlib import Path, PurePosixPath
 
 from emptcp.errors import EmptcpError, quoted
@@ -55,11 +54,8 @@ def _files(plugin: Plugin) -> dict[str, Path]:
     files = dict(_folder_files(plugin.folder)) if plugin.folder is not None else {}
     if plugin.metadata is None or is_editable(plugin):
         return files
-    try:
-        return files | dict(_recorded_files(plugin.metadata))
-    except (OSError, ValueError, csv.Error):
-        sentence = f"the list of files (RECORD) of {plugin.distribution} can't be read"
-        raise EmptcpError(sentence, fix="Install the plugin again.") from None
+    locate = plugin.metadata.locate_file
+    return files | {name: Path(str(locate(name))) for name in recorded_names(plugin)}
 
 
 def _folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -70,15 +66,19 @@ def _folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
             yield str(path.relative_to(folder.parent)), path
 
 
-def _recorded_files(metadata: Distribution) -> Iterator[tuple[str, Path]]:
-    """Yield what RECORD lists, also what is no longer there.
+def recorded_names(plugin: Plugin) -> list[str]:
+    """Return the names of the files that RECORD lists, also of those that are no longer there.
 
-    ``Distribution.files`` would leave that out in newer Pythons, and raise at a line that is no record.
+    ``Distribution.files`` would leave these out in newer Pythons, and raise at a line that is no record.
+    Raises :class:`EmptcpError` when RECORD can't be read.
     """
-    lines = (metadata.read_text("RECORD") or "").splitlines()
-    for name in (row[0] for row in csv.reader(lines) if row):
-        if not any(part in _LEFT_OUT for part in PurePosixPath(name).parts):
-            yield name, Path(str(metadata.locate_file(name)))
+    try:
+        text = plugin.metadata.read_text("RECORD") if plugin.metadata is not None else ""
+        names = [row[0] for row in csv.reader((text or "").splitlines()) if row]
+    except (OSError, ValueError, csv.Error):
+        sentence = f"the list of files (RECORD) of {plugin.distribution} can't be read"
+        raise EmptcpError(sentence, fix="Install the plugin again.") from None
+    return [name for name in names if not any(part in _LEFT_OUT for part in PurePosixPath(name).parts)]
 
 
 def is_editable(plugin: Plugin) -> bool:

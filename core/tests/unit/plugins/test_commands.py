@@ -41,6 +41,7 @@ def test_the_list_is_json_with_a_schema_number(site: Any, capsys: pytest.Capture
         "provides": ["selector is_capped", "actor cap", "key cap_key", "command caps"],
         "state": "found",
         "reason": "it was never enabled. Run: emptcp plugins enable cap",
+        "strays": [],
     }
 
 
@@ -61,6 +62,22 @@ def test_enable_and_disable_say_what_they_did(site: Any, capsys: pytest.CaptureF
     )
     code, out, _ = emptcp(capsys, "disable", "cap")
     assert (code, out) == (0, "disabled someones-cap:cap; no policy can be applied with it from now on\n")
+
+
+def test_files_outside_of_the_package_are_flagged(site: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the plugin's state: they act without it."""
+    site.add()
+    record = Path(site.folder, "someones_cap-1.0.dist-info", "RECORD")
+    record.write_text(record.read_text() + "six.py,,\nhere.pth,,\n../../../bin/cap,,\n")
+    told = "it brings files outside of its package: here.pth, ../../../bin/cap, six.py"
+    _, out, _ = emptcp(capsys, "list")
+    assert f"\ncap: it was never enabled; {told} (.pth files run in every Python that starts there" in out
+    assert told in emptcp(capsys, "info", "cap")[1]
+    assert emptcp(capsys, "enable", "cap")[2].startswith(f"warning: {told}")
+    _, out, _ = emptcp(capsys, "list", "--json")
+    (row,) = [row for row in json.loads(out)["plugins"] if row["name"] == "cap"]
+    assert (row["state"], row["strays"]) == ("enabled", ["here.pth", "../../../bin/cap", "six.py"])
+    assert f"\ncap: {told}" in emptcp(capsys, "list")[1]
 
 
 def test_enable_says_what_an_editable_install_means(site: Any, capsys: pytest.CaptureFixture[str]) -> None:
