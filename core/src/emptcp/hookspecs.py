@@ -4,7 +4,8 @@
 An implementation is a function of the hook's name, marked ``@hookimpl``, in the module that the manifest
 names. It may take fewer arguments than the hook has, so arguments that are added later break nobody. What it
 raises is reported with the plugin's name and stops nobody else, with one exception: an
-:class:`~emptcp.errors.EmptcpError` from :func:`emptcp_validate` is a refusal.
+:class:`~emptcp.errors.EmptcpError` from :func:`emptcp_validate` is a refusal. What takes longer than 30
+seconds (``EMPTCP_HOOK_LIMIT``) is interrupted, and reported likewise.
 
 When each is called::
 
@@ -55,11 +56,11 @@ def emptcp_validate(stage: BoundStage, policy: Policy) -> None:
 
         from emptcp.api import EmptcpError, hookimpl
 
+
         @hookimpl
         def emptcp_validate(stage, policy):
-            if stage.type.name == "cap_window" and "egress" in policy.hooks:
-                raise EmptcpError("cap_window caps what we announce, at egress only",
-                                  fix='Write hook = "egress".')
+            if stage.type.name == "cap_window" and "ingress" in policy.hooks:
+                raise EmptcpError("cap_window caps what goes out", fix='Write hook = "egress".')
     """
 
 

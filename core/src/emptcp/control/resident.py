@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 REFRESH = 1.0
 """Seconds after which a newly applied table is noticed, and a socket that no event told of."""
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 class Work(Protocol):
@@ -59,6 +59,10 @@ class StopSignals:
     def fileno(self) -> int:
         """The socket that is readable once a signal has come."""
         return self._reader.fileno()
+
+    def came(self) -> bool:
+        """Take what came and tell whether it was one of these: others, such as SIGALRM, wake it too."""
+        return not _STOP_SIGNALS.isdisjoint(self._reader.recv(4096))
 
     def __enter__(self) -> StopSignals:
         self._before = [(number, signal.signal(number, _nothing)) for number in _STOP_SIGNALS]
@@ -110,8 +114,9 @@ class Resident:
         """Handle what comes within the refresh time; return False when it is time to stop."""
         for key, _mask in self._selector.select(REFRESH):
             if key.fileobj is stop:
-                return False
-            if key.fileobj is self._broadcast:
+                if stop.came():
+                    return False
+            elif key.fileobj is self._broadcast:
                 self._broadcast.accept()
             elif isinstance(key.data, DeviceWatch):
                 for name in key.data.read():

@@ -2,8 +2,8 @@
 """Import the enabled plugins' Python sides and call their hooks, each kept from harming the others.
 
 What a plugin raises, at import or in a hook, becomes a :class:`Failure` with the plugin's name; the others
-are called all the same. The one error that passes is a refusal (:class:`EmptcpError`) by
-``emptcp_validate``.
+are called all the same. So does what takes longer than :func:`emptcp.plugins.deadline.limit`. The one error
+that passes is a refusal (:class:`EmptcpError`) by ``emptcp_validate``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pluggy
 
 from emptcp import hookspecs
 from emptcp.errors import EmptcpError
-from emptcp.plugins import digest, sources
+from emptcp.plugins import deadline, digest, sources
 from emptcp.plugins.discovery import Plugin
 
 if TYPE_CHECKING:
@@ -47,6 +47,9 @@ class Failure:
         said = f": {lines[0]}" if lines else ""
         return f"plugin '{self.plugin}' failed in {self.hook} ({type(self.error).__name__}{said})"
 
+
+_FAILURES = (Exception, SystemExit, deadline.Overdue)
+"""What a stranger's code may raise without harm to others."""
 
 Report = Callable[[Failure], None]
 
@@ -96,8 +99,10 @@ class Manager:
                 continue
             try:
                 sources.always_compile(digest.top_level(plugin))
-                self.register(importlib.import_module(module), plugin.name)
-            except (Exception, SystemExit) as error:  # a stranger's module may do anything when imported
+                with deadline.within(deadline.limit()):
+                    imported = importlib.import_module(module)
+                self.register(imported, plugin.name)
+            except _FAILURES as error:  # a stranger's module may do anything when imported
                 self._fail(Failure(plugin.name, "import", error))
 
     def register(self, module: object, name: str) -> None:
@@ -153,12 +158,13 @@ class Manager:
         @functools.wraps(function)
         def guarded(*arguments: Any) -> Any:
             try:
-                return function(*arguments)
+                with deadline.within(deadline.limit()):
+                    return function(*arguments)
             except EmptcpError as error:
                 if hook in MAY_REFUSE:
                     raise
                 self._fail(Failure(plugin, hook, error))
-            except (Exception, SystemExit) as error:
+            except _FAILURES as error:
                 self._fail(Failure(plugin, hook, error))
             return None
 
@@ -172,9 +178,10 @@ class Manager:
         @functools.wraps(function)
         def guarded(*arguments: Any) -> Generator[None, Any, Any]:
             try:
-                inner = function(*arguments)
-                next(inner)
-            except (Exception, SystemExit) as error:
+                with deadline.within(deadline.limit()):
+                    inner = function(*arguments)
+                    next(inner)
+            except _FAILURES as error:
                 self._fail(Failure(plugin, hook, error))
                 return (yield)
             try:
@@ -187,14 +194,15 @@ class Manager:
 
     def _sent(self, inner: Generator[None, Any, Any], result: Any, plugin: str, hook: str) -> Any:
         try:
-            inner.send(result)
+            with deadline.within(deadline.limit()):
+                inner.send(result)
         except StopIteration as end:
             return end.value
         except EmptcpError as error:
             if hook in MAY_REFUSE:
                 raise
             self._fail(Failure(plugin, hook, error))
-        except (Exception, SystemExit) as error:
+        except _FAILURES as error:
             self._fail(Failure(plugin, hook, error))
         else:
             inner.close()
@@ -204,12 +212,13 @@ class Manager:
     def _thrown(self, inner: Generator[None, Any, Any], refusal: Exception, plugin: str, hook: str) -> Any:
         """Hand a refusal to a wrapper: it may pass it on, put another in its place, or take it back."""
         try:
-            inner.throw(refusal)
+            with deadline.within(deadline.limit()):
+                inner.throw(refusal)
         except StopIteration as end:
             return end.value
         except EmptcpError:
             raise
-        except (Exception, SystemExit) as error:
+        except _FAILURES as error:
             self._fail(Failure(plugin, hook, error))
         else:
             inner.close()
