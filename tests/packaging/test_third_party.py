@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import venv
 import zipfile
 from dataclasses import dataclass
@@ -85,6 +87,29 @@ def test_the_wheel_has_the_object_and_what_it_was_made_from(machine: Machine) ->
 def test_the_same_source_gives_the_same_bytes(machine: Machine, workshop: Workshop, tmp_path: Path) -> None:
     source = Path(shutil.copytree(machine.folder / "source", tmp_path / "elsewhere", ignore=ignore_built))
     assert workshop.wheel(source, tmp_path / "wheel").read_bytes() == machine.wheel.read_bytes()
+
+
+def test_emptcp_installs_it_into_its_own_environment_and_says_what_is_next(
+    machine: Machine, workshop: Workshop, tmp_path: Path
+) -> None:
+    venv.create(tmp_path / "environment", with_pip=False, symlinks=True)
+    python = tmp_path / "environment" / "bin" / "python"
+    place = ("--no-index", "--find-links", workshop.wheels)
+    workshop.pip("--python", python, "install", *place, "emptcp")
+    # This environment has no pip: one on the path serves it.
+    path = f"{workshop.python.parent}:{machine.surroundings['PATH']}"
+    there = {**workshop.offline(), "PATH": path, "EMPTCP_ETC": tmp_path / "etc"}
+    command = (python.with_name("emptcp"), "plugins", "install", machine.wheel)
+    assert run(*command, cwd=tmp_path, **there).stdout == (
+        "installed someones-mark-ce:mark_ce 2.3: found\n"
+        "mark_ce: it was never enabled\n  Run: emptcp plugins enable mark_ce\n"
+    )
+    assert run(*command, cwd=tmp_path, **there).stdout == "no plugin is new\n"
+    refused = subprocess.run(
+        [*command[:3], "nothing-of-this-name"], env={**os.environ, **there}, capture_output=True, text=True
+    )
+    assert refused.returncode == 1
+    assert "emptcp: pip can't install nothing-of-this-name: No matching distribution found" in refused.stderr
 
 
 def test_its_own_tests_pass_against_the_wheel(machine: Machine, workshop: Workshop, tmp_path: Path) -> None:

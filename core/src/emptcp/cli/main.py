@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "stay resident for plugins that need a process"),
     "trace": ("trace", "run a policy over a capture, packet by packet"),
     "lab": ("lab", "try policies between two hosts made of namespaces"),
-    "plugins": ("plugins", "list, judge, enable and disable plugins"),
+    "plugins": ("plugins", "list, judge, install, enable and disable plugins"),
     "doctor": ("doctor", "tell what this machine can do, and repair leftovers"),
 }
 """Command: the module in emptcp.cli that registers it, and its one line of help."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`emptcp plugins list|info|enable|disable`. Listing runs no plugin's code."""
+"""`emptcp plugins list|info|install|enable|disable`. Listing runs no plugin's code."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _COLUMNS = ("NAME", "STATE", "VERSION", "DISTRIBUTION", "PROVIDES")
 
 def register(groups: Any) -> None:
     """Add the command group to the parser's subcommands."""
-    parser = groups.add_parser("plugins", help="list, judge, enable and disable plugins")
+    parser = groups.add_parser("plugins", help="list, judge, install, enable and disable plugins")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_list(commands)
     _command(commands, "info", _info, "print what a plugin provides, with parameters", json=True, name=True)
+    _add_install(commands)
     _command(commands, "enable", _enable, "let policies use a plugin, as it is installed now", name=True)
     _command(commands, "disable", _disable, "keep policies from using a plugin", name=True, force=True)
 
@@ -40,6 +41,16 @@ def _add_list(commands: Any) -> None:
         "--requirements", action="store_true", help="print what pip needs to install the same elsewhere"
     )
     parser.set_defaults(run=_list)
+
+
+def _add_install(commands: Any) -> None:
+    parser = commands.add_parser(
+        "install",
+        help="install plugins from wheels, not enabled yet",
+        description="Installs plugins into the environment that emptcp runs in, by pip, from wheels alone.",
+    )
+    parser.add_argument("what", metavar="NAME|WHEEL", nargs="+", help="a distribution, or a wheel's path")
+    parser.set_defaults(run=_install)
 
 
 def _command(
@@ -90,6 +101,19 @@ def _info(arguments: argparse.Namespace) -> int:
         _print_json({"schema": SCHEMA, **_row(plugin), **_details(plugin)})
     else:
         print("\n".join(_description(plugin)))
+    return 0
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    from emptcp.plugins import install, state
+
+    changed = {plugin.id for plugin in install.install(arguments.what)}
+    for plugin in state.judged():
+        if plugin.id in changed:
+            print(f"installed {plugin.id} {plugin.version}: {plugin.state}")
+            print("\n".join(_remark(plugin)).lstrip("\n"))
+    if not changed:
+        print("no plugin is new")
     return 0
 
 
