@@ -13,7 +13,6 @@ from emptcp.errors import quoted
 
 if TYPE_CHECKING:
     from emptcp.plugins.discovery import Plugin
-    from emptcp.plugins.manifest import Parameter, StageDeclaration
 
 Names = TypeVar("Names")
 
@@ -94,13 +93,14 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
+    from emptcp.cli import plugin_description
     from emptcp.plugins import state
 
     plugin = state.one(state.judged(_in_use()), arguments.name)
     if arguments.json:
-        _print_json({"schema": SCHEMA, **_row(plugin), **_details(plugin)})
+        _print_json({"schema": SCHEMA, **_row(plugin), **plugin_description.details(plugin)})
     else:
-        print("\n".join(_description(plugin)))
+        print("\n".join(plugin_description.lines(plugin)))
     return 0
 
 
@@ -219,125 +219,6 @@ def _remark(plugin: Plugin) -> Iterator[str]:
     yield f"\n{plugin.name}: {'; '.join(filter(None, told))}"
     if plugin.fix:
         yield f"  {plugin.fix}"
-
-
-def _description(plugin: Plugin) -> Iterator[str]:
-    from emptcp.plugins import belongings
-
-    yield f"{plugin.name} {plugin.version} from {plugin.distribution or 'unknown'}: {plugin.state}"
-    yield from (f"  {text}" for text in (plugin.reason, plugin.fix, belongings.warning(plugin)) if text)
-    if plugin.manifest is None:
-        return
-    if plugin.manifest.summary:
-        yield plugin.manifest.summary
-    if plugin.manifest.resident:
-        yield "needs a resident process: emptcp run"
-    yield f"in {plugin.folder}"
-    yield from _kernels(plugin)
-    for stage in plugin.manifest.stages:
-        yield from _stage(stage)
-    for one in plugin.manifest.declarations:
-        yield f"\n{one.kind} {one.name}: {one.help}"
-    for export in plugin.manifest.exports:
-        yield f"\nexports map {export.map}: {export.help}"
-    for wanted in plugin.manifest.imports:
-        alias = f" as {wanted.name}" if wanted.name != wanted.map else ""
-        yield f"\nimports map {wanted.map} of {wanted.source}{alias}"
-
-
-def _kernels(plugin: Plugin) -> Iterator[str]:
-    """Yield the lowest kernels; nothing for an object that can't be read, which its state tells of."""
-    from emptcp.errors import EmptcpError
-    from emptcp.plugins import lowest
-
-    try:
-        yield f"runs on {lowest.of_plugin(plugin).text}"
-        for name, found in lowest.of_sockets(plugin).items():
-            yield f"its socket companion {name} runs on {found.text}"
-    except EmptcpError as error:
-        yield error.sentence
-
-
-def _lowest(plugin: Plugin) -> dict[str, Any]:
-    from emptcp.errors import EmptcpError
-    from emptcp.plugins import lowest
-
-    try:
-        whole = lowest.of_plugin(plugin).number
-        parts = {**lowest.of_stages(plugin), **lowest.of_sockets(plugin)}
-    except EmptcpError:
-        return {"lowest": None, "parts": {}}
-    rows = {name: {"lowest": one.number, "needs": [n.text for n in one.needs]} for name, one in parts.items()}
-    return {"lowest": whole, "parts": rows}
-
-
-def _stage(stage: StageDeclaration) -> Iterator[str]:
-    from emptcp.plugins.arguments import usage
-
-    yield f"\n{stage.kind} {usage(stage)}"
-    yield from (f"  {text}" for text in (stage.help, f"runs at {' and '.join(stage.hooks)}") if text)
-    if stage.kind == "actor":
-        yield f"  changes {', '.join(stage.modifies) or 'nothing in packets'}"
-    if stage.unsafe:
-        yield "  can break connections: needs unsafe = true in the policy"
-    for parameter in stage.parameters:
-        yield f"  {parameter.name} ({', '.join(_facts(parameter))}): {parameter.help}"
-
-
-def _facts(parameter: Parameter) -> Iterator[str]:
-    yield parameter.type.kind
-    if parameter.required:
-        yield "required"
-    if parameter.default is not None:
-        yield f"default {parameter.type.format(parameter.default)}"
-    low, high = (
-        None if bound is None else parameter.type.format(bound)
-        for bound in (parameter.minimum, parameter.maximum)
-    )
-    if low is not None or high is not None:
-        yield f"{low or 'any'} to {high or 'any'}"
-    names = getattr(parameter.type, "names", {})
-    if names:
-        yield "one of " + " ".join(names) if parameter.type.kind == "int" else "of " + " ".join(names)
-
-
-def _details(plugin: Plugin) -> dict[str, Any]:
-    manifest = plugin.manifest
-    stages, exports, imports = (
-        (manifest.stages, manifest.exports, manifest.imports) if manifest else ((), (), ())
-    )
-    return {
-        "summary": manifest.summary if manifest else "",
-        "folder": str(plugin.folder) if plugin.folder else None,
-        "kernel": _lowest(plugin),
-        "exports": [{"map": one.map, "help": one.help} for one in exports],
-        "imports": [{"map": one.map, "from": one.source, "as": one.name} for one in imports],
-        "stages": [
-            {
-                "kind": stage.kind,
-                "name": stage.name,
-                "help": stage.help,
-                "hooks": list(stage.hooks),
-                "modifies": list(stage.modifies),
-                "unsafe": stage.unsafe,
-                "parameters": [_parameter(parameter) for parameter in stage.parameters],
-            }
-            for stage in stages
-        ],
-    }
-
-
-def _parameter(parameter: Parameter) -> dict[str, Any]:
-    shown = parameter.type.format
-    return {
-        "name": parameter.name,
-        "type": parameter.type.kind,
-        "required": parameter.required,
-        "default": None if parameter.default is None else shown(parameter.default),
-        "min": None if parameter.minimum is None else shown(parameter.minimum),
-        "max": None if parameter.maximum is None else shown(parameter.maximum),
-        "help": parameter.help,
-    }
 
 
 def _print_json(value: object) -> None:

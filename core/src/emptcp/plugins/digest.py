@@ -41,6 +41,11 @@ def digest(plugin: Plugin) -> str:
     return whole.hexdigest()
 
 
+def size(plugin: Plugin) -> int:
+    """Return the bytes of the plugin's files. Raises :class:`EmptcpError` as :func:`digest` does."""
+    return sum(path.stat().st_size for path in _files(plugin).values() if path.is_file())
+
+
 def top_level(plugin: Plugin) -> set[str]:
     """Return the names under which the plugin's files can be imported.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from emptcp.cli.main import main
+from emptcp.plugins import state
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +107,25 @@ def test_info_tells_how_each_stage_is_written(site: Any, capsys: pytest.CaptureF
     assert "  rate (rate, required, 1mbit to 1gbit): the most it may send" in out
     assert "  wait (time, default 20ms): " in out
     assert "command caps: print the caps" in out
+
+
+def test_info_tells_whose_it_is_and_what_enabling_would_record(
+    site: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = site.add()
+    more = "License-Expression: MIT\nAuthor: Some\x1b[1m One\n"
+    for path in Path(site.folder).glob("someones_cap-*.dist-info/METADATA"):
+        path.write_text(path.read_text() + more)
+    _, out, _ = emptcp(capsys, "info", "cap")
+    assert "\nby Some\\x1b[1m One, under MIT\n" in out
+    told = re.search(r"^(\d+) bytes, sha256 ([0-9a-f]{64})$", out, re.MULTILINE)
+    assert told
+    state.enable("cap")
+    assert state.read()["someones-cap:cap"].digest == told[2]
+    assert int(told[1]) > Path(root, "cap.bpf.o").stat().st_size
+    assert "  also runs 'note_ack' at egress\n" in out
+    answer = json.loads(emptcp(capsys, "info", "cap", "--json")[1])
+    assert (answer["licence"], answer["sha256"], answer["bytes"]) == ("MIT", told[2], int(told[1]))
 
 
 def test_info_is_json_too(site: Any, capsys: pytest.CaptureFixture[str]) -> None:
