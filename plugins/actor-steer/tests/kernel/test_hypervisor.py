@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,8 +155,13 @@ def test_by_hash_many_subflows_use_both_links_whose_neighbours_the_kernel_asks_f
     with lab() as made:
         namespace.ip(["neigh", "flush", "nud", "permanent"], netns=made.hypervisor.netns)
         steer(made, "by=hash")
-        used = [spread(made, 200_000)[0] for _ in range(4)]
-        assert all(sum(one[link] for one in used) > 100_000 for link in LINKS)
+        used: Counter[str] = Counter()
+        # Chance may give all subflows of some connections to one link, of twenty to none.
+        for _ in range(20):
+            used += Counter(spread(made, 200_000)[0])
+            if min(used[link] for link in LINKS) > 100_000:
+                break
+        assert min(used[link] for link in LINKS) > 100_000
 
 
 def test_subflows_that_the_peer_opened_are_counted_by_the_syns_that_go_to_the_guest() -> None:
