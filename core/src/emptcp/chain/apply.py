@@ -19,12 +19,19 @@ from emptcp.pybpf import features
 
 
 def apply(
-    table: model.Table, netns: str = "", *, dry_run: bool = False, keep_effects: bool = False
+    table: model.Table,
+    netns: str = "",
+    *,
+    dry_run: bool = False,
+    keep_effects: bool = False,
+    new_maps: bool = False,
 ) -> Outcome:
     """Make a table what ``table`` says; other tables are left alone.
 
-    ``netns`` is the namespace of policies that name none. Raises :class:`EmptcpError` (or
-    :class:`~emptcp.pybpf.BpfError`) before anything is changed, or after everything was changed back.
+    ``netns`` is the namespace of policies that name none. With ``new_maps``, a map of a plugin that is laid
+    out otherwise than the running one is made anew, and what that one holds is lost. Raises
+    :class:`EmptcpError` (or :class:`~emptcp.pybpf.BpfError`) before anything is changed, or after everything
+    was changed back.
     """
     support.refuse_unsupported(table)
     requirements.check(table.requires)
@@ -35,7 +42,7 @@ def apply(
             return session.change(entry, dry_run=True)
     with _changing(but=table.name) as session:
         session.written = table
-        return session.change(entry, keep_effects=keep_effects)
+        return session.change(entry, keep_effects=keep_effects, new_maps=new_maps)
 
 
 def apply_on_probation(

@@ -284,6 +284,13 @@ def why_lost(site: Site) -> str:
     return "its device is gone" if site.device_gone else "it was detached by another hand"
 
 
+def leaving(decisions: Sequence[Decision]) -> Iterator[Location]:
+    """Yield where what runs is replaced, or ends."""
+    for decision in decisions:
+        if decision.before is not None and decision.action in (SWITCH, ATTACH, DETACH):
+            yield decision.location
+
+
 def unreachable(table: model.Table, catalog: Catalog) -> list[str]:
     """Return a warning for each policy that can never be given a packet.
 

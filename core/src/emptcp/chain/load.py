@@ -13,6 +13,7 @@ from emptcp.chain.decide import ATTACH, SWITCH, Decision
 from emptcp.chain.objects import Objects
 from emptcp.chain.pins import Pins
 from emptcp.chain.plan import FragmentRef
+from emptcp.chain.replacing import Replacing
 from emptcp.chain.shared import PinnedMaps, PrivateMaps
 from emptcp.chain.stores import Stores
 
@@ -24,8 +25,15 @@ class Loader:
     each policy, by table and name, whether programs are to skip it.
     """
 
-    def __init__(self, tree: Pins | None, opened: ExitStack, off: Callable[[str, str], bool]) -> None:
+    def __init__(
+        self,
+        tree: Pins | None,
+        opened: ExitStack,
+        off: Callable[[str, str], bool],
+        replacing: Replacing | None = None,
+    ) -> None:
         self._pins = tree
+        self._replacing = replacing
         self._off = off
         self._opened = opened
         self._objects: dict[int, Objects] = {}
@@ -62,6 +70,10 @@ class Loader:
 
     def _of(self, cookie: int) -> Objects:
         if cookie not in self._objects:
-            shared = PrivateMaps() if self._pins is None else PinnedMaps(self._pins, cookie, self.stores)
+            shared = (
+                PrivateMaps()
+                if self._pins is None
+                else PinnedMaps(self._pins, cookie, self.stores, self._replacing)
+            )
             self._objects[cookie] = self._opened.enter_context(Objects(shared))
         return self._objects[cookie]

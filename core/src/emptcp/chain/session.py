@@ -41,6 +41,7 @@ from emptcp.chain.load import Loader
 from emptcp.chain.pins import Pins
 from emptcp.chain.placement import Site
 from emptcp.chain.plan import FragmentRef
+from emptcp.chain.replacing import Replacing
 from emptcp.chain.storage import Store
 from emptcp.chain.stores import Stores
 from emptcp.chain.stranded import Stranded
@@ -178,12 +179,14 @@ class Session:
         dry_run: bool = False,
         keep_effects: bool = False,
         force: bool = False,
+        new_maps: bool = False,
         absent: list[EmptcpError] | None = None,
     ) -> Outcome:
         """Bring one table to an entry; see the module's text for the steps.
 
-        With ``force``, policies of other tables that can't be carried over are left out. With a list
-        ``absent``, what names a namespace or device that is not there goes there and is no error.
+        With ``force``, policies of other tables that can't be carried over are left out; with ``new_maps``,
+        plugins' maps that are laid out otherwise than needed are made anew. With a list ``absent``, what
+        names a namespace or device that is not there goes there and is no error.
         """
         tables.read(entry.table)  # a damaged record is refused before anything is changed
         table = self._read(entry) if entry.text else None
@@ -206,12 +209,13 @@ class Session:
         if not keep_effects:
             outcome.warnings += effects.untold(entry.table, decisions, self.catalog, state.heeds)
         with ExitStack() as opened:
-            loader = Loader(None if dry_run else self.pins, opened, state.skips)
+            replacing = Replacing(self.pins, [*decide.leaving(decisions)], asked=new_maps)
+            loader = Loader(None if dry_run else self.pins, opened, state.skips, replacing)
             for decision in decisions:
                 loader.prepare(decision)
             outcome.warnings += [remark for decision in decisions for remark in _remarks(decision)]
             if not dry_run:
-                stored = _Stored(loader.stores or Stores(self.pins), wanted, fillings)
+                stored = _Stored(loader.stores or Stores(self.pins), wanted, fillings, replacing)
                 self._carry_out(entry, table, decisions, stored, keep_effects)
         outcome.done = [_done(decision) for decision in decisions]
         outcome.filled = filling.done(fillings)
@@ -267,6 +271,7 @@ class Session:
         tables.begin(entry)
         with ExitStack() as undo:
             undo.callback(tables.abandon, entry)
+            undo.callback(stored.replacing.carry_out())
             undo.callback(filling.carry_out(self.pins, stored.opened, stored.fillings))
             for namespace, companions in _socket_companions(decisions):
                 undo.push(sockets.attach(self.pins, namespace, companions))
@@ -320,11 +325,12 @@ def _prune(tree: Pins) -> None:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A table's sets and maps: those that it wants, and what has to be done to some of them."""
+    """A table's sets and maps, those that it wants, what is to be done to some; plugins' maps made anew."""
 
     opened: Stores
     wanted: list[Store]
     fillings: list[Filling]
+    replacing: Replacing
 
 
 def _declared(table: model.Table | None) -> list[tuple[str, str]]:

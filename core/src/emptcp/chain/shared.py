@@ -15,6 +15,7 @@ from typing import Protocol
 from emptcp import pybpf
 from emptcp.chain import stores
 from emptcp.chain.pins import Pins
+from emptcp.chain.replacing import Replacing
 from emptcp.chain.storage import Store
 from emptcp.chain.stores import Stores
 from emptcp.errors import EmptcpError
@@ -152,9 +153,12 @@ class PrivateMaps:
 class PinnedMaps:
     """The maps in the pin tree, for programs of the namespace with this cookie; made at first use."""
 
-    def __init__(self, pins: Pins, cookie: int, opened: Stores | None = None) -> None:
-        """``opened`` are the sets and maps of all namespaces."""
+    def __init__(
+        self, pins: Pins, cookie: int, opened: Stores | None = None, replacing: Replacing | None = None
+    ) -> None:
+        """``opened`` are the sets and maps of all namespaces, ``replacing`` the plugins' maps made anew."""
         self._pins = pins
+        self._replacing = replacing or Replacing(pins, (), asked=False)
         self._stores = opened or Stores(pins)
         self._cookie = cookie
         self._open: dict[Path, pybpf.Map] = {}
@@ -187,18 +191,26 @@ class PinnedMaps:
     def plugin_map(self, plugin: str, name: str) -> pybpf.Map | None:
         """See :class:`SharedMaps`."""
         path = self._pins.plugin_map(plugin, name)
+        if path in self._replacing:
+            return self._replacing.made(path)
         return pybpf.Map.from_pin(path) if path.exists() else None
 
     def keep(self, plugin: str, name: str, made: pybpf.Map) -> None:
         """See :class:`SharedMaps`."""
         path = self._pins.plugin_map(plugin, name)
+        if path in self._replacing:
+            self._replacing.keep(path, made)
+            return
         self._pins.make(path.parent)
         made.pin(path)
 
     def give_up(self, plugin: str, name: str, mismatch: pybpf.MapMismatch) -> None:
         """See :class:`SharedMaps`."""
         path = self._pins.plugin_map(plugin, name)
-        self._give_up(path, f"map '{name}' of plugin '{plugin}'", mismatch.differences, plugin)
+        if self._replacing.start(path, plugin):
+            return
+        fix = "" if self._replacing.users(plugin) else "Apply with --new-maps; what the map holds is lost."
+        self._give_up(path, f"map '{name}' of plugin '{plugin}'", mismatch.differences, plugin, fix)
 
     def _pinned(self, path: Path, fresh: pybpf.Map) -> pybpf.Map:
         """Open what is pinned, if it is alike; else pin ``fresh``."""
@@ -215,7 +227,7 @@ class PinnedMaps:
         self._open[path] = found
         return found
 
-    def _give_up(self, path: Path, what: str, lines: Sequence[str], plugin: str = "") -> None:
+    def _give_up(self, path: Path, what: str, lines: Sequence[str], plugin: str = "", fix: str = "") -> None:
         """Unpin a map that is made otherwise than needed; refuse to while tables use it."""
         from emptcp.chain import running
 
@@ -225,6 +237,6 @@ class PinnedMaps:
             raise EmptcpError(
                 f"the {what} that is in use, pinned at {path}, is not made as it is needed now: "
                 f"{imports.shown(lines)}",
-                fix=f"Run {listed}, then apply again; what the map holds is lost.",
+                fix=fix or f"Run {listed}, then apply again; what the map holds is lost.",
             )
         path.unlink()

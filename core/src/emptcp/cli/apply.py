@@ -38,6 +38,11 @@ def register(groups: Any) -> None:
         metavar="SECONDS",
         help="then watch so long, switch policies off that hurt connections, and end with 1 if one did",
     )
+    parser.add_argument(
+        "--new-maps",
+        action="store_true",
+        help="begin with new maps where an upgraded plugin lays them out otherwise; what they hold is lost",
+    )
     parser.add_argument("--keep-effects", action="store_true", help="leave what removed actors did as it is")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
@@ -61,7 +66,11 @@ def _apply(table: Table, arguments: argparse.Namespace) -> None:
         _on_probation(table, arguments)
         return
     outcome = apply.apply(
-        table, arguments.netns, dry_run=arguments.dry_run, keep_effects=arguments.keep_effects
+        table,
+        arguments.netns,
+        dry_run=arguments.dry_run,
+        keep_effects=arguments.keep_effects,
+        new_maps=arguments.new_maps,
     )
     print_outcome(outcome, as_json=arguments.json)
 
