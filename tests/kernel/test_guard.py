@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -80,6 +82,15 @@ dev = "path1"
 do = ["set_backup(on=true)"]
 """
 
+HARMLESS = """
+table = "t"
+[[policy]]
+name = "counted"
+hook = "egress"
+dev = "path1"
+do = ["record('packets')"]
+"""
+
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -93,6 +104,12 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lab() -> Iterator[Lab]:
     with two_hosts(link="veth", name=f"t{os.getpid()}g") as built:
         yield built
+
+
+@pytest.fixture
+def usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is without the tests' own setting."""
+    monkeypatch.delenv("EMPTCP_GUARD_WINDOW")
 
 
 @pytest.fixture
@@ -264,23 +281,27 @@ def process(*words: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes
 def wait_for(made: subprocess.Popen[bytes], text: str, seconds: float = 15) -> str:
     """Return what was said, up to `text` at least."""
     assert made.stdout
+    return read_up_to(made.stdout.fileno(), text, seconds)
+
+
+def read_up_to(descriptor: int, text: str, seconds: float = 15) -> str:
     said, deadline = "", time.monotonic() + seconds
     while text not in said:
-        ready, _, _ = select.select([made.stdout], [], [], max(0.0, deadline - time.monotonic()))
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
         assert ready, f"'{text}' was not said, but: {said}"
-        read = os.read(made.stdout.fileno(), 4096)
+        read = os.read(descriptor, 4096)
         assert read, f"it ended, and said: {said}"
         said += read.decode()
     return said
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("installed", "usual")
 def test_a_strangers_broken_actor_is_switched_off_on_an_end_host(
     lab: Lab, emptcp: Command, write: Callable[[str], str]
 ) -> None:
     with between(lab) as running:
         path = write(POLICY.format(device="path*"))
-        done = emptcp("apply", path, "--netns", lab.b.netns, "--guard-window", "30")
+        done = emptcp("apply", path, "--netns", lab.b.netns)
         ended = time.monotonic()
     assert done.code == 1, done
     assert "the guard switched off policy 'broken' of table 't'" in done.err
@@ -304,6 +325,56 @@ def test_a_strangers_broken_actor_is_switched_off_on_a_router_by_the_ends_compla
     assert off.read().skips("t", "broken")
     assert running.harmed
     assert ended - running.harmed < 2
+
+
+@pytest.mark.usefixtures("usual")
+def test_what_no_guard_is_for_is_not_waited_for(
+    lab: Lab, emptcp: Command, write: Callable[[str], str]
+) -> None:
+    began = time.monotonic()
+    assert emptcp("apply", write(HARMLESS), "--netns", lab.a.netns).code == 0
+    assert time.monotonic() - began < 15
+
+
+def test_a_file_says_how_long_it_is_watched(lab: Lab, emptcp: Command, write: Callable[[str], str]) -> None:
+    began = time.monotonic()
+    assert emptcp("apply", write(f'guard_window = "2s"\n{BACKUP}'), "--netns", lab.a.netns).code == 0
+    assert 2 <= time.monotonic() - began < 15
+
+
+def test_the_window_is_shown_on_a_terminal_and_ctrl_c_ends_it_alone(
+    lab: Lab, emptcp: Command, write: Callable[[str], str]
+) -> None:
+    path = write(BACKUP)
+    environment = {name: value for name, value in os.environ.items() if name != "EMPTCP_GUARD_WINDOW"}
+    terminal, command = pty.openpty()
+    words = [sys.executable, "-m", "emptcp.cli.main", "apply", path, "--netns", lab.a.netns]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=command, env=environment) as made:
+        os.close(command)
+        try:
+            read_up_to(terminal, "watching over table 't': 2")
+            made.send_signal(signal.SIGINT)
+            said = read_up_to(terminal, "stays in force")
+            assert made.wait(10) == 0
+        finally:
+            made.kill()
+            os.close(terminal)
+    assert "not watched any longer" in said
+    assert "Traceback" not in said
+    assert "set_backup" in emptcp("list", "t").out
+
+
+@pytest.mark.usefixtures("usual")
+def test_a_resident_process_is_handed_the_watch(
+    lab: Lab, emptcp: Command, write: Callable[[str], str]
+) -> None:
+    with process("run", env=dict(os.environ)) as resident:
+        wait_for(resident, "ready")
+        began = time.monotonic()
+        done = emptcp("apply", write(BACKUP), "--netns", lab.a.netns)
+        assert time.monotonic() - began < 15
+    assert done.code == 0
+    assert f"'emptcp run', process {resident.pid}, guards table 't'" in done.err
 
 
 def test_a_backup_under_traffic_is_not_switched_off(

@@ -69,7 +69,7 @@ def act(lab: Lab, folder: Path) -> dict[str, Any]:
         before = marked_at(lab)
         file = folder / "strange.toml"
         file.write_text(POLICY.format(netns=lab.a.netns), encoding="utf-8")
-        emptcp("apply", file)
+        emptcp("apply", file, "--guard-window", "0")
         intact.append(send(client, server) == SENT)
         told = json.loads(emptcp("connections", "--json", "--netns", lab.a.netns))
         found = {"before": before, "after": marked_at(lab), "intact": intact, "mptcp": mptcp_info(server)[0]}

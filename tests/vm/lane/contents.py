@@ -111,7 +111,7 @@ def _required(name: str) -> set[str]:
 
 
 def _workspace() -> Iterator[Path]:
-    yield ROOT / "pyproject.toml"
+    yield from (ROOT / "pyproject.toml", ROOT / "conftest.py")
     for pattern in ("*/src", "*/tests", "plugins/*/src", "plugins/*/tests", "tests"):
         for folder in sorted(ROOT.glob(pattern)):
             yield from _below(folder)

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
+
+from emptcp.cli import guard_window
 
 if TYPE_CHECKING:
     from emptcp.policy.model import Table
@@ -34,9 +35,10 @@ def register(groups: Any) -> None:
     )
     parser.add_argument(
         "--guard-window",
-        type=_seconds,
+        type=guard_window.seconds,
         metavar="SECONDS",
-        help="then watch so long, switch policies off that hurt connections, and end with 1 if one did",
+        help="then watch so long, switch policies off that hurt connections, and end with 1 if one did; 0: "
+        "do not; else as the file says, or $EMPTCP_GUARD_WINDOW, or 30",
     )
     parser.add_argument(
         "--new-maps",
@@ -52,10 +54,11 @@ def _run(arguments: argparse.Namespace) -> int:
     from emptcp.policy import file
 
     table = file.load(arguments.file)
-    if arguments.guard_window is None or arguments.dry_run:
+    window = guard_window.of(table, arguments)
+    if not window:
         _apply(table, arguments)
         return 0
-    return _watched(table, arguments)
+    return guard_window.watched(table, arguments.netns, window, lambda: _apply(table, arguments))
 
 
 def _apply(table: Table, arguments: argparse.Namespace) -> None:
@@ -75,19 +78,6 @@ def _apply(table: Table, arguments: argparse.Namespace) -> None:
     print_outcome(outcome, as_json=arguments.json)
 
 
-def _watched(table: Table, arguments: argparse.Namespace) -> int:
-    """Apply, and watch over it; return how the command ends."""
-    from emptcp.control.watch import Watch
-
-    with Watch(table, arguments.netns) as watch:
-        _apply(table, arguments)
-        sys.stdout.flush()
-        trips = watch.over(arguments.guard_window)
-    for trip in trips:
-        print(f"emptcp: {trip}\nOn again by: {trip.fix}", file=sys.stderr)
-    return int(bool(trips))
-
-
 def _on_probation(table: Table, arguments: argparse.Namespace) -> None:
     from emptcp.chain import apply
     from emptcp.cli.outcome import print_outcome
@@ -102,7 +92,7 @@ def _on_probation(table: Table, arguments: argparse.Namespace) -> None:
 
 
 def _seconds(text: str) -> float:
-    """Read how long a change is on probation, or watched."""
+    """Read how long a change is on probation."""
     try:
         seconds = float(text)
     except ValueError:

@@ -29,7 +29,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from emptcp.control.resident import Resident, StopSignals
 
     folder = make_run_folder()
-    with Instance(folder), StopSignals() as stop:
+    with Instance(folder, guards=not arguments.no_guard), StopSignals() as stop:
         duty = Duty(_say, _report, None if arguments.no_guard else Guard())
         duty.begin()
         _say("ready")

@@ -136,6 +136,11 @@ class Guard:
             space.alarms.close()
         self._spaces.clear()
 
+    def has_work(self) -> bool:
+        """Return whether anything that runs now is guarded."""
+        found = running.everything().values()
+        return any(True for one in found for _ in self._guarded(one.description))
+
     @property
     def watches(self) -> bool:
         """Whether anything was there to guard at the last look."""

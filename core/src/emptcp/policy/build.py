@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 
 from emptcp.errors import EmptcpError, quoted
 from emptcp.policy import model, requirement, values
-from emptcp.policy.check import check
+from emptcp.policy.check import check, check_guard_window
 from emptcp.policy.model import Goto, Path
 
 _CAMEL = re.compile(r"(?:[A-Z][a-z0-9]*)+")
@@ -209,8 +209,11 @@ def Table(
     carrier: str = "per-cpu",
     exact: bool = False,
     requires: Sequence[str] = (),
+    guard_window: str | None = None,
 ) -> model.Table:
     """Return a checked table; ``carrier`` is ``per-cpu`` or, of the engine ``tail``, ``metadata``.
+
+    ``guard_window`` (a time, as ``"30s"``) is for the command: applying from Python returns at once.
 
     Raises :class:`EmptcpError` as reading a file does, without a place.
     """
@@ -219,6 +222,8 @@ def Table(
         raise EmptcpError(sentence, fix=f"Choose one of {', '.join(model.CARRIERS)}; metadata takes 'tail'.")
     if carrier == "metadata":
         engine = model.TAIL_METADATA
+    window = None if guard_window is None else values.of("time").parse(guard_window)
+    check_guard_window(window or 0)
     table = model.Table(
         name=name,
         policies=tuple(replace(policy, table=name, engine=engine) for policy in policies),
@@ -230,6 +235,7 @@ def Table(
         engine=engine,
         exact=exact,
         requires=tuple(map(requirement.parse, requires)),
+        guard_window=window,
     )
     check(table)
     return table

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.policy import model
-from emptcp.policy.place import Place
+from emptcp.policy.place import NOWHERE, Place
 from emptcp.policy.tokens import DECLARED_NAME, DISTRIBUTION, NAME, RESERVED
 
 LONGEST_NAME = 64
@@ -20,6 +20,9 @@ LONGEST_NAME = 64
 
 LARGEST_TABLE = 1 << 24
 """Most entries that a set or a map may be declared with."""
+
+LONGEST_GUARD_WINDOW = 86400
+"""Seconds that a new table may be watched for harm."""
 
 _TABLE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _DEVICE = re.compile(r"[^\s/:]{1,15}")
@@ -49,6 +52,13 @@ def check(table: model.Table) -> None:
     for controller in table.controllers:
         _expression(table, f"controller {quoted(controller.name)}", controller.when, controller.where)
         _known_paths(table, controller)
+
+
+def check_guard_window(window: int, where: Place = NOWHERE) -> None:
+    """Check how long a new table is to be watched, in nanoseconds."""
+    if window and not 10**9 <= window <= LONGEST_GUARD_WINDOW * 10**9:
+        fix = "Write a time from 1s to 24h, or 0s to watch not at all."
+        raise _error("'guard_window' is out of range", fix, where)
 
 
 def _table_name(table: model.Table) -> None:

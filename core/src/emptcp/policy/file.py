@@ -11,12 +11,12 @@ import os
 
 from emptcp.errors import EmptcpError, quoted
 from emptcp.policy import document, model, requirement, values, when
-from emptcp.policy.check import LARGEST_TABLE, check
+from emptcp.policy.check import LARGEST_TABLE, check, check_guard_window
 from emptcp.policy.document import Section
 from emptcp.policy.requirement import Requirement
 
 TOP_KEYS = (
-    *("table", "requires", "engine", "tail", "exact"),
+    *("table", "requires", "guard_window", "engine", "tail", "exact"),
     *("policy", "chain", "set", "map", "path", "controller"),
 )
 TAIL_KEYS = ("carrier",)
@@ -63,6 +63,7 @@ def _table(top: Section) -> model.Table:
         engine=engine,
         exact=top.flag("exact"),
         requires=_requires(top),
+        guard_window=_guard_window(top),
         source=top.source,
     )
 
@@ -74,6 +75,15 @@ def _requires(top: Section) -> tuple[Requirement, ...]:
         return (requirement.parse(top.text("requires"), top.place("requires")),)
     texts = enumerate(top.texts("requires"))
     return tuple(requirement.parse(text, top.place("requires", index)) for index, text in texts)
+
+
+def _guard_window(top: Section) -> int | None:
+    """Return how long a new table is watched for harm, in nanoseconds."""
+    if "guard_window" not in top:
+        return None
+    window = _time(top, "guard_window")
+    check_guard_window(window, top.place("guard_window"))
+    return window
 
 
 def _engine(top: Section) -> str:

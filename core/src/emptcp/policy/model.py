@@ -213,7 +213,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """All that one file owns."""
+    """All that one file owns.
+
+    ``guard_window`` is how long a new table is watched for harm, in nanoseconds; ``None``: as is usual.
+    """
 
     name: str
     policies: tuple[Policy, ...] = ()
@@ -225,6 +228,7 @@ class Table:
     engine: str = "fused"
     exact: bool = False
     requires: tuple[Requirement, ...] = ()
+    guard_window: int | None = None
     source: str = field(default="", compare=False)
 
     @property

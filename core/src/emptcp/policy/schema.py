@@ -40,6 +40,11 @@ def policy_file() -> Schema:
             "oneOf": [TEXT, TEXTS],
             "description": "distributions that must be there, their plugins enabled: NAME>=VERSION",
         },
+        "guard_window": {
+            **TEXT,
+            "default": "30s",
+            "description": "a time: how long `emptcp apply` watches for harm; 0s does not",
+        },
         "engine": {**choice(model.ENGINES), "default": "fused"},
         "tail": {
             **table(file.TAIL_KEYS, {"carrier": {**choice(model.CARRIERS), "default": "per-cpu"}}),

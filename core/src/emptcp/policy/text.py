@@ -81,6 +81,8 @@ def _lines(table: model.Table) -> Iterator[str]:
     yield f"table = {toml_string(table.name)}"
     if table.requires:
         yield f"requires = {_strings(map(str, table.requires))}"
+    if table.guard_window is not None:
+        yield f"guard_window = {toml_string(values.of('time').format(table.guard_window))}"
     if table.engine != "fused":
         yield 'engine = "tail"'
     if table.carrier != "per-cpu":

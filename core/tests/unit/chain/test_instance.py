@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from emptcp.chain.instance import Instance, resident
+from emptcp.chain.instance import Instance, guarding, resident
 from emptcp.errors import EmptcpError
 
 
@@ -17,6 +19,28 @@ def test_the_resident_process_can_be_asked_for(tmp_path: Path) -> None:
     with Instance(tmp_path):
         assert resident(tmp_path) == os.getpid()
     assert resident(tmp_path) is None
+
+
+def test_it_tells_whether_it_guards(tmp_path: Path) -> None:
+    assert guarding(tmp_path) is None
+    with Instance(tmp_path):
+        assert guarding(tmp_path) is None
+    with Instance(tmp_path, guards=True):
+        assert guarding(tmp_path) == resident(tmp_path) == os.getpid()
+    assert guarding(tmp_path) is None
+
+
+def test_who_asks_is_in_nobodys_way(tmp_path: Path) -> None:
+    with Instance(tmp_path):
+        pass
+    with open(tmp_path / "run.lock", "rb") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)  # as another one that asks
+        assert resident(tmp_path) is None
+        release = threading.Timer(0.05, fcntl.flock, (asking, fcntl.LOCK_UN))
+        release.start()
+        with Instance(tmp_path):
+            assert resident(tmp_path) == os.getpid()
+        release.join()
 
 
 def test_a_second_one_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:

@@ -83,6 +83,9 @@ def test_the_good_file_is_good() -> None:
         ('name = "first"', 'name = "first"\nname = "again"', "6:15", "Cannot overwrite a value", "toml.io"),
         ('table = "home"\n', "", "", "lacks the key 'table'", 'table = "home"'),
         # Keys.
+        ("engine =", 'guard_window = "2d"\nengine =', "2:16", "no unit 'd' that a time knows", "5s"),
+        ("engine =", 'guard_window = "25h"\nengine =', "2:16", "out of range", "from 1s to 24h"),
+        ("engine =", 'guard_window = "9ms"\nengine =', "2:16", "out of range", "0s to watch not at all"),
         ("engine =", "engin =", "2:1", "the file has no key 'engin'", "did you mean 'engine'?"),
         ("engine =", 'tail.carrier = "metadata"\nengine =', "2:1", "of the engine 'tail'", 'engine = "tail"'),
         ("engine =", 'tail.carrier = "meta"\nengine =', "2:16", "can't be 'meta'", "did you mean"),

@@ -32,6 +32,7 @@ from emptcp.policy.build import (
 
 SAID_IN_TOML = """
 table = "home"
+guard_window = "1min"
 [[policy]]
 name = "first"
 hook = "ingress"
@@ -91,6 +92,7 @@ def said_in_python() -> model.Table:
         maps=[Map("rates", "subflow", "rate", entries={"x": "10mbit"})],
         paths=[Path("p", devices=("eth0",))],
         controllers=[Controller("c", "ecf", paths=["p"], when=A(), gain="5%", order=["x", "y"])],
+        guard_window="1min",
     )
 
 

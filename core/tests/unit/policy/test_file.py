@@ -54,6 +54,7 @@ def test_every_key_of_a_policy_is_read() -> None:
         table = "t"
         engine = "tail"
         exact = true
+        guard_window = "1min"
         requires = ["emptcp", "emptcp-actor-drop >= 0.1, <1"]
         [[policy]]
         name = "p"
@@ -70,8 +71,9 @@ def test_every_key_of_a_policy_is_read() -> None:
         """)
     policy = table.policies[0]
     assert (table.engine, table.exact, policy.engine) == ("tail", True, "tail")
+    assert table.guard_window == 60 * 10**9
     assert [str(one) for one in table.requires] == ["emptcp", "emptcp-actor-drop>=0.1,<1"]
-    assert str(table.requires[1].where) == "line 5, column 31"
+    assert str(table.requires[1].where) == "line 6, column 31"
     assert (policy.hooks, policy.devices, policy.netns) == (("ingress", "egress"), ("eth0",), "lab")
     assert (policy.backend, policy.optional, policy.unsafe) == ("tc", True, True)
     assert policy.do == (Goto("slow"),)

@@ -98,7 +98,7 @@ CONTROLLERS = st.builds(
 )
 PATHS = st.builds(model.Path, st.just("p"), ENTRIES, ANY_TEXT, ENTRIES, ANY_TEXT, ANY_TEXT, ANY_TEXT)
 TABLES = st.builds(
-    lambda policies, exact, requires, slow, one_set, one_map, path, controllers: model.Table(
+    lambda policies, exact, requires, window, slow, one_set, one_map, path, controllers: model.Table(
         "t",
         policies,
         (model.Chain("slow", slow),),
@@ -108,10 +108,12 @@ TABLES = st.builds(
         (path,),
         exact=exact,
         requires=requires,
+        guard_window=window,
     ),
     POLICIES,
     st.booleans(),
     st.sampled_from([(), (Requirement("a-b"),), (Requirement("a", ">=1,<2"), Requirement("b.c", "==1.*"))]),
+    st.none() | st.just(0) | st.integers(10**9, 86400 * 10**9),
     st.lists(stages("actor"), min_size=1, max_size=2).map(tuple),
     st.builds(
         model.Set, st.just("bulk"), st.just("subflow"), SIZES, TIMES, st.booleans(), st.none() | ENTRIES
