@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from emptcp import pybpf
-from emptcp.chain import running
 from emptcp.chain.pins import Location, Pins
 
 
@@ -29,6 +28,8 @@ class Replacing:
 
     def users(self, plugin: str) -> list[str]:
         """Return the tables that use maps of a plugin in programs which stay."""
+        from emptcp.chain import running
+
         found = running.everything(self._pins)
         return running.tables_using(
             {location: one for location, one in found.items() if location not in self._leaving}, plugin
