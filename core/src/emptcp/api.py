@@ -18,6 +18,10 @@ from emptcp.plugins.versions import CHAIN_ABI, HOOK_API
 if TYPE_CHECKING:
     from emptcp.chain.entries import Entries, open_map, open_set
     from emptcp.chain.lending import open_plugin_map
+    from emptcp.control.connection import Connection, Subflows
+    from emptcp.control.controller import Controller
+    from emptcp.control.path import Path
+    from emptcp.control.subflow import ConnectionSubflow
     from emptcp.hooks import devices, namespaces
     from emptcp.hooks.devices import Device
     from emptcp.mptcp import keys
@@ -36,14 +40,19 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BoundStage": "emptcp.plugins.catalog",
+    "Connection": "emptcp.control.connection",
+    "ConnectionSubflow": "emptcp.control.subflow",
+    "Controller": "emptcp.control.controller",
     "Device": "emptcp.hooks.devices",
     "Entries": "emptcp.chain.entries",
     "FromMap": "emptcp.policy.model",
     "Injector": "emptcp.mptcp.inject",
     "Map": "emptcp.pybpf.map",
+    "Path": "emptcp.control.path",
     "Policy": "emptcp.policy.model",
     "Subflow": "emptcp.mptcp.sockets",
     "SubflowReader": "emptcp.mptcp.sockets",
+    "Subflows": "emptcp.control.connection",
     "deliver": "emptcp.mptcp.inject",
     "device_indexes": "emptcp.mptcp.routes",
     "duplicate_ack": "emptcp.mptcp.acknowledge",
@@ -73,7 +82,10 @@ __all__ = [
     "HOOK_API",
     "BoundStage",
     "Change",
+    "Connection",
     "ConnectionEntry",
+    "ConnectionSubflow",
+    "Controller",
     "Device",
     "EmptcpError",
     "Endpoint",
@@ -83,10 +95,12 @@ __all__ = [
     "FromMap",
     "Injector",
     "Map",
+    "Path",
     "Policy",
     "StageEvent",
     "Subflow",
     "SubflowReader",
+    "Subflows",
     "deliver",
     "device_indexes",
     "devices",

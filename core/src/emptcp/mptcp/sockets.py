@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 OBJECT = Path(__file__).parent.parent / "programs" / "subflows.bpf.o"
 
-# struct emptcp_subflow_record of programs/subflows.bpf.c
-_RECORD = struct.Struct("=16s16sHHHBBIii10I2B2x8s8s")
+RECORD = struct.Struct("=16s16sHHHBBIii10I2B2x8s8s6Q7I4x")
+"""struct emptcp_subflow_record of programs/subflows.bpf.c."""
+
 _AF_INET = 2
 _BACKUP, _REQUEST_BACKUP, _TIMESTAMPS = 1, 2, 4
 
@@ -121,6 +122,12 @@ class SubflowReader:
 
         return list(unpack(namespaces.call(namespace, self._link.read)))
 
+    def records(self, namespace: Namespace) -> bytes:
+        """Return the same as the program wrote it: a :data:`RECORD` for each subflow."""
+        from emptcp.hooks import namespaces
+
+        return namespaces.call(namespace, self._link.read)
+
     def close(self) -> None:
         """Unload the program."""
         self._link.close()
@@ -143,19 +150,19 @@ def subflows(namespace: Namespace | None = None) -> list[Subflow]:
 
 def unpack(records: bytes) -> Iterator[Subflow]:
     """Yield one Subflow per record of the iterator program; raises EmptcpError on a torn record."""
-    if len(records) % _RECORD.size:
+    if len(records) % RECORD.size:
         raise EmptcpError(
-            f"the subflow iterator answered {len(records)} bytes, which is no multiple of {_RECORD.size}",
+            f"the subflow iterator answered {len(records)} bytes, which is no multiple of {RECORD.size}",
             fix="The object and the Python code differ in version: install emptcp again.",
         )
-    for fields in _RECORD.iter_unpack(records):
+    for fields in RECORD.iter_unpack(records):
         yield _subflow(fields)
 
 
 def _subflow(fields: tuple[Any, ...]) -> Subflow:
     local, remote, family, local_port, remote_port, state, flags, token, local_id, remote_id, *rest = fields
     una, nxt, window, write, rcv_nxt, wup, receive, srtt, bound, device, *rest = rest
-    send_scale, receive_scale, remote_key, local_key = rest
+    send_scale, receive_scale, remote_key, local_key, *_measured = rest
     # The kernel has them in the machine's order.
     ours, theirs = (key[::-1] if any(key) else b"" for key in (local_key, remote_key))
     return Subflow(

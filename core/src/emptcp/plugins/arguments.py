@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins import layout
-from emptcp.plugins.manifest import Parameter, StageDeclaration, check_range
+from emptcp.plugins.manifest import ControllerDeclaration, Parameter, StageDeclaration, check_range
 from emptcp.policy import model, values
 
 if TYPE_CHECKING:
     from emptcp.plugins.catalog import StageType
+    from emptcp.plugins.controllers import ControllerType
     from emptcp.plugins.keys import KeyType
 
 
-def read_all(stage: StageType, spec: model.StageSpec) -> Iterator[tuple[str, Any]]:
+def read_all(stage: StageType | ControllerType, spec: model.StageSpec) -> Iterator[tuple[str, Any]]:
     """Yield every argument's parameter and value."""
     parameters = {parameter.name: parameter for parameter in stage.declaration.parameters}
     taken: set[str] = set()
@@ -32,7 +33,9 @@ def read_all(stage: StageType, spec: model.StageSpec) -> Iterator[tuple[str, Any
         yield keyword.name, _value(stage, parameters[keyword.name], keyword.value)
 
 
-def _positional(stage: StageType, spec: model.StageSpec) -> Iterator[tuple[Parameter, model.Argument]]:
+def _positional(
+    stage: StageType | ControllerType, spec: model.StageSpec
+) -> Iterator[tuple[Parameter, model.Argument]]:
     """Pair the values without a name with the parameters; one with ``many`` takes all that are left."""
     waiting = list(spec.positional)
     for parameter in stage.declaration.parameters:
@@ -49,7 +52,7 @@ def _positional(stage: StageType, spec: model.StageSpec) -> Iterator[tuple[Param
         raise EmptcpError(sentence, fix=f"Write {usage(stage.declaration)}.", where=str(waiting[0].where))
 
 
-def _value(stage: StageType, parameter: Parameter, argument: model.Argument) -> Any:
+def _value(stage: StageType | ControllerType, parameter: Parameter, argument: model.Argument) -> Any:
     try:
         if isinstance(argument, model.FromMap) and parameter.type.in_maps:
             _check_from_map(stage, parameter)
@@ -64,9 +67,10 @@ def _value(stage: StageType, parameter: Parameter, argument: model.Argument) -> 
         raise EmptcpError(sentence, fix=error.fix, where=str(argument.where)) from None
 
 
-def _check_from_map(stage: StageType, parameter: Parameter) -> None:
+def _check_from_map(stage: StageType | ControllerType, parameter: Parameter) -> None:
     """Refuse a value per packet where the value decides how the program is made."""
-    decides = [one for one in stage.declaration.companions if parameter.name in one.only]
+    companions = getattr(stage.declaration, "companions", ())
+    decides = [one for one in companions if parameter.name in one.only]
     if parameter.plain_tcp or decides:
         raise EmptcpError(
             "it decides what runs besides the stage, and can't differ between packets",
@@ -75,14 +79,16 @@ def _check_from_map(stage: StageType, parameter: Parameter) -> None:
 
 
 def _no_parameter(
-    stage: StageType, keyword: model.Keyword, parameters: Mapping[str, Parameter]
+    stage: StageType | ControllerType, keyword: model.Keyword, parameters: Mapping[str, Parameter]
 ) -> EmptcpError:
     fix = did_you_mean(keyword.name, parameters) or f"Write {usage(stage.declaration)}."
     sentence = f"{title(stage)} has no parameter {quoted(keyword.name)}"
     return EmptcpError(sentence, fix=fix, where=str(keyword.where))
 
 
-def completed(stage: StageType, spec: model.StageSpec, given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def completed(
+    stage: StageType | ControllerType, spec: model.StageSpec, given: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
     """Yield the values in the manifest's order, with defaults; refuse when a required one is missing."""
     for parameter in stage.declaration.parameters:
         if parameter.name in given:
@@ -128,8 +134,10 @@ def _put(
         packed[length.offset : length.offset + length.bytes] = values.Int().pack(len(value), length, devices)
 
 
-def usage(declaration: StageDeclaration) -> str:
+def usage(declaration: StageDeclaration | ControllerDeclaration) -> str:
     """Return how a stage is written: ``set_backup([on=true], [steers=us])``, ``record(packets, ..)``."""
+    if isinstance(declaration, ControllerDeclaration):
+        return f"with = {{ {', '.join(map(_placeholder, declaration.parameters))} }}"
     return f"{declaration.name}({', '.join(map(_placeholder, declaration.parameters))})"
 
 
@@ -149,5 +157,5 @@ def written(parameter: Parameter, value: Any) -> model.Argument:
     return model.Scalar(parameter.type.format(value))
 
 
-def title(stage: StageType | KeyType) -> str:
+def title(stage: StageType | KeyType | ControllerType) -> str:
     return f"{stage.kind} '{stage.name}'"

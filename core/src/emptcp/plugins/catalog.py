@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins import imports, layout
 from emptcp.plugins.arguments import completed, pack, read_all, title, written
+from emptcp.plugins.controllers import ControllerType
 from emptcp.plugins.distributions import canonical
 from emptcp.plugins.imports import Imported
 from emptcp.plugins.keys import KeyType
@@ -150,6 +151,7 @@ class Catalog:
         self._plugins = tuple(plugins)
         self._types = tuple(self._usable())
         self._keys = tuple(self._usable_keys())
+        self._controllers = tuple(self._usable_controllers())
 
     @classmethod
     def of_enabled(cls) -> Catalog:
@@ -173,6 +175,13 @@ class Catalog:
                 object_file = plugin.folder / plugin.manifest.object
                 for declaration in plugin.manifest.keys:
                     yield KeyType(plugin.name, plugin.distribution, declaration, object_file)
+
+    def _usable_controllers(self) -> Iterator[ControllerType]:
+        for plugin in self._plugins:
+            if plugin.usable and plugin.manifest is not None:
+                for declaration in plugin.manifest.controllers:
+                    package = plugin.package
+                    yield ControllerType(plugin.name, plugin.distribution, declaration, package)
 
     def __iter__(self) -> Iterator[StageType]:
         return iter(self._types)
@@ -201,6 +210,17 @@ class Catalog:
         if not found:
             raise self._unknown("key", name, "", [one.name for one in self._keys], where)
         return replace(found[0], imports=self._imports(found[0], where))
+
+    def controller(self, name: str, where: Place | None = None) -> ControllerType:
+        """Return a controller by ``name`` or ``dist:name``. Raises :class:`EmptcpError`."""
+        distribution, _, plain = name.rpartition(":")
+        found = [one for one in self._controllers if one.name == plain and _is_from(one, distribution)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise _ambiguous(found, where)
+        known = [one.name for one in self._controllers]
+        raise self._unknown("controller", plain, distribution, known, where)
 
     def bind(self, spec: model.StageSpec, *, devices: values.Devices = values.no_devices) -> BoundStage:
         """Bind a stage: find its type, check its arguments, pack them.
@@ -241,7 +261,7 @@ class Catalog:
                 sentence = f"{kind} {quoted(name)} comes from plugin '{plugin.name}', which is {plugin.state}"
                 return EmptcpError(sentence, fix=_how_to_enable(plugin), where=str(where or ""))
         other = next((one for one in self._types if one.name == name and one.kind != kind), None)
-        if other is not None and kind != "key":
+        if other is not None and kind in ("selector", "actor"):
             fix = "Actors stand in 'do', selectors in 'when'."
             selector, actor = "a selector", "an actor"
             is_a, wanted = (selector, actor) if kind == "actor" else (actor, selector)
@@ -252,7 +272,7 @@ class Catalog:
         return EmptcpError(f"there is no {kind} {quoted(name)}{origin}", fix=fix, where=str(where or ""))
 
 
-def _is_from(one: StageType, distribution: str) -> bool:
+def _is_from(one: StageType | ControllerType, distribution: str) -> bool:
     return not distribution or canonical(distribution) == canonical(one.distribution)
 
 
@@ -260,7 +280,7 @@ def _is_of(plugin: Plugin, distribution: str) -> bool:
     return not distribution or canonical(distribution) == canonical(plugin.distribution)
 
 
-def _ambiguous(found: Sequence[StageType | KeyType], where: Place | None) -> EmptcpError:
+def _ambiguous(found: Sequence[StageType | KeyType | ControllerType], where: Place | None) -> EmptcpError:
     owners = " and ".join(one.distribution for one in found)
     fix = f"Write {found[0].distribution}:{found[0].name}, or disable one of them."
     if found[0].kind == "key":

@@ -33,10 +33,18 @@ BACKENDS = ("xdp", "tc")
 """Where a fragment works; it is compiled for both."""
 
 KINDS = ("selector", "actor")
-DECLARATIONS = ("controller", "command")
+DECLARATIONS = ("command",)
+ENDS = ("any", "sender", "receiver")
+"""At which end of the data a controller must run."""
+
+SETTERS: Mapping[str, tuple[str, str, str]] = {
+    "backup": ("set_backup", "on", "bool"),
+    "rate": ("rate_limit", "rate", "rate"),
+}
+"""What a controller may set on a subflow -> the actor, its parameter and its type, that put it in force."""
 
 _DESCRIPTION = ("schema", "abi", "hook_api", "name", "summary", "object", "module", "resident")
-TOP_KEYS = (*_DESCRIPTION, *KINDS, "key", *DECLARATIONS, "export", "import")
+TOP_KEYS = (*_DESCRIPTION, *KINDS, "key", "controller", *DECLARATIONS, "export", "import")
 _STAGE_BASE = ("name", "help", "hooks", "backends", "reads", "fragment", "features", "parameter")
 STAGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "selector": _STAGE_BASE,
@@ -47,9 +55,13 @@ PARAMETER_KEYS = (
 )  # fmt: skip
 COMPANION_KEYS = ("hook", "fragment", "only")
 DECLARATION_KEYS = ("name", "help")
+CONTROLLER_KEYS = ("name", "help", "class", "end", "sets", "parameter")
 KEY_KEYS = ("name", "help", "fragment", "reads", "fields", "symmetric")
 
 _COMMAND = re.compile(r"[a-z][a-z0-9-]*")
+_CLASS = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_TAKEN = ("interval", "paths", "tick", "tick_connection")
+"""Attributes that a controller has without its parameters."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,7 @@ class Companion:
 
 @dataclass(frozen=True)
 class Declaration:
-    """One thing that a plugin provides: a controller, a command, or (by the subclasses) a stage or a key."""
+    """One thing that a plugin provides: a command, or (by the subclasses) a stage, a key or a controller."""
 
     kind: str
     name: str
@@ -119,6 +131,16 @@ class KeyDeclaration(Declaration):
 
 
 @dataclass(frozen=True)
+class ControllerDeclaration(Declaration):
+    """A policy loop in Python: ``entry`` is ``package.module:Class``, ``sets`` the setters that it uses."""
+
+    entry: str
+    end: str = "any"
+    sets: tuple[str, ...] = tuple(SETTERS)
+    parameters: tuple[Parameter, ...] = ()
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a plugin says of itself. ``object`` is a file beside the manifest, ``module`` a dotted name."""
 
@@ -131,6 +153,7 @@ class Manifest:
     resident: bool = False
     stages: tuple[StageDeclaration, ...] = ()
     keys: tuple[KeyDeclaration, ...] = ()
+    controllers: tuple[ControllerDeclaration, ...] = ()
     declarations: tuple[Declaration, ...] = ()
     exports: tuple[Export, ...] = ()
     imports: tuple[Import, ...] = ()
@@ -139,7 +162,12 @@ class Manifest:
     @property
     def provides(self) -> tuple[str, ...]:
         """All that the plugin provides, as ``"actor set_backup"``."""
-        everything: tuple[Declaration, ...] = (*self.stages, *self.keys, *self.declarations)
+        everything: tuple[Declaration, ...] = (
+            *self.stages,
+            *self.keys,
+            *self.controllers,
+            *self.declarations,
+        )
         return tuple(f"{one.kind} {one.name}" for one in everything)
 
 
@@ -164,7 +192,8 @@ def _manifest(top: Section) -> Manifest:
     stages = tuple(stage for kind in KINDS for stage in _stages(top, kind))
     declarations = tuple(one for kind in DECLARATIONS for one in _declarations(top, kind))
     keys = tuple(_keys(top))
-    _distinct(top, (*stages, *keys, *declarations))
+    controllers = tuple(_controllers(top))
+    _distinct(top, (*stages, *keys, *controllers, *declarations))
     name = _name(top, "name")
     exports, imports = sharing.exports(top), sharing.imports(top, name)
     return Manifest(
@@ -177,6 +206,7 @@ def _manifest(top: Section) -> Manifest:
         resident=top.flag("resident"),
         stages=stages,
         keys=keys,
+        controllers=controllers,
         declarations=declarations,
         exports=exports,
         imports=imports,
@@ -298,6 +328,31 @@ def _format(section: Section) -> KeyFormat:
         return KeyFormat(section.texts("fields"), section.flag("symmetric"))
     except EmptcpError as error:
         raise section.error(f"{section.what}: {error.sentence}", "fields", fix=error.fix) from None
+
+
+def _controllers(top: Section) -> Iterator[ControllerDeclaration]:
+    for section in top.sections("controller", "controller"):
+        section.require("name", 'Add name = "..".')
+        name = _name(section, "name")
+        section.what = f"controller '{name}'"
+        section.refuse_unknown(CONTROLLER_KEYS)
+        section.require("class", 'Add class = "package.module:Class".')
+        entry, parameters = section.text("class"), _parameters(section)
+        if not _CLASS.fullmatch(entry):
+            fix = "Write package.module:Class."
+            raise section.error(f"{quoted(entry)} names no class", "class", fix=fix)
+        for taken in (one.name for one in parameters if one.name in _TAKEN):
+            sentence = f"{section.what} can't have a parameter '{taken}', which every controller has"
+            raise section.error(sentence, fix="Give it another name.")
+        yield ControllerDeclaration(
+            kind="controller",
+            name=name,
+            help=section.text("help"),
+            entry=entry,
+            end=section.choice("end", ENDS, "any"),
+            sets=section.choices("sets", tuple(SETTERS)) if "sets" in section else tuple(SETTERS),
+            parameters=parameters,
+        )
 
 
 def _declarations(top: Section, kind: str) -> Iterator[Declaration]:

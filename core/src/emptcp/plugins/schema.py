@@ -36,6 +36,7 @@ def plugin_manifest() -> Schema:
         "resident": {**FLAG, "description": "needs 'emptcp run'"},
         **{kind: {"type": "array", "items": _stage(kind)} for kind in manifest.KINDS},
         "key": {"type": "array", "items": _key()},
+        "controller": {"type": "array", "items": _controller()},
         **{kind: {"type": "array", "items": _declaration()} for kind in manifest.DECLARATIONS},
         "export": {"type": "array", "items": _export()},
         "import": {"type": "array", "items": _import()},
@@ -123,6 +124,30 @@ def _key() -> Schema:
         "symmetric": {**FLAG, "description": "the lower half first: one key for both directions"},
     }
     return table(manifest.KEY_KEYS, described, ["name", "fields"])
+
+
+def _controller() -> Schema:
+    described = {
+        "name": _NAME,
+        "help": TEXT,
+        "class": {
+            "type": "string",
+            "pattern": "^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$",
+            "description": "package.module:Class, a subclass of emptcp.api.Controller",
+        },
+        "end": {
+            **choice(manifest.ENDS),
+            "default": "any",
+            "description": "at which end of the data it must run",
+        },
+        "sets": {
+            **choices(tuple(manifest.SETTERS)),
+            "default": list(manifest.SETTERS),
+            "description": "what it sets on subflows",
+        },
+        "parameter": {"type": "array", "items": _parameter()},
+    }
+    return table(manifest.CONTROLLER_KEYS, described, ["name", "class"])
 
 
 def _declaration() -> Schema:

@@ -189,11 +189,29 @@ def Map(
 
 
 def Controller(
-    name: str, use: str, *, when: Condition | None = None, paths: Sequence[str] = (), **parameters: Any
+    name: str,
+    use: str,
+    *,
+    when: Condition | None = None,
+    paths: Sequence[str] = (),
+    netns: str | int | None = None,
+    interval: str = "",
+    steers: str = "us",
+    on_failure: str = "keep",
+    **parameters: Any,
 ) -> model.Controller:
     """Return a controller; further arguments are its own parameters."""
-    own = tuple(model.Keyword(key, _argument(value)) for key, value in parameters.items())
-    return model.Controller(name, use, None if when is None else when.expression, tuple(paths), own)
+    return model.Controller(
+        name,
+        use,
+        None if when is None else when.expression,
+        tuple(paths),
+        tuple(model.Keyword(key, _argument(value)) for key, value in parameters.items()),
+        None if netns is None else str(netns),
+        interval,
+        steers,
+        on_failure,
+    )
 
 
 def Table(

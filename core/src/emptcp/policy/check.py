@@ -11,12 +11,18 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
-from emptcp.policy import model
+from emptcp.policy import model, values
 from emptcp.policy.place import NOWHERE, Place
 from emptcp.policy.tokens import DECLARED_NAME, DISTRIBUTION, NAME, RESERVED
 
 LONGEST_NAME = 64
 """Characters of the longest name of a table or a policy."""
+
+LONGEST_CONTROLLER = 48
+"""The same of a controller, whose policies and maps are named after it."""
+
+SHORTEST, LONGEST = 10_000_000, 3600 * 10**9
+"""Nanoseconds between two ticks of a controller."""
 
 LARGEST_TABLE = 1 << 24
 """Most entries that a set or a map may be declared with."""
@@ -50,8 +56,9 @@ def check(table: model.Table) -> None:
     for policy in table.policies:
         _policy(table, policy)
     for controller in table.controllers:
-        _expression(table, f"controller {quoted(controller.name)}", controller.when, controller.where)
-        _known_paths(table, controller)
+        _controller(table, controller)
+    for path in table.paths:
+        _path(path)
 
 
 def check_guard_window(window: int, where: Place = NOWHERE) -> None:
@@ -189,9 +196,28 @@ def _no_circle(table: model.Table, chain: model.Chain) -> None:
         following = chains[following.chain].do[-1]
 
 
-def _known_paths(table: model.Table, controller: model.Controller) -> None:
+def _controller(table: model.Table, controller: model.Controller) -> None:
+    what = f"controller {quoted(controller.name)}"
+    if not DECLARED_NAME.fullmatch(controller.name) or len(controller.name) > LONGEST_CONTROLLER:
+        fix = f"Use letters, digits, _ and -, with no digit first, at most {LONGEST_CONTROLLER}."
+        raise _error(f"{quoted(controller.name)} can't be the name of a controller", fix, controller.where)
+    _expression(table, what, controller.when, controller.where)
+    _choice("steers", controller.steers, model.STEERED, what, controller.where)
+    _choice("on_failure", controller.on_failure, model.ON_FAILURE, what, controller.where)
+    _once("path", ((path, controller.where) for path in controller.paths), f" in {what}")
     for path in controller.paths:
         _find("path", path, table.paths, controller.where)
+    if controller.interval and not SHORTEST <= values.of("time").parse(controller.interval) <= LONGEST:
+        raise _error(f"the interval of {what} is out of range", "Write 10ms to 1h.", controller.where)
+
+
+def _path(path: model.Path) -> None:
+    for device in path.devices:
+        if not _DEVICE.fullmatch(device) or device in (".", ".."):
+            fix = "A device's name or glob has 1 to 15 characters, none of them space, / or :."
+            raise _error(
+                f"{quoted(device)} in path '{path.name}' can't be the name of a device", fix, path.where
+            )
 
 
 def _declared_names(group: Sequence[_AnyDeclared]) -> None:

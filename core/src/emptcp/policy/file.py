@@ -25,7 +25,7 @@ CHAIN_KEYS = ("do",)
 SET_KEYS = ("key", "size", "timeout", "lru", "entries")
 MAP_KEYS = ("key", "type", "size", "timeout", "lru", "entries")
 PATH_KEYS = ("dev", "local", "links", "rate", "cost", "quota")
-CONTROLLER_KEYS = ("name", "use", "when", "paths", "with")
+CONTROLLER_KEYS = ("name", "use", "when", "paths", "netns", "interval", "steers", "on_failure", "with")
 
 
 def load(path: str | os.PathLike[str]) -> model.Table:
@@ -204,13 +204,23 @@ def _path(name: str, section: Section) -> model.Path:
     return model.Path(
         name,
         section.texts("dev"),
-        section.text("local"),
+        _spelled(section, "local", "ipaddr"),
         section.texts("links"),
-        section.spelled("rate"),
-        section.spelled("cost"),
-        section.spelled("quota"),
+        _spelled(section, "rate", "rate"),
+        _spelled(section, "cost", "int"),
+        _spelled(section, "quota", "size"),
         section.where,
     )
+
+
+def _spelled(section: Section, key: str, kind: str) -> str:
+    """Return a value as it is written, after a look whether it is one of parameter type ``kind``."""
+    if key in section:
+        try:
+            values.of(kind).parse(section.spelled(key))
+        except EmptcpError as error:
+            raise section.error(f"'{key}' of {section.what}: {error.sentence}", key, fix=error.fix) from None
+    return section.spelled(key)
 
 
 def _controller(section: Section) -> model.Controller:
@@ -224,6 +234,10 @@ def _controller(section: Section) -> model.Controller:
         _when(section),
         section.texts("paths"),
         _own_parameters(section),
+        section.spelled("netns") if "netns" in section else None,
+        _spelled(section, "interval", "time"),
+        section.choice("steers", model.STEERED, "us"),
+        section.choice("on_failure", model.ON_FAILURE, "keep"),
         section.place("name"),
     )
 

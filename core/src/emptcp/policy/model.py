@@ -19,6 +19,10 @@ ENGINES = ("fused", "tail")
 CARRIERS = ("per-cpu", "metadata")
 """What carries the chain context of the engine ``tail``. A table says both as one: ``tail-metadata``."""
 TAIL_METADATA = "tail-metadata"
+STEERED = ("us", "peer")
+"""Whose sending a controller steers: this host's, or the other end's."""
+ON_FAILURE = ("keep", "withdraw")
+"""What becomes of a controller's settings when it fails."""
 NESTING = 64
 """Most parentheses and ``not`` that may enclose a selector."""
 
@@ -179,13 +183,22 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Controller:
-    """A user-space policy loop: ``use`` names its kind, ``parameters`` are its own."""
+    """A user-space policy loop: ``use`` names its kind, ``parameters`` are its own.
+
+    It looks after the connections that have subflows which ``when`` selects, and that use ``paths`` (none
+    named: any), in namespace ``netns`` (as for :class:`Policy`). ``interval`` is a time as written, empty
+    where its kind decides; ``steers`` is one of :data:`STEERED`, ``on_failure`` of :data:`ON_FAILURE`.
+    """
 
     name: str
     use: str
     when: Expression | None = None
     paths: tuple[str, ...] = ()
     parameters: tuple[Keyword, ...] = ()
+    netns: str | None = None
+    interval: str = ""
+    steers: str = "us"
+    on_failure: str = "keep"
     where: Place = field(default=NOWHERE, compare=False, repr=False)
 
 

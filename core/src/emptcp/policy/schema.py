@@ -118,13 +118,38 @@ def _map() -> Schema:
 
 
 def _path() -> Schema:
-    described = {"dev": ONE_OR_MORE, "local": TEXT, "links": ONE_OR_MORE}
-    return table(file.PATH_KEYS, described | dict.fromkeys(("rate", "cost", "quota"), TEXT_OR_NUMBER))
+    described = {
+        "dev": {**ONE_OR_MORE, "description": "names or globs of the devices that it leaves by"},
+        "local": {**TEXT, "description": "this host's address on it"},
+        "links": {**ONE_OR_MORE, "description": "what it is made of: paths that name one link share it"},
+        "rate": {**TEXT_OR_NUMBER, "description": "what it carries, as in 20mbit"},
+        "cost": {**TEXT_OR_NUMBER, "description": "a whole number: the more, the later it is used"},
+        "quota": {**TEXT_OR_NUMBER, "description": "bytes that may be sent on it, as in 5g"},
+    }
+    return table(file.PATH_KEYS, described)
 
 
 def _controller() -> Schema:
     own = {"type": "object", "description": "the controller's own parameters"}
-    described = {"name": NAME, "use": TEXT, "when": _expression(), "paths": ONE_OR_MORE, "with": own}
+    described = {
+        "name": NAME,
+        "use": {**TEXT, "description": "a controller that a plugin provides, as ecf"},
+        "when": {**_expression(), "description": "which subflows; those of every connection without it"},
+        "paths": {**ONE_OR_MORE, "description": "names of [path.NAME], in the order that it is to see"},
+        "netns": {"type": ["string", "integer"], "description": "a namespace's name, path or pid"},
+        "interval": {**TEXT_OR_NUMBER, "description": "the time between two ticks, 10ms to 1h"},
+        "steers": {
+            **choice(model.STEERED),
+            "default": "us",
+            "description": "whose sending: this host's, or the other end's",
+        },
+        "on_failure": {
+            **choice(model.ON_FAILURE),
+            "default": "keep",
+            "description": "what becomes of its settings when it fails",
+        },
+        "with": own,
+    }
     return table(file.CONTROLLER_KEYS, described, ["name", "use"])
 
 

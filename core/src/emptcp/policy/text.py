@@ -164,6 +164,14 @@ def _controller(controller: model.Controller) -> Iterator[str]:
         yield f"when = {toml_string(expression_text(controller.when))}"
     if controller.paths:
         yield f"paths = {_strings(controller.paths)}"
+    if controller.netns is not None:
+        yield f"netns = {toml_string(controller.netns)}"
+    if controller.interval:
+        yield f"interval = {toml_string(controller.interval)}"
+    if controller.steers != "us":
+        yield f"steers = {toml_string(controller.steers)}"
+    if controller.on_failure != "keep":
+        yield f"on_failure = {toml_string(controller.on_failure)}"
     if controller.parameters:
         pairs = (f"{toml_string(one.name)} = {_own(one.value)}" for one in controller.parameters)
         yield "with = { " + ", ".join(pairs) + " }"

@@ -30,6 +30,21 @@ struct emptcp_subflow_record {
 	__u8 reserved[2];
 	__u64 remote_key; /* of the connection's other end, the machine's order; 0: not known */
 	__u64 local_key;
+	/* What controllers go by; emptcp.mptcp.measured unpacks it. */
+	__u64 pacing_rate; /* bytes per second */
+	__u64 bytes_sent;  /* what is sent again included */
+	__u64 bytes_acked;
+	__u64 bytes_received;
+	__u64 queued;	     /* bytes that the connection holds and has given to no subflow */
+	__u64 outstanding;   /* bytes of the connection that are given to subflows and not acknowledged */
+	__u32 min_rtt;	     /* microseconds, as the next one */
+	__u32 rtt_deviation; /* times 4 */
+	__u32 cwnd;	     /* packets, of mss bytes */
+	__u32 mss;
+	__u32 retransmissions; /* packets */
+	__u32 rate_delivered;  /* packets, */
+	__u32 rate_interval;   /* within so many microseconds */
+	__u32 reserved2;
 };
 
 enum subflow_flag {
@@ -69,6 +84,21 @@ static __always_inline void sequence(struct emptcp_subflow_record *record, const
 		record->flags |= SUBFLOW_TIMESTAMPS;
 }
 
+static __always_inline void progress(struct emptcp_subflow_record *record, const struct tcp_sock *tcp)
+{
+	record->pacing_rate = ((const struct sock *)tcp)->sk_pacing_rate;
+	record->bytes_sent = tcp->bytes_sent;
+	record->bytes_acked = tcp->bytes_acked;
+	record->bytes_received = tcp->bytes_received;
+	record->min_rtt = tcp->rtt_min.s[0].v;
+	record->rtt_deviation = tcp->mdev_us;
+	record->cwnd = tcp->snd_cwnd;
+	record->mss = tcp->mss_cache;
+	record->retransmissions = tcp->total_retrans;
+	record->rate_delivered = tcp->rate_delivered;
+	record->rate_interval = tcp->rate_interval_us;
+}
+
 static __always_inline void devices(struct emptcp_subflow_record *record, const struct tcp_sock *tcp)
 {
 	const struct sock *sk = (const void *)tcp;
@@ -76,6 +106,18 @@ static __always_inline void devices(struct emptcp_subflow_record *record, const 
 	/* Since 5.17; before, the caller asks the routing table. */
 	if (__builtin_preserve_field_info(sk->sk_rx_dst_ifindex, EMPTCP_FIELD_EXISTS))
 		record->device = sk->sk_rx_dst_ifindex;
+}
+
+static __always_inline void queue(struct emptcp_subflow_record *record, const struct mptcp_sock *connection)
+{
+	__u64 written = EMPTCP_READ_FIELD(connection, write_seq), next = EMPTCP_READ_FIELD(connection, snd_nxt);
+	__u64 acked;
+
+	record->queued = written - next;
+	if (!__builtin_preserve_field_info(connection->snd_una, EMPTCP_FIELD_EXISTS))
+		return;
+	acked = EMPTCP_READ_FIELD(connection, snd_una);
+	record->outstanding = next - acked;
 }
 
 static __always_inline void mptcp(struct emptcp_subflow_record *record,
@@ -90,6 +132,7 @@ static __always_inline void mptcp(struct emptcp_subflow_record *record,
 	if (connection) {
 		bpf_probe_read_kernel(&record->remote_key, sizeof(__u64), &connection->remote_key);
 		bpf_probe_read_kernel(&record->local_key, sizeof(__u64), &connection->local_key);
+		queue(record, connection);
 	}
 	if (EMPTCP_READ_FIELD(subflow, backup))
 		record->flags |= SUBFLOW_BACKUP;
@@ -116,6 +159,7 @@ int emptcp_subflows(struct bpf_iter__tcp *ctx)
 	record.state = sk->skc_state;
 	addresses(&record, sk);
 	sequence(&record, tcp);
+	progress(&record, tcp);
 	devices(&record, tcp);
 	mptcp(&record, subflow);
 	bpf_seq_write(ctx->meta->seq, &record, sizeof(record));

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import re
+import time
 
 import pytest
 
+from emptcp.control.connection import Connections
 from emptcp.hooks import devices
 from emptcp.mptcp.routes import device_indexes
 from emptcp.mptcp.sockets import SubflowReader, subflows
@@ -47,6 +50,31 @@ def test_the_device_is_that_of_the_path(hosts: Hosts, connection: Connection, re
     found = connection.subflows(reader, hosts.us)
     names = {device.ifindex: device.name for device in devices.list_devices(hosts.us)}
     assert [names[index] for index in device_indexes(hosts.us, found)] == ["path1", "path2"]
+
+
+def test_what_a_reader_leaves_unread_waits_in_the_connection(
+    hosts: Hosts, connection: Connection, reader: SubflowReader
+) -> None:
+    port = connection.client.getpeername()[1]
+    connection.client.setblocking(False)
+    written = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            written += connection.client.send(bytes(1 << 16))
+    deadline, found = time.monotonic() + 10, Connections()
+    while True:
+        (seen,) = found.see(reader.records(hosts.us), time.monotonic())
+        if seen.queued and seen.acked + seen.unacked + seen.queued >= written:
+            break
+        assert time.monotonic() < deadline, (written, seen.acked, seen.unacked, seen.queued)
+    for one in seen.subflows:
+        assert one.remote[1] == port
+        assert 0 < one.min_rtt <= 10 * one.rtt
+        assert one.cwnd >= one.mss > 500
+        assert one.pacing_rate > 0
+        assert one.acked <= one.sent + 1
+    assert seen.sent + 2 >= seen.acked > 0
+    assert seen.received == sum(one.received for one in seen.subflows)
 
 
 def test_a_namespace_without_connections_has_no_subflows(hosts: Hosts) -> None:

@@ -8,13 +8,14 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from emptcp.errors import EmptcpError
+from emptcp.mptcp.measured import measured
 from emptcp.mptcp.sockets import unpack
 
 
 def record(family: int, local: bytes, remote: bytes, flags: int = 0, state: int = 1) -> bytes:
     addresses = local.ljust(16, b"\0") + remote.ljust(16, b"\0")
     numbers = (family, 40000, 5001, state, flags, 0xCAFE, 3, 4, *range(10, 20), 7, 10, 0x0123456789ABCDEF, 5)
-    return struct.pack("=32sHHHBBIii10I2B2xQQ", addresses, *numbers)
+    return struct.pack("=32sHHHBBIii10I2B2xQQ6Q7I4x", addresses, *numbers, *range(20, 33))
 
 
 def test_addresses_are_those_on_the_wire() -> None:
@@ -40,6 +41,15 @@ def test_every_number_lands_in_its_own_field() -> None:
     assert (found.rcv_nxt, found.acknowledged, found.receive_window, found.rtt_us) == (14, 15, 16, 17 / 8)
     assert (found.bound_device, found.device, found.send_scale, found.receive_scale) == (18, 19, 7, 10)
     assert (found.backup, found.request_backup, found.timestamps) == (False, True, False)
+
+
+def test_what_is_measured_lands_in_its_own_field() -> None:
+    ((_, found),) = measured(record(2, b"", b""))
+    assert (found.token, found.srtt, found.device) == (0xCAFE, 17, 19)
+    assert (found.pacing_rate, found.bytes_sent, found.bytes_acked, found.bytes_received) == (20, 21, 22, 23)
+    assert (found.queued, found.outstanding, found.min_rtt, found.rtt_deviation) == (24, 25, 26, 27)
+    assert (found.cwnd, found.mss, found.retransmissions) == (28, 29, 30)
+    assert (found.rate_delivered, found.rate_interval) == (31, 32)
 
 
 def test_a_subflow_that_waits_for_its_last_ack_is_not_open() -> None:

@@ -28,7 +28,9 @@ def test_every_key_of_a_stage_is_read() -> None:
         + 'modifies=["window"]\nunsafe=true\nfragment="f"\nfeatures=["tcx"]\n'
         + '[[actor.companion]]\nhook="egress"\nfragment="g"\n'
         + '[[key]]\nname="k"\nhelp="a key"\nfields=["port","port"]\nsymmetric=true\n'
-        + '[[controller]]\nname="c"\n[[command]]\nname="do-it"\n'
+        + '[[controller]]\nname="c"\nclass="x.loop:C"\nend="sender"\nsets="backup"\n'
+        + '[[controller.parameter]]\nname="hold"\ntype="time"\ndefault="1s"\n'
+        + '[[command]]\nname="do-it"\n'
     )
     actor = found.stages[0]
     assert (found.module, found.resident, found.object) == ("x.hooks", True, "x.bpf.o")
@@ -45,6 +47,9 @@ def test_every_key_of_a_stage_is_read() -> None:
         ("tcx",),
     )
     assert actor.companions == (manifest.Companion("egress", "g"),)
+    loop = found.controllers[0]
+    assert (loop.entry, loop.end, loop.sets) == ("x.loop:C", "sender", ("backup",))
+    assert loop.parameters[0].default == 10**9
     assert found.provides == ("actor act", "key k", "controller c", "command do-it")
 
 

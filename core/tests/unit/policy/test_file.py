@@ -117,12 +117,18 @@ def test_sets_maps_paths_and_controllers_are_declared_data() -> None:
         use = "ecf"
         when = "subflow in @s"
         paths = ["p"]
+        netns = 17
+        interval = "50ms"
+        steers = "peer"
+        on_failure = "withdraw"
         with = { gain = "5%", fast = true, order = ["a", "b"] }
         """)
     assert table.sets == (model.Set("s", "subflow", 65536, 300 * 10**9, True, ("10.0.0.1:1-10.0.0.2:2",)),)
     assert table.maps == (model.Map("m", "connection", "rate", 10, entries=(("a", "10mbit"), ("b", "5"))),)
     assert table.paths == (model.Path("p", ("wwan0",), links=("lte",), rate="20mbit", cost="3"),)
-    own = table.controllers[0].parameters
+    one = table.controllers[0]
+    assert (one.netns, one.interval, one.steers, one.on_failure) == ("17", "50ms", "peer", "withdraw")
+    own = one.parameters
     assert [one.name for one in own] == ["gain", "fast", "order"]
     assert own[1].value == Scalar("true")
 

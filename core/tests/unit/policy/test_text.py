@@ -95,8 +95,21 @@ CONTROLLERS = st.builds(
     when=st.none() | EXPRESSIONS,
     paths=st.sampled_from([(), ("p",)]),
     parameters=st.lists(OWN, max_size=2, unique_by=lambda one: one.name).map(tuple),
+    netns=st.none() | ANY_TEXT,
+    interval=st.sampled_from(["", "100ms", "1h"]),
+    steers=st.sampled_from(model.STEERED),
+    on_failure=st.sampled_from(model.ON_FAILURE),
 )
-PATHS = st.builds(model.Path, st.just("p"), ENTRIES, ANY_TEXT, ENTRIES, ANY_TEXT, ANY_TEXT, ANY_TEXT)
+PATHS = st.builds(
+    model.Path,
+    st.just("p"),
+    st.sampled_from([(), ("wwan*", "eth0")]),
+    st.sampled_from(["", "10.0.0.1", "fd00::1"]),
+    ENTRIES,
+    st.sampled_from(["", "20mbit", "5kbps"]),
+    st.sampled_from(["", "3"]),
+    st.sampled_from(["", "5g", "17"]),
+)
 TABLES = st.builds(
     lambda policies, exact, requires, window, slow, one_set, one_map, path, controllers: model.Table(
         "t",

@@ -19,6 +19,15 @@ A table of packets (:class:`Row`) is a list of tests; ``pytest --packet-times`` 
         lab.apply(lab.a, policy_file("cap_window(bytes=64k)", hook="egress", dev="path*"))
         assert lab.transfer().intact
 
+``simulated_connection`` is a connection without a kernel, for a controller's unit tests; it needs no root::
+
+    def test_the_slow_subflow_is_spared(simulated_connection):
+        connection = simulated_connection(
+            {"fast": SimulatedSubflow(rtt=0.01, rate=2.5e6), "slow": SimulatedSubflow(rtt=0.2, rate=5e5)}
+        )
+        connection.run(Spare(), ticks=3, write=100_000)
+        assert connection["slow"].backup
+
 ``trial`` makes a policy for one back-end and engine at a time, for tests of maps and of single places; the
 fixtures ``backend`` and ``engine`` say which. Packets and options are built by :mod:`emptcp_sdk.packets`.
 
@@ -40,6 +49,7 @@ from . import live, workbench
 from . import trial as trials
 from .everywhere import Everywhere
 from .live import LiveLab
+from .simulation import Setting, SimulatedConnection, SimulatedSubflow
 from .table import Row
 from .times import Times
 from .trial import Place, policy_file
@@ -49,7 +59,15 @@ if TYPE_CHECKING:
 
     Trial = Callable[..., Runner]
 
-__all__ = ["Everywhere", "LiveLab", "Row", "policy_file"]
+__all__ = [
+    "Everywhere",
+    "LiveLab",
+    "Row",
+    "Setting",
+    "SimulatedConnection",
+    "SimulatedSubflow",
+    "policy_file",
+]
 
 _TIMES = pytest.StashKey[Times]()
 
@@ -116,6 +134,15 @@ def lab(needs_root: None, plugins_under_test: list[str], tmp_path: Path) -> Iter
     """
     with live.two_hosts(tmp_path / f"emptcp-{os.getpid()}") as made:
         yield made
+
+
+@pytest.fixture
+def simulated_connection() -> type[SimulatedConnection]:
+    """Make connections without a kernel: ``simulated_connection({name: SimulatedSubflow(..), ..})``.
+
+    See :class:`~emptcp_sdk.testing.simulation.SimulatedConnection`.
+    """
+    return SimulatedConnection
 
 
 @pytest.fixture(params=["xdp", "tc"])

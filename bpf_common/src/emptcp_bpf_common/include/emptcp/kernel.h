@@ -72,6 +72,7 @@ struct bpf_iter__tcp {
 } EMPTCP_KERNEL;
 
 struct sock {
+	unsigned long sk_pacing_rate;
 	unsigned long sk_max_pacing_rate;
 	int sk_rx_dst_ifindex;
 } EMPTCP_KERNEL;
@@ -108,12 +109,24 @@ struct tcp_sock {
 	__u32 srtt_us;
 	struct minmax rtt_min;
 	struct tcp_options_received rx_opt;
+	__u64 bytes_sent;
+	__u64 bytes_acked;
+	__u64 bytes_received;
+	__u32 mdev_us;
+	__u32 mss_cache;
+	__u32 snd_cwnd;
+	__u32 total_retrans;
+	__u32 rate_delivered;
+	__u32 rate_interval_us;
 	_Bool is_mptcp;
 } EMPTCP_KERNEL;
 
 struct mptcp_sock {
 	__u64 local_key;
 	__u64 remote_key;
+	__u64 write_seq;
+	__u64 snd_nxt;
+	__u64 snd_una; /* an atomic64_t before 5.12 */
 } EMPTCP_KERNEL;
 
 struct mptcp_subflow_context {

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connections that a controller is handed, kept from tick to tick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from emptcp.control.path import Path
+from emptcp.control.subflow import SETTERS, ConnectionSubflow, Settings
+from emptcp.mptcp.measured import Measured, measured
+
+
+class Subflows(tuple[ConnectionSubflow, ...]):
+    """The open subflows of a connection, in the order in which they were seen first."""
+
+    __slots__ = ()
+
+    def by_rtt(self) -> Subflows:
+        """Return them by round-trip time, the fastest first; those without one come last."""
+        return Subflows(sorted(self, key=lambda one: (not one.rtt, one.rtt)))
+
+    def on(self, path: str) -> Subflows:
+        """Return those that use a path of the policy file."""
+        return Subflows(one for one in self if one.path is not None and one.path.name == path)
+
+
+class Connection:
+    """One MPTCP connection. Counts are in bytes, over all subflows, also those that ended under our eyes.
+
+    It is the same object in each tick. ``age`` is in seconds since the controllers' runtime saw it first.
+    """
+
+    def __init__(self, token: int, now: float) -> None:
+        self.token = token
+        self.subflows = Subflows()
+        self._began = self._now = now
+        self._queued = self._outstanding = 0
+        self._of_ended = [0, 0, 0]
+
+    def see(self, subflows: Iterable[ConnectionSubflow], first: Measured, now: float) -> None:
+        """Take its open subflows of now; ``first`` is what the kernel says of one of them."""
+        before, self.subflows = self.subflows, Subflows(subflows)
+        for one in before:
+            if one not in self.subflows:
+                for index, count in enumerate((one.sent, one.acked, one.received)):
+                    self._of_ended[index] += count
+        self._queued, self._outstanding, self._now = first.queued, first.outstanding, now
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was seen first."""
+        return self._now - self._began
+
+    @property
+    def queued(self) -> int:
+        """What the application has written and no subflow was given yet."""
+        return self._queued
+
+    @property
+    def unacked(self) -> int:
+        """What subflows were given and the other end has not acknowledged as data of the connection."""
+        return self._outstanding
+
+    @property
+    def sent(self) -> int:
+        """All that its subflows sent, what was sent again included."""
+        return self._of_ended[0] + sum(one.sent for one in self.subflows)
+
+    @property
+    def acked(self) -> int:
+        """All that was acknowledged on its subflows."""
+        return self._of_ended[1] + sum(one.acked for one in self.subflows)
+
+    @property
+    def received(self) -> int:
+        """All that came in on its subflows."""
+        return self._of_ended[2] + sum(one.received for one in self.subflows)
+
+    @property
+    def rates(self) -> dict[ConnectionSubflow, float | None]:
+        """The paper's vector of rates: what each subflow may send, in bytes per second (``None``: anything).
+
+        Assign a mapping from subflows or names of paths; what it leaves out may send as fast as it can.
+        """
+        return {one: one.rate for one in self.subflows}
+
+    @rates.setter
+    def rates(self, wanted: Mapping[ConnectionSubflow | str, float | None]) -> None:
+        for one in self.subflows:
+            name = one.path.name if one.path is not None else ""
+            one.rate = wanted.get(one, wanted.get(name))
+
+    def __repr__(self) -> str:
+        return f"<connection {self.token:08x}, {len(self.subflows)} subflows>"
+
+
+class Connections:
+    """All connections that a controller looks after, brought up to date from the iterator's records.
+
+    ``settings`` are those in force at the beginning, by the subflow's key; ``path_of`` tells a subflow's
+    path.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[bytes, Settings] | None = None,
+        path_of: Callable[[ConnectionSubflow], Path | None] = lambda subflow: None,
+    ) -> None:
+        self.path_of = path_of
+        self._settings = dict(settings or {})
+        self._subflows: dict[bytes, ConnectionSubflow] = {}
+        self._connections: dict[int, Connection] = {}
+        self._gone: list[bytes] = []
+
+    def see(self, records: bytes, now: float) -> list[Connection]:
+        """Take what the kernel says at ``now`` (seconds); return the connections with open subflows."""
+        found: dict[int, list[ConnectionSubflow]] = {}
+        first: dict[int, Measured] = {}
+        seen: dict[bytes, ConnectionSubflow] = {}
+        for identity, one in measured(records):
+            subflow = seen[identity] = self._subflow(identity, one)
+            if subflow.open:
+                found.setdefault(one.token, []).append(subflow)
+                first.setdefault(one.token, one)
+        self._forget(seen)
+        connections = {token: self._connections.get(token) or Connection(token, now) for token in found}
+        for token, connection in connections.items():
+            connection.see(_in_order(connection, found[token]), first[token], now)
+        self._connections = connections
+        return list(connections.values())
+
+    def _subflow(self, identity: bytes, now: Measured) -> ConnectionSubflow:
+        known = self._subflows.get(identity)
+        if known is None:
+            known = ConnectionSubflow(now, self._settings.pop(now.key, None))
+        elif known.token != now.token:  # the same ports once more, for which the settings are in force
+            known = ConnectionSubflow(now, known.settings)
+        known.see(now)
+        known.path = self.path_of(known)
+        return known
+
+    def _forget(self, seen: dict[bytes, ConnectionSubflow]) -> None:
+        keys = {one.key for one in seen.values()}
+        gone = [one.key for one in self._subflows.values() if one.key not in keys and one.settings]
+        # Settings that were found at the beginning, of subflows that are not there any more.
+        self._gone += [*gone, *self._settings]
+        self._settings.clear()
+        self._subflows = seen
+
+    def changes(self) -> Iterator[tuple[bytes, str, int | None]]:
+        """Yield key, setter and new value of what is to change; ``None`` takes a setting back."""
+        for key in self._gone:
+            yield from ((key, setter, None) for setter in SETTERS)
+        for one in self._subflows.values():
+            yield from ((one.key, *change) for change in one.changes())
+
+    def settle(self) -> None:
+        """Take what is wanted for being in force."""
+        self._gone.clear()
+        for one in self._subflows.values():
+            one.settle()
+
+    def abandon(self) -> None:
+        """Forget what was wanted in this tick."""
+        for one in self._subflows.values():
+            one.abandon()
+
+
+def _in_order(known: Connection, found: list[ConnectionSubflow]) -> list[ConnectionSubflow]:
+    """Return subflows with those first that were there before, in their order: the kernel's may change."""
+    return [*(one for one in known.subflows if one in found), *(o for o in found if o not in known.subflows)]

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A subflow as a controller sees it: what the kernel says of it now, and what the controller wants of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING
+
+from emptcp.mptcp.measured import BACKUP, REQUEST_BACKUP, Measured
+
+if TYPE_CHECKING:
+    from emptcp.control.path import Path
+    from emptcp.plugins.occasions import Address, Endpoint
+
+SETTERS = ("backup", "rate")
+"""What can be set on a subflow; a setting is a whole number (a rate is in bytes per second)."""
+
+Settings = dict[str, int]
+"""Setter -> value, without those that are as the kernel and the ends have them."""
+
+# include/net/tcp_states.h: both ends still take options
+_OPEN = frozenset({1, 4, 5, 8})
+_NO_RTT = 0xFFFFFFFF
+_RATE_LIMIT = 0xFFFFFFFE
+
+
+class ConnectionSubflow:
+    """One subflow. Times are in seconds, rates in bytes per second, all else in bytes unless it says packets.
+
+    It is the same object in each tick, so a controller may keep it, and what it knows, in a dictionary.
+    """
+
+    def __init__(self, measured: Measured, settings: Mapping[str, int] | None = None) -> None:
+        self.key = measured.key
+        self.path: Path | None = None
+        """The path of the policy file that it uses; ``None``: none of those that the controller names."""
+        self._now = measured
+        self._in_force: Settings = dict(settings or {})
+        self._wanted: Settings = dict(self._in_force)
+
+    def see(self, measured: Measured) -> None:
+        """Take what the kernel says now."""
+        self._now = measured
+
+    # What the kernel says
+
+    @property
+    def token(self) -> int:
+        """The token of its connection on this host."""
+        return self._now.token
+
+    @property
+    def local(self) -> Endpoint:
+        """This host's address and port."""
+        return _address(self._now.local, self._now.family), self._now.local_port
+
+    @property
+    def remote(self) -> Endpoint:
+        """The peer's address and port."""
+        return _address(self._now.remote, self._now.family), self._now.remote_port
+
+    @property
+    def device(self) -> int:
+        """The ifindex of the device that its packets come in by, else that it is bound to; 0: unknown."""
+        return self._now.device or self._now.bound_device
+
+    @property
+    def open(self) -> bool:
+        """Whether both ends still look at MPTCP options that arrive on it."""
+        return self._now.state in _OPEN
+
+    @property
+    def rtt(self) -> float:
+        """The smoothed round-trip time; 0 before the first sample."""
+        return self._now.srtt / 8e6
+
+    @property
+    def rtt_deviation(self) -> float:
+        """The mean deviation of round-trip times."""
+        return self._now.rtt_deviation / 4e6
+
+    @property
+    def min_rtt(self) -> float:
+        """The least round-trip time of the last minutes; 0 before the first sample."""
+        return self._now.min_rtt / 1e6 if self._now.min_rtt != _NO_RTT else 0.0
+
+    @property
+    def cwnd(self) -> int:
+        """The congestion window."""
+        return self._now.cwnd * self._now.mss
+
+    @property
+    def mss(self) -> int:
+        """Payload of a full segment."""
+        return self._now.mss
+
+    @property
+    def pacing_rate(self) -> float:
+        """The rate at which the kernel sends on it."""
+        return float(self._now.pacing_rate)
+
+    @property
+    def delivery_rate(self) -> float:
+        """The rate at which the last flights arrived; 0 before the first sample."""
+        if not self._now.rate_interval:
+            return 0.0
+        return self._now.rate_delivered * self._now.mss * 1e6 / self._now.rate_interval
+
+    @property
+    def unacked(self) -> int:
+        """What was sent and is not acknowledged."""
+        return (self._now.snd_nxt - self._now.snd_una) % (1 << 32)
+
+    @property
+    def not_sent(self) -> int:
+        """What the connection gave it and it did not send yet."""
+        return (self._now.write_seq - self._now.snd_nxt) % (1 << 32)
+
+    @property
+    def sent(self) -> int:
+        """All that was sent, what was sent again included."""
+        return self._now.bytes_sent
+
+    @property
+    def acked(self) -> int:
+        """All that was acknowledged; the kernel counts the SYN as one byte."""
+        return self._now.bytes_acked
+
+    @property
+    def received(self) -> int:
+        """All that came in."""
+        return self._now.bytes_received
+
+    @property
+    def retransmissions(self) -> int:
+        """Packets that were sent again."""
+        return self._now.retransmissions
+
+    def completion(self, size: float = 0) -> float:
+        """Return the seconds in which ``size`` bytes more are delivered by it, as ECF reckons: a round trip
+        for each full window of what waits before them, and one more. Infinite while nothing is known.
+        """
+        if not self.cwnd or not self.rtt:
+            return math.inf
+        return (1 + (self.not_sent + size) / self.cwnd) * self.rtt
+
+    # What the controller wants
+
+    @property
+    def backup(self) -> bool:
+        """Whether it carries data only while no other works; what was set last, else what the kernel says.
+
+        ``None`` gives back what was there before the controller.
+        """
+        if "backup" in self._wanted:
+            return bool(self._wanted["backup"])
+        return self._told
+
+    @backup.setter
+    def backup(self, wanted: bool | None) -> None:
+        as_it_is = "backup" not in self._in_force and wanted == self._told
+        self._want("backup", None if wanted is None or as_it_is else int(wanted))
+
+    @property
+    def backup_by(self) -> str:
+        """Who made it backup: ``controller``, ``kernel`` (the local endpoint) or ``peer``; else empty."""
+        if self._in_force.get("backup"):
+            return "controller"
+        if self._now.flags & REQUEST_BACKUP:
+            return "kernel"
+        return "peer" if self._now.flags & BACKUP else ""
+
+    @property
+    def rate(self) -> float | None:
+        """The rate that it may send at; ``None``: as fast as it can."""
+        return self._wanted.get("rate")
+
+    @rate.setter
+    def rate(self, wanted: float | None) -> None:
+        if wanted is not None and not 0 < wanted < math.inf:
+            raise ValueError(f"a rate is more than 0 bytes per second, and {wanted!r} is not")
+        self._want("rate", None if wanted is None else max(1000, min(round(wanted), _RATE_LIMIT)))
+
+    def _want(self, setter: str, value: int | None) -> None:
+        if value is None:
+            self._wanted.pop(setter, None)
+        else:
+            self._wanted[setter] = value
+
+    @property
+    def _told(self) -> bool:
+        return bool(self._now.flags & (BACKUP | REQUEST_BACKUP))
+
+    def changes(self) -> Iterator[tuple[str, int | None]]:
+        """Yield each setter whose value is to be another one, and that value; ``None`` takes it back."""
+        for setter in SETTERS:
+            value = self._wanted.get(setter)
+            if value != self._in_force.get(setter):
+                yield setter, value
+
+    @property
+    def settings(self) -> Settings:
+        """What is set on it and in force."""
+        return dict(self._in_force)
+
+    def settle(self) -> None:
+        """Take what is wanted for being in force."""
+        self._in_force = dict(self._wanted)
+
+    def abandon(self) -> None:
+        """Forget what was wanted since the last :meth:`settle`."""
+        self._wanted = dict(self._in_force)
+
+    def __repr__(self) -> str:
+        return f"<subflow {self.local[0]}:{self.local[1]} > {self.remote[0]}:{self.remote[1]}>"
+
+
+def _address(raw: bytes, family: int) -> Address:
+    if family == 2:
+        return ip_address(raw[:4])
+    found = IPv6Address(raw)
+    return found.ipv4_mapped or found
