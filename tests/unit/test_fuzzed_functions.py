@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs/reference/bpf-headers.md"
 FUZZED = ROOT / "bpf_common/tests/kernel/programs/fuzz.bpf.c"
 HEADERS = sorted((include_folder() / "emptcp").glob("*.h"))
-OF_SOCKETS = {"emptcp_pace"}
+OF_SOCKETS = {"emptcp_again", "emptcp_keep_unsent", "emptcp_pace"}
 """Take no packet: sockets can't be had by a trial run. plugins/actor-rate-limit tries it on live ones."""
 
 FUNCTION = re.compile(r"^EMPTCP_PUBLIC [\w *]*?\b(emptcp_\w+)\(([^;{]*)\)\s*\{", re.M)

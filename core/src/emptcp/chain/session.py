@@ -291,7 +291,7 @@ class Session:
             history.note(before, entry)
         tables.finish(entry)
         told.applied()
-        sockets.run_everywhere(self.pins)
+        sockets.run_until_done(self.pins)
 
 
 def _socket_companions(decisions: list[Decision]) -> Iterator[tuple[Namespace, tuple[FragmentRef, ...]]]:

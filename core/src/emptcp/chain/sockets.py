@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,6 +32,9 @@ _DETACHED = "detached_events"
 # struct emptcp_socket_place
 _PLACE = struct.Struct("=QI4x")
 _SECTION = ".rodata.emptcp"
+
+PATIENCE, AGAIN = 1.5, 0.02
+"""Seconds: how long a command waits for companions that ask to be run again, and how soon it does."""
 
 _NEEDED = ("sock_ops", "netns_cookie", "bpf_iter_setsockopt")
 
@@ -95,22 +99,36 @@ def _folders(pins: Pins) -> list[Path]:
     return sorted(folder for cookie in pins.with_sockets() for folder in pins.sockets(cookie).iterdir())
 
 
-def run(pins: Pins, namespace: Namespace, *, suspended: bool = False) -> None:
-    """Run a namespace's companions over all its sockets; with ``suspended`` also those that are detached."""
+def run(pins: Pins, namespace: Namespace, *, suspended: bool = False) -> bool:
+    """Run a namespace's companions over all its sockets; with ``suspended`` also those that are detached.
+
+    Return whether one of them asked to be run again (``emptcp_again``).
+    """
+    again = False
     for path in sorted(pins.sockets(namespace.cookie).glob(f"*/{_ITERATOR}")):
         if suspended or path.with_name(_EVENTS).exists():
             with pybpf.Link.from_pin(path) as link:
-                namespaces.call(namespace, link.read)
+                again |= bool(namespaces.call(namespace, link.read))
+    return again
 
 
-def run_everywhere(pins: Pins, *, suspended: bool = False) -> None:
+def run_until_done(pins: Pins) -> None:
+    """Run the companions of every namespace, and again while one of them asks for that, for 1.5 s at most."""
+    deadline = time.monotonic() + PATIENCE
+    while run_everywhere(pins) and time.monotonic() < deadline:
+        time.sleep(AGAIN)
+
+
+def run_everywhere(pins: Pins, *, suspended: bool = False) -> bool:
     """Run the companions of every namespace that is there; see :func:`run`."""
+    again = False
     for cookie in pins.with_sockets():
         try:
             namespace = namespaces.by_cookie(cookie)
         except EmptcpError:  # it went, and its sockets with it
             continue
-        run(pins, namespace, suspended=suspended)
+        again |= run(pins, namespace, suspended=suspended)
+    return again
 
 
 def prune(pins: Pins, needed: Collection[tuple[int, str]]) -> None:

@@ -44,8 +44,13 @@ struct rate_limit_state {
 	__u32 rtt;	 /* microseconds, 0: unknown */
 	__u8 missed[2];	 /* enum missed */
 	__u8 reserved[2];
-	__u64 due[2]; /* when all that was let through would be sent at the rate, CLOCK_MONOTONIC */
+	__u64 due[2];	   /* when all that was let through would be sent at the rate, CLOCK_MONOTONIC */
+	__u32 unsent[2];   /* TCP_NOTSENT_LOWAT, as we found it */
+	__u32 draining[2]; /* since when it takes nothing new, in milliseconds; 0: it does */
 };
+
+#define LONGEST_DRAIN 1000 /* milliseconds */
+#define LEAST_UNSENT  4096 /* bytes: no less than two segments */
 
 /* For `per` policy and dev: whose packets run on several CPUs. */
 struct bucket_key {
@@ -202,23 +207,56 @@ EMPTCP_COMPANION(rate_limit_handshake, pkt, struct rate_limit_state, state)
 	}
 }
 
-static __always_inline void pace(const struct emptcp_socket *sock, __u32 *wanted, __u32 *paced, __u32 *before)
+/*
+ * What the socket was given before goes out at the new rate: a megabyte that a fast path sent in a tenth of a
+ * second takes one of 1 Mbit/s eight, and the receiver can't use what the other paths bring meanwhile (RFC
+ * 8684, section 3.3.4). So a socket with more than a quarter of a second's worth takes nothing new until it
+ * has less, and is paced then.
+ */
+static __always_inline bool drained(struct emptcp_socket *sock, struct rate_limit_state *state, __u32 end)
 {
-	__u32 rate = *wanted;
+	__u32 rate = state->wanted[end], now = emptcp_now() / 1000000;
 
-	if (!rate || rate == *paced)
+	if (sock->queued <= rate / 4 || (state->paced[end] && rate > state->paced[end]))
+		return true;
+	if (!state->draining[end]) {
+		if (!emptcp_keep_unsent(sock, 1))
+			return true;
+		state->draining[end] = now | 1;
+	} else if (now - state->draining[end] > LONGEST_DRAIN) {
+		return true;
+	}
+	emptcp_again(sock);
+	return false;
+}
+
+static __always_inline void pace(struct emptcp_socket *sock, struct rate_limit_state *state, __u32 end)
+{
+	__u32 rate = state->wanted[end];
+
+	if (!rate || (rate == state->paced[end] && !state->draining[end]))
 		return;
 	if (rate == EMPTCP_UNPACED) {
-		if (!*paced || emptcp_pace(sock, *before)) {
-			*paced = 0;
-			*wanted = 0;
+		if (state->paced[end] || state->draining[end]) {
+			emptcp_keep_unsent(sock, state->unsent[end]);
+			if (state->paced[end] && !emptcp_pace(sock, state->before[end]))
+				return;
 		}
+		state->paced[end] = 0;
+		state->draining[end] = 0;
+		state->wanted[end] = 0;
 		return;
 	}
-	if (!*paced)
-		*before = sock->pacing;
-	if (emptcp_pace(sock, rate))
-		*paced = rate;
+	if (!state->paced[end] && !state->draining[end]) {
+		state->before[end] = sock->pacing;
+		state->unsent[end] = sock->unsent;
+	}
+	if (!drained(sock, state, end) || !emptcp_pace(sock, rate))
+		return;
+	/* A tenth of a second's worth: what waits behind the rate holds up what the other subflows send. */
+	emptcp_keep_unsent(sock, rate / 10 > LEAST_UNSENT ? rate / 10 : LEAST_UNSENT);
+	state->paced[end] = rate;
+	state->draining[end] = 0;
 }
 
 EMPTCP_SOCKET_COMPANION(rate_limit_socket, sock, struct rate_limit_state, state)
@@ -226,7 +264,7 @@ EMPTCP_SOCKET_COMPANION(rate_limit_socket, sock, struct rate_limit_state, state)
 	if (sock->rtt_min && sock->rtt_min != ~0U)
 		state->rtt = sock->rtt_min;
 	if (sock->direction)
-		pace(sock, &state->wanted[1], &state->paced[1], &state->before[1]);
+		pace(sock, state, 1);
 	else
-		pace(sock, &state->wanted[0], &state->paced[0], &state->before[0]);
+		pace(sock, state, 0);
 }

@@ -107,6 +107,7 @@ struct tcp_sock {
 	__u32 rcv_wup;
 	__u32 rcv_wnd;
 	__u32 srtt_us;
+	__u32 notsent_lowat;
 	struct minmax rtt_min;
 	struct tcp_options_received rx_opt;
 	__u64 bytes_sent;

@@ -22,6 +22,8 @@
 
 #define EMPTCP_SOL_SOCKET	  1
 #define EMPTCP_SO_MAX_PACING_RATE 47
+#define EMPTCP_SOL_TCP		  6
+#define EMPTCP_TCP_NOTSENT_LOWAT  25
 /* What SO_MAX_PACING_RATE is when nobody set one. */
 #define EMPTCP_UNPACED (~0U)
 
@@ -43,6 +45,9 @@ struct emptcp_socket {
 	__u32 direction;	  /* of what this socket sends, as emptcp_pkt.direction */
 	__u32 rtt_min;		  /* microseconds, over the last minutes; ~0: not measured yet */
 	__u32 pacing;		  /* SO_MAX_PACING_RATE in bytes per second when this run began */
+	__u32 queued;		  /* bytes that it was given and the peer has not acknowledged */
+	__u32 unsent;		  /* TCP_NOTSENT_LOWAT in bytes when this run began, 0: nobody set one */
+	__u32 again;		  /* emptcp_again() was called */
 };
 
 /* A key's address as two numbers that compare as its bytes do. */
@@ -105,6 +110,12 @@ static __always_inline struct emptcp_flow_entry *emptcp_socket_flow(const __be32
 	return entry;
 }
 
+static __always_inline void emptcp_socket_queue(const struct tcp_sock *tcp, struct emptcp_socket *sock)
+{
+	sock->queued = tcp->write_seq - tcp->snd_una;
+	sock->unsent = tcp->notsent_lowat;
+}
+
 /* sock_ops: a socket of our namespace was established, or another round trip is over. */
 static __always_inline struct emptcp_flow_entry *emptcp_socket_event(struct bpf_sock_ops *ops,
 								     struct emptcp_socket *sock)
@@ -118,6 +129,8 @@ static __always_inline struct emptcp_flow_entry *emptcp_socket_event(struct bpf_
 	bool established = ops->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB ||
 			   ops->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
 	struct emptcp_flow_entry *entry;
+	struct bpf_sock *sk = ops->sk;
+	struct tcp_sock *tcp;
 
 	if (!established && ops->op != BPF_SOCK_OPS_RTT_CB)
 		return NULL;
@@ -136,6 +149,9 @@ static __always_inline struct emptcp_flow_entry *emptcp_socket_event(struct bpf_
 		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_RTT_CB_FLAG);
 	sock->ctx = ops;
 	sock->rtt_min = ops->rtt_min;
+	tcp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+	if (tcp)
+		emptcp_socket_queue(tcp, sock);
 	/* Before 6.1 a program can't ask; nobody but us paces a subflow's socket before it is established. */
 	if (bpf_getsockopt(ops, EMPTCP_SOL_SOCKET, EMPTCP_SO_MAX_PACING_RATE, &sock->pacing, sizeof(__u32)))
 		sock->pacing = EMPTCP_UNPACED;
@@ -181,6 +197,7 @@ static __always_inline struct emptcp_flow_entry *emptcp_socket_found(struct bpf_
 	sock->pacing = pacing < EMPTCP_UNPACED ? pacing : EMPTCP_UNPACED;
 	sock->ctx = tcp;
 	sock->rtt_min = tcp->rtt_min.s[0].v;
+	emptcp_socket_queue(tcp, sock);
 	entry = emptcp_socket_flow(local, sk->skc_num, remote, bpf_ntohs(sk->skc_dport), sock);
 	if (entry)
 		emptcp_socket_scales(tcp, sock);
@@ -193,41 +210,59 @@ EMPTCP_PUBLIC bool emptcp_pace(const struct emptcp_socket *sock, __u32 rate)
 	return !bpf_setsockopt(sock->ctx, EMPTCP_SOL_SOCKET, EMPTCP_SO_MAX_PACING_RATE, &rate, sizeof(rate));
 }
 
-#define EMPTCP_SOCKET_COMPANION(stage, sock, STATE_T, state)                                         \
-	static __always_inline void stage##__body(const struct emptcp_socket *sock, STATE_T *state); \
-	static __always_inline void stage##__run(const struct emptcp_socket *found,                  \
-						 struct emptcp_flow_entry *entry)                    \
-	{                                                                                            \
-		if (emptcp_socket_place.slot <= sizeof(entry->slots) - sizeof(STATE_T))              \
-			stage##__body(found, (STATE_T *)(entry->slots + emptcp_socket_place.slot));  \
-	}                                                                                            \
-	SEC("sockops") int stage##__ops(struct bpf_sock_ops *ctx)                                    \
-	{                                                                                            \
-		struct emptcp_socket found = {};                                                     \
-		struct emptcp_flow_entry *entry = emptcp_socket_event(ctx, &found);                  \
-                                                                                                     \
-		if (entry)                                                                           \
-			stage##__run(&found, entry);                                                 \
-		return 1;                                                                            \
-	}                                                                                            \
-	SEC("iter/tcp") int stage##__iter(struct bpf_iter__tcp *ctx)                                 \
-	{                                                                                            \
-		struct emptcp_socket found = {};                                                     \
-		struct emptcp_flow_entry *entry = emptcp_socket_found(ctx, &found);                  \
-                                                                                                     \
-		if (entry)                                                                           \
-			stage##__run(&found, entry);                                                 \
-		return 0;                                                                            \
-	}                                                                                            \
-	const struct emptcp_abi stage##__abi SEC("emptcp.abi") = {                                   \
-		.record_size = sizeof(struct emptcp_abi),                                            \
-		.chain_abi = EMPTCP_CHAIN_ABI,                                                       \
-		.header_version = EMPTCP_HEADER_VERSION,                                             \
-		.kind = EMPTCP_KIND_SOCKET,                                                          \
-		.flags = 2,                                                                          \
-		.name = #stage,                                                                      \
-	};                                                                                           \
-	static __always_inline void stage##__body(const struct emptcp_socket *sock __unused,         \
+/*
+ * Let the socket take at most so many bytes that it can't send yet, 0: as many as it wants. MPTCP gives the
+ * rest to other subflows. False: refused, as kernels before 5.18 do.
+ */
+EMPTCP_PUBLIC bool emptcp_keep_unsent(const struct emptcp_socket *sock, __u32 bytes)
+{
+	return !bpf_setsockopt(sock->ctx, EMPTCP_SOL_TCP, EMPTCP_TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
+}
+
+/* Ask to be run again soon: what was wanted has to wait. A command does so for up to 1.5 s before it returns.
+ */
+EMPTCP_PUBLIC void emptcp_again(struct emptcp_socket *sock)
+{
+	sock->again = 1;
+}
+
+#define EMPTCP_SOCKET_COMPANION(stage, sock, STATE_T, state)                                        \
+	static __always_inline void stage##__body(struct emptcp_socket *sock, STATE_T *state);      \
+	static __always_inline void stage##__run(struct emptcp_socket *found,                       \
+						 struct emptcp_flow_entry *entry)                   \
+	{                                                                                           \
+		if (emptcp_socket_place.slot <= sizeof(entry->slots) - sizeof(STATE_T))             \
+			stage##__body(found, (STATE_T *)(entry->slots + emptcp_socket_place.slot)); \
+	}                                                                                           \
+	SEC("sockops") int stage##__ops(struct bpf_sock_ops *ctx)                                   \
+	{                                                                                           \
+		struct emptcp_socket found = {};                                                    \
+		struct emptcp_flow_entry *entry = emptcp_socket_event(ctx, &found);                 \
+                                                                                                    \
+		if (entry)                                                                          \
+			stage##__run(&found, entry);                                                \
+		return 1;                                                                           \
+	}                                                                                           \
+	SEC("iter/tcp") int stage##__iter(struct bpf_iter__tcp *ctx)                                \
+	{                                                                                           \
+		struct emptcp_socket found = {};                                                    \
+		struct emptcp_flow_entry *entry = emptcp_socket_found(ctx, &found);                 \
+                                                                                                    \
+		if (entry)                                                                          \
+			stage##__run(&found, entry);                                                \
+		if (found.again)                                                                    \
+			bpf_seq_write(ctx->meta->seq, &found.again, 1);                             \
+		return 0;                                                                           \
+	}                                                                                           \
+	const struct emptcp_abi stage##__abi SEC("emptcp.abi") = {                                  \
+		.record_size = sizeof(struct emptcp_abi),                                           \
+		.chain_abi = EMPTCP_CHAIN_ABI,                                                      \
+		.header_version = EMPTCP_HEADER_VERSION,                                            \
+		.kind = EMPTCP_KIND_SOCKET,                                                         \
+		.flags = 2,                                                                         \
+		.name = #stage,                                                                     \
+	};                                                                                          \
+	static __always_inline void stage##__body(struct emptcp_socket *sock __unused,              \
 						  STATE_T *state __unused)
 
 #endif
