@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emptcp.control.duty import Duty
 
 
 def register(groups: Any) -> None:
@@ -31,11 +34,14 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = make_run_folder()
     with Instance(folder, guards=not arguments.no_guard), StopSignals() as stop:
         duty = Duty(_say, _report, None if arguments.no_guard else Guard())
-        duty.begin()
-        _say("ready")
-        Resident(duty, folder).run(stop)
+        Resident(duty, folder).run(stop, lambda: _begin(duty))
     _say("stopped; all policies stay in force")
     return 0
+
+
+def _begin(duty: Duty) -> None:
+    duty.begin()
+    _say("ready")
 
 
 def _say(line: str) -> None:

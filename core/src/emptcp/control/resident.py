@@ -6,7 +6,7 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -97,12 +97,16 @@ class Resident:
         self._ring_fd: int | None = None
         self._broadcast = Broadcast(folder)
 
-    def run(self, stop: StopSignals) -> None:
-        """Work until a signal comes; then close everything and return."""
+    def run(self, stop: StopSignals, begin: Callable[[], None] = lambda: None) -> None:
+        """Work until a signal comes; then close everything and return.
+
+        ``begin`` is called once everything is listened to: what changes after that is not missed.
+        """
         self._selector.register(stop, selectors.EVENT_READ)
         self._selector.register(self._broadcast, selectors.EVENT_READ)
         try:
             self._refresh()
+            begin()
             while self._wait(stop):
                 self._refresh()
                 for record in self._work.sweep():
