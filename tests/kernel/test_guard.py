@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -307,6 +309,15 @@ def test_a_strangers_broken_actor_is_switched_off_on_an_end_host(
     assert "the guard switched off policy 'broken' of table 't'" in done.err
     assert "On again by: emptcp on t broken" in done.err
     assert off.read().skips("t", "broken")
+    assert "      guard: switched off once, " in emptcp("list", "t").out
+    (program, *_) = json.loads(emptcp("list", "t", "--json").out)["tables"][0]["programs"]
+    guard = program["policies"][0]["guard"]
+    assert guard["trips"] == 1
+    assert guard["last"] == pytest.approx(time.time(), abs=30)
+    assert all(f"{name} {count}" in done.err for name, count in guard["seen"].items())
+    told = emptcp("doctor").out
+    assert re.search(r"problem +guard +the guard switched off policy 'broken'", told)
+    assert "Mend it, then run: emptcp on t broken" in told
     assert running.harmed
     assert ended - running.harmed < 2
 
@@ -375,6 +386,20 @@ def test_a_resident_process_is_handed_the_watch(
         assert time.monotonic() - began < 15
     assert done.code == 0
     assert f"'emptcp run', process {resident.pid}, guards table 't'" in done.err
+
+
+@pytest.mark.usefixtures("installed")
+def test_monitor_tells_of_what_an_apply_switched_off(
+    lab: Lab, emptcp: Command, write: Callable[[str], str], tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    with process("monitor", "--json", "--netns", lab.b.netns, env=environment) as monitor:
+        await_monitor(lab, monitor)
+        with between(lab):
+            path = write(POLICY.format(device="path*"))
+            assert emptcp("apply", path, "--netns", lab.b.netns, "--guard-window", "30").code == 1
+        said = wait_for(monitor, '"policy": "broken"')
+    assert "GUARD_TRIPPED" in said
 
 
 def test_a_backup_under_traffic_is_not_switched_off(

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from emptcp.chain import apply, decide, off, pins, placement, probation, running, suspension, tables
+from emptcp.chain import apply, decide, off, pins, placement, probation, running, suspension, tables, trips
 from emptcp.chain.description import Description
 from emptcp.chain.off import Off
 from emptcp.chain.pins import Location, Pins
@@ -76,6 +76,17 @@ def switched_off() -> list[str]:
     except EmptcpError:  # told as a finding
         return []
     return state.listed()
+
+
+def tripped() -> list[tuple[str, str]]:
+    """Return what the guard switched off and is off, a sentence and what puts it on again."""
+    try:
+        state = off.read()
+    except EmptcpError:  # told as a finding
+        return []
+    latest = {(trip.table, trip.policy): trip for trip in trips.read()}
+    still_off = (trip for name, trip in latest.items() if state.skips(*name))
+    return [(str(trip), f"Mend it, then run: {trip.fix}") for trip in still_off]
 
 
 def _off(found: Mapping[Location, Running]) -> Iterator[Finding]:

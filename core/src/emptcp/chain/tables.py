@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from emptcp.chain import trips
 from emptcp.chain.pins import make_run_folder, naming, run_folder
 from emptcp.errors import EmptcpError
 
@@ -104,6 +105,7 @@ def finish(entry: Entry) -> None:
     else:
         table.unlink(missing_ok=True)
         journal.unlink(missing_ok=True)
+        trips.forget(entry.table)
 
 
 def abandon(entry: Entry) -> None:

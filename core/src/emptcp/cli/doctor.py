@@ -179,6 +179,8 @@ def _leftovers() -> Iterator[Check]:
         findings = [health.Finding(error.sentence, error.fix)]
     for line in health.switched_off():
         yield Check("off", OK, line)
+    for what, fix in health.tripped():
+        yield Check("guard", PROBLEM, what, fix)
     for finding in findings:
         yield Check("leftover", PROBLEM, finding.what, finding.fix)
     for record in lab.records():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from emptcp.errors import EmptcpError, quoted
 
 if TYPE_CHECKING:
-    from emptcp.control.guard import Trip
+    from emptcp.chain.trips import Trip
     from emptcp.control.watch import Watch
     from emptcp.policy.model import Table
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from emptcp.chain.description import ChainRecord, PolicyRecord, StageRecord
     from emptcp.chain.off import Off
     from emptcp.chain.running import Running
+    from emptcp.chain.trips import Count
     from emptcp.cli.wording import Said, Words
 
 SCHEMA = 1
@@ -29,15 +31,22 @@ _CARRIERS = (
 
 @dataclass(frozen=True)
 class _Told:
-    """What a program's stages counted, and what their plugins say of them, by ``table/policy/stage``."""
+    """What a program's stages counted, and what their plugins say of them, by ``table/policy/stage``.
+
+    And what the guard counted, by table and policy.
+    """
 
     counts: dict[str, Counters]
     words: Words
     notes: dict[str, list[str]]
+    guard: defaultdict[tuple[str, str], Count]
 
     @classmethod
     def of(cls, running: Running, said: Said) -> _Told:
-        return cls(running.counts(), said.words, said.notes.get(running.description.cookie, {}))
+        from emptcp.chain import trips
+
+        notes = said.notes.get(running.description.cookie, {})
+        return cls(running.counts(), said.words, notes, trips.counts())
 
 
 def register(groups: Any) -> None:
@@ -151,7 +160,9 @@ def _program(table: str, running: Running, said: Said, off: Off) -> Iterator[str
     for policy in about.policies:
         if policy.table == table:
             off_mark = " # off" if running.off(policy) else ""
-            yield from _stages(f'policy "{policy.name}"', policy, told, off_mark)
+            count = told.guard[table, policy.name]
+            remark = f"guard: {count}" if count.trips else ""
+            yield from _stages(f'policy "{policy.name}"', policy, told, off_mark, remark)
     for chain in about.chains:
         if chain.table == table:
             yield from _stages(f'chain "{chain.name}"', chain, told)
@@ -169,8 +180,12 @@ def _lost(running: Running) -> str:
     return decide.why_lost(site) if decide.is_lost(running, site) else ""
 
 
-def _stages(title: str, home: PolicyRecord | ChainRecord, told: _Told, mark: str = "") -> Iterator[str]:
+def _stages(
+    title: str, home: PolicyRecord | ChainRecord, told: _Told, mark: str = "", remark: str = ""
+) -> Iterator[str]:
     yield f"    {title} {{{mark}"
+    if remark:
+        yield f"      {remark}"
     keys = [f"{home.home}/{stage.id}" for stage in home.stages]
     texts = [told.words.get(key, stage.text) for key, stage in zip(keys, home.stages, strict=True)]
     width = max(map(len, texts))
@@ -235,7 +250,12 @@ def _json(running: Running, table: str, said: Said) -> dict[str, Any]:
         "seen": asdict(told.counts[""]),
         "companions": list(about.companions),
         "policies": [
-            {"name": policy.name, "off": running.off(policy), "stages": _stages_json(policy, told)}
+            {
+                "name": policy.name,
+                "off": running.off(policy),
+                "guard": asdict(told.guard[table, policy.name]),
+                "stages": _stages_json(policy, told),
+            }
             for policy in about.policies
             if policy.table == table
         ],

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 import sys
@@ -14,7 +13,8 @@ from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 from emptcp.chain.connections import Following
-from emptcp.control.guard import Guard, Trip
+from emptcp.chain.trips import Trip
+from emptcp.control.guard import Guard
 from emptcp.errors import EmptcpError
 from emptcp.plugins.occasions import Endpoint, StageEvent
 
@@ -34,7 +34,6 @@ SWEEP = 0.9
 """Seconds between two walks over the sockets."""
 
 CORE = "core"
-GUARD = "core_guard"
 
 Owners = Mapping[str, str]
 """Fragment -> the plugin that it belongs to, :data:`CORE` for one of core's own."""
@@ -77,13 +76,13 @@ class Duty:
         except EmptcpError as error:  # half an installation, say: go on with what there was
             self._say(str(error))
 
-    def sweep(self) -> list[bytes]:
+    def sweep(self) -> None:
         """Bring sockets to what actors want of them, once a second: those from before the policies.
 
-        Then let the guard look; returns a record for each policy that it switched off.
+        Then let the guard look.
         """
         if time.monotonic() - self._swept < SWEEP:
-            return []
+            return
         self._swept = time.monotonic()
         from emptcp.chain import pins, sockets
 
@@ -93,16 +92,15 @@ class Duty:
                 sockets.run_everywhere(tree)
             with self._going_on():
                 self._follow_sockets(tree)
-        return self._guarded()
+        self._guarded()
 
-    def _guarded(self) -> list[bytes]:
+    def _guarded(self) -> None:
         trips: list[Trip] = []
         if self._guard is not None:
             with self._going_on():
                 trips = self._guard.look()
         for trip in trips:
             self._say(f"{trip}; on again by: {trip.fix}")
-        return [tripped(trip) for trip in trips]
 
     def _see_keys(self, event: StageEvent) -> None:
         """Work out the tokens of a connection that began."""
@@ -219,7 +217,7 @@ def _netns(entry: Entry) -> Iterator[str]:
 
 def owners(catalog: Catalog) -> Owners:
     """Return whose each fragment is that may send events."""
-    return {**dict(_fragments(catalog)), "core_connection": CORE, GUARD: CORE}
+    return {**dict(_fragments(catalog)), "core_connection": CORE}
 
 
 def _fragments(catalog: Catalog) -> Iterator[tuple[str, str]]:
@@ -227,15 +225,6 @@ def _fragments(catalog: Catalog) -> Iterator[tuple[str, str]]:
         yield stage.declaration.fragment, stage.plugin
         for companion in stage.declaration.companions:
             yield companion.fragment, stage.plugin
-
-
-def tripped(trip: Trip) -> bytes:
-    """Return the record that tells of a policy switched off; its bytes are JSON."""
-    told = {"table": trip.table, "policy": trip.policy, **trip.seen}
-    data = json.dumps(told).encode()
-    now, netns = time.monotonic_ns(), trip.cookie & 0xFFFFFFFF
-    nowhere = (bytes(16), bytes(16), bytes(2), bytes(2))
-    return _EVENT.pack(now, 0, len(data), 0, 0, *nowhere, GUARD.encode(), netns) + data
 
 
 def decode(record: bytes, owners: Owners) -> StageEvent | None:

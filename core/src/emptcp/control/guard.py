@@ -11,18 +11,18 @@ actor touched is not known one by one.
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from emptcp.chain import pins, running, switches
+from emptcp.chain import pins, running, switches, trips
 from emptcp.chain.description import Description, PolicyRecord, StageRecord
 from emptcp.chain.running import Running
+from emptcp.chain.trips import Trip
 from emptcp.control.alarms import Alarms
 from emptcp.control.harm import Rates
-from emptcp.errors import EmptcpError, quoted
+from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
 from emptcp.hooks.namespaces import Namespace
 from emptcp.mptcp.counters import read_counters
@@ -36,28 +36,6 @@ RECENT = 3.0
 Name = tuple[str, str]
 Harm = tuple[Counter[str], dict[str, Counter[str]]]
 """What the kernel counted, and what was heard by device."""
-
-
-@dataclass(frozen=True)
-class Trip:
-    """A policy that was switched off, and what was seen: the counter or the complaint, and how often."""
-
-    table: str
-    policy: str
-    netns: str
-    cookie: int
-    seen: Mapping[str, int]
-
-    @property
-    def fix(self) -> str:
-        """The command that switches it on again."""
-        return f"emptcp on {shlex.quote(self.table)} {shlex.quote(self.policy)}"
-
-    def __str__(self) -> str:
-        what = ", ".join(f"{name} {count}" for name, count in sorted(self.seen.items()))
-        where = f" in {self.netns}" if self.netns else ""
-        policy = f"policy {quoted(self.policy)} of table {quoted(self.table)}"
-        return f"the guard switched off {policy}: {what}{where}"
 
 
 @dataclass
@@ -127,8 +105,10 @@ class Guard:
         self._due = [trip for trip in self._due if (trip.table, trip.policy) in there]
         for trip in self._due:  # all of them again at the next look, should one fail
             switches.off(trip.table, trip.policy)
-        trips, self._due = self._due, []
-        return trips
+        tripped, self._due = self._due, []
+        for trip in tripped:
+            trips.note(trip)
+        return tripped
 
     def close(self) -> None:
         """Watch no more."""
@@ -212,4 +192,5 @@ def _blamed(space: _Space, harm: Harm, now: float) -> Iterator[Trip]:
     for (table, policy), seen in blamed.items():
         for key in [key for key in space.acted if key[0] == (table, policy)]:
             del space.acted[key]  # it is off: what comes yet came before that
-        yield Trip(table, policy, space.namespace.name, space.namespace.cookie, dict(seen))
+        where = space.namespace
+        yield Trip(table, policy, where.name, where.cookie, time.time(), dict(seen))

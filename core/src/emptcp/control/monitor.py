@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import select
 import socket
 import time
@@ -14,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from emptcp.chain import trips
 from emptcp.control import broadcast
-from emptcp.control.duty import CORE, GUARD, Owners, decode
+from emptcp.control.duty import CORE, Owners, decode
 from emptcp.control.ring import EventRing
 from emptcp.errors import EmptcpError
 from emptcp.plugins.occasions import StageEvent
@@ -75,6 +75,7 @@ class Monitor:
         self._ring = EventRing(folder, self._hear)
         self._subscription: socket.socket | None = None
         self._lost = self._count_lost()
+        self._trips = trips.read()
 
     def read(self, timeout: float) -> list[Line]:
         """Return the events of the next ``timeout`` seconds, at once when there are some."""
@@ -86,6 +87,7 @@ class Monitor:
         for descriptor, _ in waiting.poll(min(timeout, REFRESH) * 1000):
             self._take(descriptor)
         self._tell_lost()
+        self._tell_trips()
         return self._lines
 
     def close(self) -> None:
@@ -147,9 +149,7 @@ class Monitor:
         event = decode(record, self._owners)
         if event is None or event.netns not in self._spaces:
             return
-        if event.source == GUARD:
-            self._lines.append(self._line(event, "GUARD_TRIPPED", "emptcp", json.loads(event.data)))
-        elif event.plugin != CORE:
+        if event.plugin != CORE:
             self._lines.append(self._of_plugin(event))
 
     def _of_plugin(self, event: StageEvent) -> Line:
@@ -168,6 +168,16 @@ class Monitor:
         if count > self._lost:
             self._lines.append(_lost(count - self._lost))
         self._lost = count
+
+    def _tell_trips(self) -> None:
+        """Tell what a guard switched off: that of `emptcp run`, or of an `emptcp apply`."""
+        now = trips.read()
+        new = [trip for trip in now if trip not in self._trips]
+        self._trips = now
+        for trip in new:
+            if trip.cookie & 0xFFFFFFFF in self._spaces:
+                about = {"table": trip.table, "policy": trip.policy, **trip.seen}
+                self._lines.append(Line(trip.time, "GUARD_TRIPPED", "emptcp", trip.netns, about))
 
     def _count_lost(self) -> int:
         """Return how many events the ring buffer had no room for, on all processors."""

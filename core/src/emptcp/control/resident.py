@@ -32,8 +32,8 @@ class Work(Protocol):
         """Take notice of what changed meanwhile; called before each wait."""
         ...
 
-    def sweep(self) -> Iterable[bytes]:
-        """Do what is due from time to time, and return records to tell of; called after each wait."""
+    def sweep(self) -> None:
+        """Do what is due from time to time; called after each wait."""
         ...
 
     def namespaces(self) -> Iterable[Namespace]:
@@ -109,8 +109,7 @@ class Resident:
             begin()
             while self._wait(stop):
                 self._refresh()
-                for record in self._work.sweep():
-                    self._broadcast.send(record)
+                self._work.sweep()
         finally:
             self._close()
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
-from emptcp.control.guard import Guard, Trip
+from emptcp.chain.trips import Trip
+from emptcp.control.guard import Guard
 from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
 from emptcp.hooks.namespaces import Namespace

@@ -145,8 +145,7 @@ def test_a_namespace_that_goes_before_it_is_watched_ends_nothing(
 
         def event(self, record: bytes) -> None: ...
 
-        def sweep(self) -> list[bytes]:
-            return []
+        def sweep(self) -> None: ...
 
         def appeared(self, namespace: namespaces.Namespace, device: str) -> None: ...
 
