@@ -6,12 +6,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
+from pathlib import Path
 
 from emptcp.api import EmptcpError, hookimpl
 
 ROUNDS, REPEAT = 9, 20_000
 QUICK_ROUNDS, QUICK_REPEAT = 1, 200
 STEER_ROUNDS, STEER_SECONDS = 61, 0.1
+ACCURACY_ROUNDS = 3
 
 
 @hookimpl
@@ -31,6 +34,15 @@ def emptcp_commands(name: str, parser: argparse.ArgumentParser) -> None:
     steer.add_argument("--quick", action="store_true", help="one short round: whether it works, not how fast")
     steer.add_argument("--rounds", type=_count, help=f"rounds of measurement (default: {STEER_ROUNDS})")
     steer.set_defaults(run=_steer)
+    text = "what actors were asked for against what they brought about, on live connections"
+    accuracy = groups.add_parser("accuracy", help=text, description=f"Measure {text}.")
+    accuracy.add_argument("--json", action="store_true", help="print JSON")
+    accuracy.add_argument("--quick", action="store_true", help="one rate, once: whether it works")
+    accuracy.add_argument("--rounds", type=_count, help=f"rounds of measurement (default: {ACCURACY_ROUNDS})")
+    accuracy.add_argument(
+        "--page", metavar="FILE", help="measure nothing; print the documentation's page for such a JSON"
+    )
+    accuracy.set_defaults(run=_accuracy)
 
 
 def _count(text: str) -> int:
@@ -64,6 +76,22 @@ def _steer(arguments: argparse.Namespace) -> int:
     else:
         print(steer_report.as_text(results))
     return 0
+
+
+def _accuracy(arguments: argparse.Namespace) -> int:
+    from emptcp_bench.accuracy import measure, report
+
+    if arguments.page:
+        print(report.as_page(json.loads(Path(arguments.page).read_text(encoding="utf-8"))), end="")
+        return 0
+    _need_root()
+    rounds = arguments.rounds or (1 if arguments.quick else ACCURACY_ROUNDS)
+    rows = measure(rounds, lambda line: print(line, file=sys.stderr, flush=True), quick=arguments.quick)
+    if arguments.json:
+        print(json.dumps(report.as_json(rows, rounds), indent=2))
+    else:
+        print(report.as_text(rows))
+    return int(not all(row.held for row in rows))
 
 
 def _need_root() -> None:

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""rate_limit: the rate that was asked for against the one that the path, or the connection, gets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from emptcp_bench.accuracy.row import Row
+from emptcp_bench.accuracy.stream import MBIT, Stream, hosts, in_force
+
+PACED = (1, 2, 5, 10, 20, 40, 80)
+WINDOWED = (5, 10, 20, 40)
+SECONDS = 3
+
+
+def paced(rounds: int, quick: bool) -> Iterator[Row]:
+    """One of two paths, by the pacing of its sockets; and what the other path keeps."""
+    with hosts("p") as lab:
+        for rate in PACED[3:4] if quick else PACED:
+            found = [_paced(Stream(lab), rate) for _ in range(rounds)]
+            asked = f"mode=pacing, {rate} Mbit/s"
+            near = {"least": 0.95 * rate, "most": 1.05 * rate}
+            yield Row("rate_limit", asked, tuple(one[0] for one in found), "Mbit/s", **near)
+            others = tuple(one[1] for one in found)
+            yield Row("rate_limit", f"{asked}: the other path keeps", others, "of its own", least=0.95)
+
+
+def _paced(stream: Stream, rate: float) -> tuple[float, float]:
+    with stream:
+        free, _ = stream.rates(SECONDS)
+        with in_force(stream.lab, "egress", f"rate_limit(rate={rate}mbit, mode=pacing)"):
+            time.sleep(1 + stream.waiting()[1] / (rate * MBIT))
+            other, limited = stream.rates(SECONDS)
+    return limited, other / free
+
+
+def windowed(rounds: int, quick: bool) -> Iterator[Row]:
+    """A connection of one subflow, by its receive window, at the host that sends."""
+    with hosts("w") as lab:
+        lab.a.run(["ip", "mptcp", "limits", "set", "subflow", "0", "add_addr_accepted", "0"])
+        for rate in WINDOWED:
+            found = tuple(_windowed(Stream(lab), rate) for _ in range(rounds))
+            near = {"least": 0.85 * rate, "most": 1.15 * rate}
+            yield Row("rate_limit", f"mode=window, {rate} Mbit/s, one subflow", found, "Mbit/s", **near)
+
+
+def _windowed(stream: Stream, rate: float) -> float:
+    with stream:
+        do = f"rate_limit(rate={rate}mbit, mode=window, per=connection)"
+        with in_force(stream.lab, "ingress", do, dev="path*"):
+            time.sleep(2)
+            return sum(stream.rates(SECONDS))

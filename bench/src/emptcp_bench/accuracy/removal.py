@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every actor's policy taken away in mid-transfer: what the second path carries then, against before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from emptcp_bench.accuracy.row import Row
+from emptcp_bench.accuracy.stream import Stream, hosts, in_force, resident
+
+FORCE, WITHIN = 2.0, 3.0
+"""Seconds that a policy is in force, and within which its end has to show."""
+
+ACTORS = (
+    ("set_backup", "ingress", "set_backup(on=true)", ""),
+    ("rate_limit", "egress", "rate_limit(rate=10mbit, mode=pacing)", ""),
+    ("rate_limit", "egress", "rate_limit(rate=10mbit, mode=police)", ""),
+    ("rate_limit", "egress", "rate_limit(rate=10mbit, mode=mark)", ""),
+    ("drop", "egress", "drop()", "sample(every=200)"),
+    ("add_option", "egress", "add_option(exid=0xe0e1, value=7, size=1)", "packet_type('ack')"),
+    ("remove_option", "ingress", "remove_option(kind=253)", ""),
+    ("blk_subflow", "ingress", "blk_subflow()", ""),
+    ("add_subflow", "ingress", "add_subflow()", ""),
+    ("get_connect", "ingress", "get_connect()", ""),
+    ("get_subflow", "ingress", "get_subflow()", ""),
+    ("record", "ingress egress", "record('packets', 'bytes', 'rtt')", ""),
+)
+
+
+def rows(rounds: int, _quick: bool) -> Iterator[Row]:
+    """A row for each actor, and for each mode of rate_limit."""
+    with resident(), hosts("r") as lab:
+        for actor, hook, do, when in ACTORS:
+            found = tuple(_round(Stream(lab), hook, do, when) for _ in range(rounds))
+            chosen = f" when `{when}`" if when else ""
+            asked = f"`{do}`{chosen} taken away: share of the path within {WITHIN:g} s, of its earlier one"
+            yield Row(actor, asked, tuple(100 * one for one in found), "%", least=90, most=110)
+
+
+def _round(stream: Stream, hook: str, do: str, when: str) -> float:
+    with stream:
+        before = _share(stream, 2)
+        with in_force(stream.lab, hook, do, when=when):
+            time.sleep(FORCE)
+        time.sleep(WITHIN - 1)
+        return _share(stream, 1) / before
+
+
+def _share(stream: Stream, seconds: float) -> float:
+    first, second = stream.rates(seconds)
+    return second / (first + second)
