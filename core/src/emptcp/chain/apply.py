@@ -136,8 +136,11 @@ def remove(
 
 def _find_again(session: Session, entry: tables.Entry) -> None:
     """Take hold of programs that run on after their pins were lost; those attached by links end with them."""
-    links = features.has("tcx") and features.has("xdp_link")
-    if not links and entry.text and entry.table not in running.tables(running.everything(session.pins)):
+    if not entry.text or (features.has("tcx") and features.has("xdp_link")):
+        return
+    with running.everything(session.pins) as found:
+        lost = entry.table not in running.tables(found)
+    if lost:
         session.bring(entry)
 
 

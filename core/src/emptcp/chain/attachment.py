@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +36,9 @@ def carry_out(pins: Pins, decision: Decision) -> Undo:
 
 
 def settle(pins: Pins, decision: Decision) -> None:
-    """Let go of what only the program of before needed; there is no way back after it."""
+    """Let go of what only the program of before, or the way back to it, needed."""
+    if decision.attached is not None:
+        decision.attached.close()
     if decision.action in (ATTACH, SWITCH, DETACH):
         _forget_stages(pins, decision)
 
@@ -67,9 +69,11 @@ def _switch(pins: Pins, decision: Decision) -> Undo:
         _pin_as(pins, decision, again, before.program)
 
     def back() -> None:
-        again = attach.attach(*_where(decision), before.description.backend, before.program, made)
-        if moved or again.link is None:
-            repin(again)
+        with closing(
+            attach.attach(*_where(decision), before.description.backend, before.program, made)
+        ) as again:
+            if moved or again.link is None:
+                repin(again)
 
     with ExitStack() as undo:
         undo.callback(_keep_stages(pins, decision))
@@ -103,9 +107,9 @@ def _detach(pins: Pins, decision: Decision) -> Undo:
     old = _attached(decision, before)
 
     def back() -> None:
-        again = attach.attach(*_where(decision), before.description.backend, before.program)
-        _unpin(before)
-        _pin_as(pins, decision, again, before.program)
+        with closing(attach.attach(*_where(decision), before.description.backend, before.program)) as again:
+            _unpin(before)
+            _pin_as(pins, decision, again, before.program)
 
     with ExitStack() as undo:
         old.detach()
@@ -156,6 +160,7 @@ def _put(
     decision.place = replace(decision.place, backend=made.backend, reason=reason)
     about = replace(decision.loaded.description, backend=made.backend, reason=reason)
     decision.loaded.redescribe(about)
+    decision.attached = made
     return made
 
 

@@ -8,6 +8,7 @@ tests of every plugin, and to ask whether a policy would select a packet.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Self
 
@@ -63,19 +64,21 @@ class Runner:
         contents: Callable[[Store], Mapping[bytes, bytes]] = listed,
     ) -> None:
         self.backend = backend
-        self.shared = PrivateMaps(contents)
-        self._objects = Objects(self.shared)
         made = plan(hook, policies, companions_for(hook, policies))
         self._plan = made
         place = program.Place(hook, backend, program.L2[link], device="(trial)", engine=engine)
         self.states = offsets(allocate(made.fragments, {}))
-        self.loaded = program.load(made, policies, place, self._objects, self.states, off=off)
+        with ExitStack() as opened:
+            self.shared = opened.enter_context(closing(PrivateMaps(contents)))
+            self._objects = opened.enter_context(Objects(self.shared))
+            loaded = program.load(made, policies, place, self._objects, self.states, off=off)
+            self.loaded = opened.enter_context(closing(loaded))
+            self._opened = opened.pop_all()
         self._before = self._counts()
 
     def close(self) -> None:
         """Unload the program and its maps."""
-        self.loaded.close()
-        self._objects.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self

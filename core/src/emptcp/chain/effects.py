@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 from emptcp.chain import filling, flows, placement, stranded
@@ -11,6 +12,7 @@ from emptcp.chain.bind import bind, full_name, stage_ids
 from emptcp.chain.decide import DETACH, KEEP, Decision, site_of
 from emptcp.chain.description import PolicyRecord
 from emptcp.chain.dryrun import Runner
+from emptcp.chain.flows import States
 from emptcp.chain.off import Names
 from emptcp.chain.pins import Pins
 from emptcp.chain.running import Running
@@ -50,7 +52,8 @@ class Effects:
     """The difference that one change of a table makes to its stages.
 
     Made before the change is carried out, as what runs is read here; told after it. ``told`` picks the
-    policies, by table and name, that the plugins are told of: one that is off does nothing.
+    policies, by table and name, that the plugins are told of: one that is off does nothing. What plugins are
+    handed, a flow table or a program that runs their policy's expression, is open until it is closed.
     """
 
     def __init__(
@@ -66,9 +69,15 @@ class Effects:
         self._told = told
         self._catalog = catalog
         self._manager = manager
+        self._opened = ExitStack()
         self._runners: dict[tuple[model.Expression | None, str, str], Runner] = {}
+        self._flows: dict[tuple[int, str], States] = {}
         self._before = dict(pair for decision in decisions for pair in self._ran(table, decision))
         self._after = dict(pair for decision in decisions for pair in self._will_run(table, decision))
+
+    def close(self) -> None:
+        """Close what the plugins were handed."""
+        self._opened.close()
 
     def removed(self) -> None:
         """Tell of the stages that are gone, so that their plugins take effects back.
@@ -153,8 +162,17 @@ class Effects:
             namespace=known.namespace,
             before=before.stage if before is not None else None,
             matches=self._matches(known),
-            flows=flows.of_plugin(self._pins, known.namespace.cookie, known.stage.type.plugin),
+            flows=self._states(known.namespace.cookie, known.stage.type.plugin),
         )
+
+    def _states(self, cookie: int, plugin: str) -> States | None:
+        """Return a plugin's slot in a namespace's flow table, opened once."""
+        if (cookie, plugin) not in self._flows:
+            opened = flows.of_plugin(self._pins, cookie, plugin)
+            if opened is None:  # it may come with the change
+                return None
+            self._flows[cookie, plugin] = self._opened.enter_context(closing(opened))
+        return self._flows[cookie, plugin]
 
     def _matches(self, known: _Known) -> Callable[[bytes], bool]:
         """Return what runs the policy's expression over a frame, loading it at the first call."""
@@ -166,9 +184,10 @@ class Effects:
             if same not in self._runners:
                 narrowed = self._narrowed(known)
                 bound = bind(known.table, narrowed, known.hook, self._catalog, values.any_device)
-                self._runners[same] = Runner(
+                made = Runner(
                     [bound], known.hook, "tc", known.device.link, contents=filling.contents(self._pins)
                 )
+                self._runners[same] = self._opened.enter_context(made)
             return bool(self._runners[same].run(frame).matched)
 
         return matches
@@ -183,7 +202,10 @@ class Effects:
 def of_running(
     pins: Pins, catalog: Catalog, manager: Manager, found: Iterable[Running], names: Names
 ) -> tuple[list[Effects], list[str]]:
-    """Return the stages of running policies, for each table, and a warning for each that can't be told."""
+    """Return the stages of running policies, for each table, and a warning for each that can't be told.
+
+    Whoever asks closes the former.
+    """
     decisions = [Decision(KEEP, one.location, site_of(one), one.description.hook, one) for one in found]
     chosen = lambda table, policy: (table, policy) in names  # noqa: E731
     of_tables = sorted({table for table, _ in names})

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from emptcp import pybpf
@@ -58,16 +59,20 @@ def make(
         joined = fused.join(plan, binding)
         return Made(submit(joined, binding.backend, name), joined)
     found = tail.variants(plan)
-    stages = pybpf.Map.create("prog_array", 4, 4, max(len(found), 1), name=PROGRAMS)
     count = len(plan.steps) + 1
     choices = size // 4 - 3 * count if context.width(plan) else 0
-    placed = Tables(offset, count, choices, offset, stages.fd, flows().fd if plan.flow else -1)
     metadata = engine == METADATA
     if metadata:
         check_room(count, binding.backend)
-    for number, made in enumerate(found):
-        one = tail.stage(plan, binding, placed, made, metadata)
-        with submit(one, binding.backend, "emptcp_stage") as program:
-            stages.update(number.to_bytes(4, "little"), program.fd.to_bytes(4, "little"))
-    joined = tail.root(plan, binding, placed, metadata)
-    return Made(submit(joined, binding.backend, name), joined, stages)
+    with ExitStack() as opened:
+        array = pybpf.Map.create("prog_array", 4, 4, max(len(found), 1), name=PROGRAMS)
+        stages = opened.enter_context(array)
+        placed = Tables(offset, count, choices, offset, stages.fd, flows().fd if plan.flow else -1)
+        for number, made in enumerate(found):
+            one = tail.stage(plan, binding, placed, made, metadata)
+            with submit(one, binding.backend, "emptcp_stage") as program:
+                stages.update(number.to_bytes(4, "little"), program.fd.to_bytes(4, "little"))
+        joined = tail.root(plan, binding, placed, metadata)
+        root = submit(joined, binding.backend, name)
+        opened.pop_all()
+    return Made(root, joined, stages)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -37,6 +38,12 @@ class States:
         self._flows = flows
         self._offset = offset
         self._size = size
+        self._opened = ExitStack()
+        self._opened.enter_context(flows)
+
+    def close(self) -> None:
+        """Close the table."""
+        self._opened.close()
 
     def get(self, one: Endpoint, other: Endpoint) -> bytes | None:
         """Return the slot's bytes, ``None`` for a subflow without an entry."""
@@ -72,7 +79,8 @@ class States:
 
     @cached_property
     def _writer(self) -> pybpf.Program:
-        return pybpf.load_object(OBJECT, {"emptcp_flows": self._flows}).programs["write_slot"]
+        loaded = self._opened.enter_context(pybpf.load_object(OBJECT, {"emptcp_flows": self._flows}))
+        return loaded.programs["write_slot"]
 
     def _make(self, flow: bytes) -> None:
         """Make an entry. Whoever writes of a subflow knows that it is one: socket companions may go by it."""
@@ -85,7 +93,7 @@ class States:
 
 
 def of_plugin(pins: Pins, cookie: int, plugin: str) -> States | None:
-    """Return a plugin's slot in a namespace's flow table, ``None`` when it keeps nothing there."""
+    """Open a plugin's slot in a namespace's flow table, ``None`` when it keeps nothing there."""
     path = pins.flows(cookie)
     place = states.known(pins, cookie).get(plugin)
     if place is None or not path.exists():

@@ -35,17 +35,17 @@ REPAIR = "Run: emptcp doctor --repair"
 def findings() -> list[Finding]:
     """Return what is wrong with the pins, the tables and the journal."""
     tree = pins.find()
-    found = running.everything(tree) if tree is not None else {}
-    return [
-        *_damaged(),
-        *_off(found),
-        *_journal(),
-        *_probation(),
-        *_programs(found),
-        *_tables(found),
-        *_pins(tree, found),
-        *_useless(tree, found),
-    ]
+    with running.everything(tree) as found:
+        return [
+            *_damaged(),
+            *_off(found),
+            *_journal(),
+            *_probation(),
+            *_programs(found),
+            *_tables(found),
+            *_pins(tree, found),
+            *_useless(tree, found),
+        ]
 
 
 def repair() -> list[str]:
@@ -56,8 +56,9 @@ def repair() -> list[str]:
     interrupted = {entry.table for entry in tables.unfinished()}
     known = interrupted | set(tables.names())
     tree = pins.find()
-    found = running.everything(tree) if tree is not None else {}
-    outcomes = [apply.forget(name) for name in running.tables(found) if name not in known]
+    with running.everything(tree) as found:
+        unknown = [name for name in running.tables(found) if name not in known]
+    outcomes = [apply.forget(name) for name in unknown]
     outcomes += apply.reattach() if known else []
     if tree is not None and tree.root.exists():
         with tables.lock():

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from emptcp.chain import program as programs
@@ -14,7 +14,7 @@ from emptcp.chain.objects import Objects
 from emptcp.chain.pins import Pins
 from emptcp.chain.plan import FragmentRef
 from emptcp.chain.replacing import Replacing
-from emptcp.chain.shared import PinnedMaps, PrivateMaps
+from emptcp.chain.shared import PinnedMaps, PrivateMaps, SharedMaps
 from emptcp.chain.stores import Stores
 
 
@@ -37,7 +37,7 @@ class Loader:
         self._off = off
         self._opened = opened
         self._objects: dict[int, Objects] = {}
-        self.stores = Stores(tree) if tree is not None else None
+        self.stores = opened.enter_context(closing(Stores(tree))) if tree is not None else None
 
     def prepare(self, decision: Decision) -> None:
         """Load the decision's program, if it needs one, for the back-end that is tried first."""
@@ -70,10 +70,11 @@ class Loader:
 
     def _of(self, cookie: int) -> Objects:
         if cookie not in self._objects:
-            shared = (
-                PrivateMaps()
-                if self._pins is None
-                else PinnedMaps(self._pins, cookie, self.stores, self._replacing)
-            )
-            self._objects[cookie] = self._opened.enter_context(Objects(shared))
+            self._objects[cookie] = self._opened.enter_context(Objects(self._shared(cookie)))
         return self._objects[cookie]
+
+    def _shared(self, cookie: int) -> SharedMaps:
+        if self._pins is None or self.stores is None:
+            return self._opened.enter_context(closing(PrivateMaps()))
+        maps = PinnedMaps(self._pins, cookie, self.stores, self._replacing)
+        return self._opened.enter_context(closing(maps))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from emptcp import pybpf
@@ -121,16 +122,20 @@ def load(
     placed, size = layout.slots(sizes.values(), len(policies))
     by_name = dict(zip(sizes, placed, strict=True))
     places = [by_name[step.name] for step in plan.steps]
-    counts, given, following = _counters(plan, previous)
-    offset, tables = engines.tables(place.engine, plan, places, given, size)
-    slots = Slots(places, given, state_slots, following, offset if tables else 0)
-    description = _describe(plan, policies, place, slots)
     switches = [off(policy.table, policy.name) for policy in policies]
-    parameters = _parameters(plan, place, places, switches, bytes(offset) + tables)
-    about = _about(description)
-    maps = joining.Maps(objects.packet(place.hook, place.code).fd, parameters.fd, counts.fd, about.fd)
-    binding = _binding(plan, place, objects, maps, slots)
-    made = engines.make(place.engine, plan, binding, offset, len(tables), objects.shared.flows)
+    with ExitStack() as opened:
+        counts, given, following = _counters(plan, previous)
+        opened.callback(counts.close)
+        offset, tables = engines.tables(place.engine, plan, places, given, size)
+        slots = Slots(places, given, state_slots, following, offset if tables else 0)
+        description = _describe(plan, policies, place, slots)
+        value = bytes(offset) + tables
+        parameters = opened.enter_context(_parameters(plan, place, places, switches, value))
+        about = opened.enter_context(_about(description))
+        maps = joining.Maps(objects.packet(place.hook, place.code).fd, parameters.fd, counts.fd, about.fd)
+        binding = _binding(plan, place, objects, maps, slots)
+        made = engines.make(place.engine, plan, binding, offset, len(tables), objects.shared.flows)
+        opened.pop_all()
     return Loaded(made, description, parameters, counts, about)
 
 

@@ -25,15 +25,19 @@ class Replacing:
         self._leaving = frozenset(leaving)
         self._asked = asked
         self._made: dict[Path, pybpf.Map | None] = {}
+        self._opened = ExitStack()
+
+    def close(self) -> None:
+        """Close the maps; those that are pinned stay."""
+        self._opened.close()
 
     def users(self, plugin: str) -> list[str]:
         """Return the tables that use maps of a plugin in programs which stay."""
         from emptcp.chain import running
 
-        found = running.everything(self._pins)
-        return running.tables_using(
-            {location: one for location, one in found.items() if location not in self._leaving}, plugin
-        )
+        with running.everything(self._pins) as found:
+            staying = {location: one for location, one in found.items() if location not in self._leaving}
+            return running.tables_using(staying, plugin)
 
     def start(self, path: Path, plugin: str) -> bool:
         """Tell whether the map that is pinned there may be made anew, and note that it will be."""
@@ -47,19 +51,18 @@ class Replacing:
 
     def made(self, path: Path) -> pybpf.Map | None:
         """Return the new map, if it is made already."""
-        found = self._made[path]
-        return found.duplicate() if found is not None else None
+        return self._made[path]
 
     def keep(self, path: Path, made: pybpf.Map) -> None:
         """Keep the new map until it is pinned."""
-        self._made[path] = made.duplicate()
+        self._made[path] = self._opened.enter_context(made.duplicate())
 
     def carry_out(self) -> Callable[[], None]:
         """Pin the new maps; return what takes that back."""
         undo = ExitStack()
         for path, made in self._made.items():
             if made is not None:
-                undo.callback(_pin, path, pybpf.Map.from_pin(path))
+                undo.callback(_pin, path, self._opened.enter_context(pybpf.Map.from_pin(path)))
                 _pin(path, made)
         return undo.close
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from emptcp import pybpf
 from emptcp.chain import context, layout
@@ -17,7 +19,10 @@ from emptcp.chain.pins import LINK, PROGRAM, Location, Pins, find
 
 @dataclass
 class Running:
-    """An attached program. ``link`` is ``None`` where the attachment is a clsact filter or old-style XDP."""
+    """An attached program. ``link`` is ``None`` where the attachment is a clsact filter or old-style XDP.
+
+    It holds descriptors until it is closed.
+    """
 
     location: Location
     folder: Path
@@ -27,6 +32,12 @@ class Running:
     parameters: pybpf.Map
     counters: pybpf.Map
     about: pybpf.Map
+
+    def close(self) -> None:
+        """Give up the descriptors; what runs goes on."""
+        for owned in (self.link, self.program, self.parameters, self.counters, self.about):
+            if owned is not None:
+                owned.close()
 
     @property
     def detached(self) -> bool:
@@ -110,28 +121,50 @@ def _put_in_force(words: memoryview, record: StageRecord, packed: bytes) -> None
         words[word] = words[word] & ~(0xFFFFFFFF << shift) | changed << shift
 
 
-def everything(pins: Pins | None = None) -> dict[Location, Running]:
+class Everything(dict[Location, Running]):
+    """All that runs, by place. A context manager, which closes it."""
+
+    def close(self) -> None:
+        """Close each program."""
+        for one in self.values():
+            one.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+
+def everything(pins: Pins | None = None) -> Everything:
     """Return all that runs; empty without a pin tree."""
     pins = pins or find()
-    if pins is None:
-        return {}
-    found = ((location, at(pins, location)) for location in pins.locations())
-    return {location: running for location, running in found if running is not None}
+    found = Everything()
+    if pins is not None:
+        with ExitStack() as opened:
+            opened.enter_context(found)
+            for location in pins.locations():
+                if (running := at(pins, location)) is not None:
+                    found[location] = running
+            opened.pop_all()
+    return found
 
 
 def at(pins: Pins, location: Location) -> Running | None:
     """Return what runs at a location, ``None`` when nothing of emptcp does."""
     folder = pins.folder(location)
-    link = pybpf.Link.from_pin(folder / LINK) if (folder / LINK).exists() else None
-    if link is not None:
-        loaded = pybpf.Program.from_id(link.info.program_id)
-    elif (folder / PROGRAM).exists():
-        loaded = pybpf.Program.from_pin(folder / PROGRAM)
-    else:
-        return None
-    maps = {owned.info.name: owned for owned in _maps(loaded)}
-    about = maps[programs.DESCRIPTION]
-    description = Description.decode(about.lookup(bytes(4)) or b"")
+    with ExitStack() as opened:
+        link = opened.enter_context(pybpf.Link.from_pin(folder / LINK)) if (folder / LINK).exists() else None
+        if link is not None:
+            loaded = opened.enter_context(pybpf.Program.from_id(link.info.program_id))
+        elif (folder / PROGRAM).exists():
+            loaded = opened.enter_context(pybpf.Program.from_pin(folder / PROGRAM))
+        else:
+            return None
+        maps = _own_maps(loaded, opened)
+        about = maps[programs.DESCRIPTION]
+        description = Description.decode(about.lookup(bytes(4)) or b"")
+        opened.pop_all()
     parameters, counts = maps[programs.PARAMETERS], maps[programs.COUNTERS]
     return Running(location, folder, loaded, link, description, parameters, counts, about)
 
@@ -170,6 +203,14 @@ def plugins_in_use(found: dict[Location, Running]) -> dict[str, tuple[str, ...]]
     return {plugin: tuple(policies) for plugin, policies in sorted(users.items())}
 
 
-def _maps(loaded: pybpf.Program) -> Iterator[pybpf.Map]:
+def _own_maps(loaded: pybpf.Program, opened: ExitStack) -> dict[str, pybpf.Map]:
+    """Return the maps that a program does not share, by their names, to be closed with ``opened``."""
+    own = (programs.DESCRIPTION, programs.PARAMETERS, programs.COUNTERS)
+    found = {}
     for number in loaded.info.map_ids:
-        yield pybpf.Map.from_id(number)
+        one = pybpf.Map.from_id(number)
+        if one.info.name in own:
+            found[one.info.name] = opened.enter_context(one)
+        else:
+            one.close()
+    return found

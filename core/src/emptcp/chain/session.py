@@ -10,8 +10,8 @@ back; if the process dies, the next command carries the journal's entry through.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 
 from emptcp import pybpf
@@ -38,10 +38,12 @@ from emptcp.chain.decide import ATTACH, DETACH, Decision
 from emptcp.chain.effects import Effects
 from emptcp.chain.filling import Filled, Filling
 from emptcp.chain.load import Loader
+from emptcp.chain.off import Names, Off
 from emptcp.chain.pins import Pins
 from emptcp.chain.placement import Site
 from emptcp.chain.plan import FragmentRef
 from emptcp.chain.replacing import Replacing
+from emptcp.chain.running import Everything
 from emptcp.chain.storage import Store
 from emptcp.chain.stores import Stores
 from emptcp.chain.stranded import Stranded
@@ -124,14 +126,18 @@ class Session:
         state = off.read()
         if not state.telling:
             return
-        found = running.everything(self.pins)
-        suspension.settle(self.pins, found.values(), state, attach=True)
-        ended = frozenset(name for name in state.telling if state.silences(*name))
-        for names, occasion in ((ended, Effects.removed), (state.telling - ended, Effects.resumed)):
-            for stages in effects.of_running(self.pins, self.catalog, self.manager, found.values(), names)[0]:
-                occasion(stages)
+        with running.everything(self.pins) as found:
+            suspension.settle(self.pins, found.values(), state, attach=True)
+            ended = frozenset(name for name in state.telling if state.silences(*name))
+            for names, occasion in ((ended, Effects.removed), (state.telling - ended, Effects.resumed)):
+                self._tell_running(found, names, occasion)
         sockets.run_everywhere(self.pins, suspended=True)
         off.keep(replace(state, telling=frozenset()))
+
+    def _tell_running(self, found: Everything, names: Names, occasion: Callable[[Effects], None]) -> None:
+        for stages in effects.of_running(self.pins, self.catalog, self.manager, found.values(), names)[0]:
+            with closing(stages):
+                occasion(stages)
 
     def _end_probation(self, pending: probation.Probation) -> None:
         """Take a change back that nobody confirmed; if that fails it stays noted, for `doctor` to tell of."""
@@ -191,36 +197,41 @@ class Session:
         tables.read(entry.table)  # a damaged record is refused before anything is changed
         table = self._read(entry) if entry.text else None
         sites = self._place(table, entry.netns, absent) if table is not None else {}
-        before, state = running.everything(self.pins), off.read()
+        state = off.read()
         wanted = lookups.everything(table, self.catalog) if table is not None else []
         fillings = filling.decide(self.pins, wanted, table is not None and table.exact)
         given_up: list[Stranded] | None = [] if force else None
-        decisions = decide.decide(
-            entry.table, sites, before, self.catalog, given_up, suspended=state.everything
-        )
         outcome = Outcome(entry.table, dry_run=dry_run)
-        outcome.warnings += state.remarks(entry.table) if table is not None else []
-        outcome.warnings += decide.unreachable(table, self.catalog) if table is not None else []
-        outcome.warnings += stranded.given_up(given_up or ())
-        outcome.warnings += filling.remarks(fillings)
-        if absent is None:  # those who bring many tables say it once
-            outcome.warnings += map(str, tables.damaged())
-        outcome.warnings += _sockets_out_of_reach(decisions)
-        if not keep_effects:
-            outcome.warnings += effects.untold(entry.table, decisions, self.catalog, state.heeds)
         with ExitStack() as opened:
+            before = opened.enter_context(running.everything(self.pins))
+            decisions = decide.decide(
+                entry.table, sites, before, self.catalog, given_up, suspended=state.everything
+            )
+            outcome.warnings += self._of_table(table, state) if table is not None else []
+            outcome.warnings += [*stranded.given_up(given_up or ()), *filling.remarks(fillings)]
+            if absent is None:  # those who bring many tables say it once
+                outcome.warnings += map(str, tables.damaged())
+            outcome.warnings += _sockets_out_of_reach(decisions)
+            if not keep_effects:
+                outcome.warnings += effects.untold(entry.table, decisions, self.catalog, state.heeds)
             replacing = Replacing(self.pins, [*decide.leaving(decisions)], asked=new_maps)
+            opened.callback(replacing.close)
             loader = Loader(None if dry_run else self.pins, opened, state.skips, replacing)
             for decision in decisions:
                 loader.prepare(decision)
             outcome.warnings += [remark for decision in decisions for remark in _remarks(decision)]
             if not dry_run:
-                stored = _Stored(loader.stores or Stores(self.pins), wanted, fillings, replacing)
-                self._carry_out(entry, table, decisions, stored, keep_effects)
+                told = opened.enter_context(closing(self._effects(entry.table, decisions)))
+                assert loader.stores is not None
+                stored = _Stored(loader.stores, wanted, fillings, replacing)
+                self._carry_out(entry, table, told, decisions, stored, keep_effects)
         outcome.done = [_done(decision) for decision in decisions]
         outcome.filled = filling.done(fillings)
         outcome.warnings += [str(failure) for failure in self.manager.failures]
         return outcome
+
+    def _of_table(self, table: model.Table, state: Off) -> list[str]:
+        return [*state.remarks(table.name), *decide.unreachable(table, self.catalog)]
 
     def told(self, entry: tables.Entry) -> list[str]:
         """Tell the plugins of the stages of one table as they run; return why if they can't be told."""
@@ -232,8 +243,10 @@ class Session:
 
     def _tell(self, entry: tables.Entry) -> None:
         sites = self._place(recorded(entry), entry.netns, [])
-        decisions = decide.decide(entry.table, sites, running.everything(self.pins), self.catalog, [])
-        self._effects(entry.table, decisions).everything()
+        with running.everything(self.pins) as found:
+            decisions = decide.decide(entry.table, sites, found, self.catalog, [])
+            with closing(self._effects(entry.table, decisions)) as told:
+                told.everything()
 
     def _read(self, entry: tables.Entry) -> model.Table:
         """Return an entry's table, as its author wrote it if that is known: errors then name his lines."""
@@ -261,12 +274,12 @@ class Session:
         self,
         entry: tables.Entry,
         table: model.Table | None,
+        told: Effects,
         decisions: list[Decision],
         stored: _Stored,
         keep_effects: bool,
     ) -> None:
         """Switch everything, or nothing."""
-        told = self._effects(entry.table, decisions)
         told.applying()
         tables.begin(entry)
         with ExitStack() as undo:
@@ -312,10 +325,11 @@ def _sockets_out_of_reach(decisions: list[Decision]) -> list[str]:
 def _prune(tree: Pins) -> None:
     """Remove from the pin tree what nothing that runs needs."""
     if tree.with_sockets():
-        found = running.everything(tree).values()
-        sockets.prune(
-            tree, {(one.location.cookie, name) for one in found for name in one.description.sockets}
-        )
+        with running.everything(tree) as found:
+            needed = {
+                (one.location.cookie, name) for one in found.values() for name in one.description.sockets
+            }
+        sockets.prune(tree, needed)
     known = tables.known()
     for table in tree.with_stores():
         if table not in known:

@@ -8,6 +8,7 @@ runs (:class:`PrivateMaps`), which then see and change nothing of what runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,7 @@ from emptcp.chain.storage import Store
 from emptcp.chain.stores import Stores
 from emptcp.errors import EmptcpError
 from emptcp.plugins import imports
-from emptcp.pybpf.likeness import differences, of_map
+from emptcp.pybpf.likeness import Shape, differences, of_map
 
 KEY_BYTES = 36
 """``struct emptcp_key``."""
@@ -73,24 +74,45 @@ class SharedMaps(Protocol):
         ...
 
 
-def _packet(size: int) -> pybpf.Map:
-    return pybpf.Map.create("percpu_array", 4, size, 1, name="emptcp_packet")
+@dataclass(frozen=True)
+class _Core:
+    """How a map of core's is made."""
+
+    kind: str
+    key_size: int
+    value_size: int
+    max_entries: int
+    name: str
+
+    def create(self) -> pybpf.Map:
+        """Make one."""
+        sizes = (self.key_size, self.value_size, self.max_entries)
+        return pybpf.Map.create(self.kind, *sizes, name=self.name)
+
+    @property
+    def shape(self) -> Shape:
+        """What one that is there is compared with."""
+        return Shape(self.kind, self.key_size, self.value_size, self.max_entries, flags=0)
 
 
-def _flows() -> pybpf.Map:
-    return pybpf.Map.create("lru_hash", KEY_BYTES, HEAD_BYTES + SLOT_BYTES, FLOWS, name="emptcp_flows")
+def _packet(size: int) -> _Core:
+    return _Core("percpu_array", 4, size, 1, "emptcp_packet")
 
 
-def _connections() -> pybpf.Map:
-    return pybpf.Map.create("lru_hash", 4, 4, TOKENS, name="emptcp_conns")
+def _flows() -> _Core:
+    return _Core("lru_hash", KEY_BYTES, HEAD_BYTES + SLOT_BYTES, FLOWS, "emptcp_flows")
 
 
-def _events() -> pybpf.Map:
-    return pybpf.Map.create("ringbuf", 0, 0, EVENT_BYTES, name="emptcp_events")
+def _connections() -> _Core:
+    return _Core("lru_hash", 4, 4, TOKENS, "emptcp_conns")
 
 
-def _lost() -> pybpf.Map:
-    return pybpf.Map.create("percpu_array", 4, 8, 1, name="emptcp_lost")
+def _events() -> _Core:
+    return _Core("ringbuf", 0, 0, EVENT_BYTES, "emptcp_events")
+
+
+def _lost() -> _Core:
+    return _Core("percpu_array", 4, 8, 1, "emptcp_lost")
 
 
 _CORES = {
@@ -110,11 +132,16 @@ class PrivateMaps:
         self._stores: dict[Store, pybpf.Map] = {}
         self._contents = contents
 
+    def close(self) -> None:
+        """Close the maps."""
+        for owned in (*self._maps.values(), *self._plugins.values(), *self._stores.values()):
+            owned.close()
+
     def packet(self, hook: str, backend: str, size: int) -> pybpf.Map:
         """See :class:`SharedMaps`."""
         name = f"packet_{hook}_{backend}"
         if name not in self._maps:
-            self._maps[name] = _packet(size)
+            self._maps[name] = _packet(size).create()
         return self._maps[name]
 
     def flows(self) -> pybpf.Map:
@@ -127,7 +154,7 @@ class PrivateMaps:
 
     def _core(self, name: str) -> pybpf.Map:
         if name not in self._maps:
-            self._maps[name] = _CORES[name]()
+            self._maps[name] = _CORES[name]().create()
         return self._maps[name]
 
     def store(self, store: Store) -> pybpf.Map:
@@ -153,15 +180,21 @@ class PrivateMaps:
 class PinnedMaps:
     """The maps in the pin tree, for programs of the namespace with this cookie; made at first use."""
 
-    def __init__(
-        self, pins: Pins, cookie: int, opened: Stores | None = None, replacing: Replacing | None = None
-    ) -> None:
-        """``opened`` are the sets and maps of all namespaces, ``replacing`` the plugins' maps made anew."""
+    def __init__(self, pins: Pins, cookie: int, opened: Stores, replacing: Replacing | None = None) -> None:
+        """``opened`` are the sets and maps of all namespaces, ``replacing`` the plugins' maps made anew.
+
+        Whoever made these closes them.
+        """
         self._pins = pins
         self._replacing = replacing or Replacing(pins, (), asked=False)
-        self._stores = opened or Stores(pins)
+        self._stores = opened
         self._cookie = cookie
         self._open: dict[Path, pybpf.Map] = {}
+
+    def close(self) -> None:
+        """Close the maps; they stay pinned."""
+        for owned in self._open.values():
+            owned.close()
 
     def packet(self, hook: str, backend: str, size: int) -> pybpf.Map:
         """See :class:`SharedMaps`. The pin's name carries the size, so that releases don't meet."""
@@ -193,7 +226,9 @@ class PinnedMaps:
         path = self._pins.plugin_map(plugin, name)
         if path in self._replacing:
             return self._replacing.made(path)
-        return pybpf.Map.from_pin(path) if path.exists() else None
+        if path not in self._open and path.exists():
+            self._open[path] = pybpf.Map.from_pin(path)
+        return self._open.get(path)
 
     def keep(self, plugin: str, name: str, made: pybpf.Map) -> None:
         """See :class:`SharedMaps`."""
@@ -212,26 +247,24 @@ class PinnedMaps:
         fix = "" if self._replacing.users(plugin) else "Apply with --new-maps; what the map holds is lost."
         self._give_up(path, f"map '{name}' of plugin '{plugin}'", mismatch.differences, plugin, fix)
 
-    def _pinned(self, path: Path, fresh: pybpf.Map) -> pybpf.Map:
-        """Open what is pinned, if it is alike; else pin ``fresh``."""
-        if path in self._open:
-            return self._open[path]
-        found = pybpf.Map.from_pin(path) if path.exists() else None
-        if found is not None and (lines := differences(of_map(fresh), of_map(found))):
-            self._give_up(path, f"map '{path.name}' of emptcp", lines)
-            found = None
-        if found is None:
+    def _pinned(self, path: Path, wanted: _Core) -> pybpf.Map:
+        """Open what is pinned, if it is made as wanted; else make it and pin it."""
+        if path not in self._open and path.exists():
+            found = self._open[path] = pybpf.Map.from_pin(path)
+            if lines := differences(wanted.shape, of_map(found)):
+                self._give_up(path, f"map '{path.name}' of emptcp", lines)
+        if path not in self._open:
+            made = self._open[path] = wanted.create()
             self._pins.make(path.parent)
-            found = fresh
-            found.pin(path)
-        self._open[path] = found
-        return found
+            made.pin(path)
+        return self._open[path]
 
     def _give_up(self, path: Path, what: str, lines: Sequence[str], plugin: str = "", fix: str = "") -> None:
         """Unpin a map that is made otherwise than needed; refuse to while tables use it."""
         from emptcp.chain import running
 
-        tables = running.tables_using(running.everything(self._pins), plugin)
+        with running.everything(self._pins) as found:
+            tables = running.tables_using(found, plugin)
         if tables:
             listed = " and ".join(f"`emptcp remove {table}`" for table in tables)
             raise EmptcpError(
@@ -240,3 +273,4 @@ class PinnedMaps:
                 fix=fix or f"Run {listed}, then apply again; what the map holds is lost.",
             )
         path.unlink()
+        self._open.pop(path).close()

@@ -13,7 +13,7 @@ import hashlib
 import struct
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from emptcp import pybpf
@@ -21,6 +21,7 @@ from emptcp.chain import lending, states
 from emptcp.chain.pins import Pins
 from emptcp.chain.plan import BoundPolicy, FragmentRef, companions_for
 from emptcp.chain.shared import PinnedMaps
+from emptcp.chain.stores import Stores
 from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces, sock_ops
 from emptcp.hooks.namespaces import Namespace
@@ -150,7 +151,8 @@ def _attach(pins: Pins, namespace: Namespace, companion: FragmentRef, folder: Pa
     _remove(folder)  # of a command that was killed in the middle
     pins.make(folder)
     with ExitStack() as opened:
-        maps = PinnedMaps(pins, namespace.cookie)
+        stores = opened.enter_context(closing(Stores(pins)))
+        maps = opened.enter_context(closing(PinnedMaps(pins, namespace.cookie, stores)))
         loaded = opened.enter_context(
             lending.opened(
                 maps,

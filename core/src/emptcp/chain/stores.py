@@ -71,6 +71,11 @@ class Stores:
             self._open[path] = pybpf.Map.from_pin(path) if path.exists() else create(store)
         return self._open[path]
 
+    def close(self) -> None:
+        """Close the maps; what is pinned stays."""
+        for owned in self._open.values():
+            owned.close()
+
 
 def change(
     contents: pybpf.Map, store: Store, add: Mapping[bytes, bytes], remove: Iterable[bytes] = ()

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from emptcp import pybpf
@@ -68,10 +69,12 @@ def resume(one: Running) -> None:
         raise Gone(decide.why_lost(site), fix="Let go of it: emptcp doctor --repair")
     _pin_program(one)
     (one.folder / LINK).unlink(missing_ok=True)
-    made = attachments.attach(site.namespace, site.device, about.hook, about.backend, one.program)
-    if made.link is not None:
-        made.link.pin(one.folder / LINK)
-        (one.folder / PROGRAM).unlink()
+    with closing(
+        attachments.attach(site.namespace, site.device, about.hook, about.backend, one.program)
+    ) as made:
+        if made.link is not None:
+            made.link.pin(one.folder / LINK)
+            (one.folder / PROGRAM).unlink()
 
 
 class Gone(EmptcpError):

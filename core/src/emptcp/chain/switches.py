@@ -11,7 +11,7 @@ warning.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 
 from emptcp import pybpf
@@ -20,7 +20,7 @@ from emptcp.chain import off as record
 from emptcp.chain.effects import Effects
 from emptcp.chain.off import Names, Off
 from emptcp.chain.pins import Location, Pins
-from emptcp.chain.running import Running
+from emptcp.chain.running import Everything, Running
 from emptcp.chain.session import Done, Outcome, recorded
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins.catalog import Catalog
@@ -42,11 +42,10 @@ def off(table: str = "", policy: str = "", *, dry_run: bool = False, keep_effect
     """
     if not table:
         return _everything_off(dry_run, keep_effects)
-    with tables.lock():
-        work = _Work.begin(table, dry_run)
+    with tables.lock(), closing(_Work.begin(table, dry_run)) as work:
         names = work.named(table, policy)
         work.skip("off", names, work.before.and_also(table, policy), keep_effects)
-    return work.outcome
+        return work.outcome
 
 
 def on(table: str = "", policy: str = "", *, dry_run: bool = False) -> Switched:
@@ -54,25 +53,23 @@ def on(table: str = "", policy: str = "", *, dry_run: bool = False) -> Switched:
 
     Raises :class:`EmptcpError` when there is no such table or policy.
     """
-    with tables.lock():
-        work = _Work.begin(table, dry_run)
+    with tables.lock(), closing(_Work.begin(table, dry_run)) as work:
         if table:
             names = work.named(table, policy)
             after = work.before.without(table, policy, [name for _, name in work.named(table)])
             work.skip("on", names, after)
         else:
             work.attach()
-    return work.outcome
+        return work.outcome
 
 
 def _everything_off(dry_run: bool, keep_effects: bool) -> Switched:
-    with _lock_if_possible() as refused:
-        work = _Work.begin("", dry_run)
+    with _lock_if_possible() as refused, closing(_Work.begin("", dry_run)) as work:
         work.detach(keep_effects, finish=not refused)
         if refused:
             # Who holds the lock may attach something yet: the next command looks again.
             work.outcome.warnings.append(f"not waited for: {refused}")
-    return work.outcome
+        return work.outcome
 
 
 @contextmanager
@@ -95,7 +92,7 @@ class _Work:
     """One command's view: what runs, what was off before, what it did."""
 
     tree: Pins | None
-    found: Mapping[Location, Running]
+    found: Everything
     before: Off
     outcome: Switched
 
@@ -103,8 +100,15 @@ class _Work:
     def begin(cls, table: str, dry_run: bool) -> _Work:
         """Look at what runs and what is off."""
         tree = pins.find()
-        found = running.everything(tree) if tree is not None else {}
-        return cls(tree, found, record.read_or_see(found), Switched(table, dry_run=dry_run))
+        with ExitStack() as opened:
+            found = opened.enter_context(running.everything(tree))
+            work = cls(tree, found, record.read_or_see(found), Switched(table, dry_run=dry_run))
+            opened.pop_all()
+        return work
+
+    def close(self) -> None:
+        """Let go of what runs."""
+        self.found.close()
 
     # Everything.
 
@@ -187,14 +191,14 @@ class _Work:
             return
         switching = replace(after, telling=changed | self.before.telling)
         self._keep(switching)
-        told = _Told(self.tree, after, self.outcome)
-        starting = told.of(self.found, switching.telling, ended=False)
-        told.tell(starting, Effects.resuming)
-        refused = self._settle(switching, attach or bool(self.before.telling))
-        told.tell(starting, Effects.resumed)
-        if not keep_effects:
-            told.tell(told.of(self.found, switching.telling, ended=True), Effects.removed)
-        told.close()
+        with closing(_Told(self.tree, after, self.outcome)) as told:
+            starting = told.of(self.found, switching.telling, ended=False)
+            told.tell(starting, Effects.resuming)
+            refused = self._settle(switching, attach or bool(self.before.telling))
+            told.tell(starting, Effects.resumed)
+            if not keep_effects:
+                told.tell(told.of(self.found, switching.telling, ended=True), Effects.removed)
+            told.finish()
         if finish and not (after.everything and refused):
             self._keep(replace(after, telling=frozenset()))
 
@@ -226,6 +230,7 @@ class _Told:
         self._tree = tree
         self._after = after
         self._outcome = outcome
+        self._opened = ExitStack()
         self._sides: tuple[Catalog, Manager] | None = None
 
     def of(self, found: Mapping[Location, Running], names: Names, ended: bool) -> list[Effects]:
@@ -243,6 +248,8 @@ class _Told:
         except (EmptcpError, pybpf.BpfError, OSError) as error:
             self._outcome.warnings.append(f"no plugin is told: {error}")
             return []
+        for one in made:
+            self._opened.callback(one.close)
         self._outcome.warnings += untold if ended else []
         return made
 
@@ -255,6 +262,10 @@ class _Told:
                 self._outcome.warnings.append(f"not every plugin is told: {error}")
 
     def close(self) -> None:
+        """Close what the plugins were handed."""
+        self._opened.close()
+
+    def finish(self) -> None:
         """Bring sockets to what the plugins want of them; make warnings of what the plugins did not do."""
         if self._sides is None or self._tree is None:
             return

@@ -25,9 +25,11 @@ def of_plugin(plugin: str) -> Users:
         return {}
     catalog = Catalog.of_enabled()
     found: dict[str, dict[str, None]] = {}
-    for one in running.everything(tree).values():
-        for policy in one.description.policies:
-            if _uses(policy, one.description, plugin, catalog):
+    with running.everything(tree) as everything:
+        descriptions = [one.description for one in everything.values()]
+    for about in descriptions:
+        for policy in about.policies:
+            if _uses(policy, about, plugin, catalog):
                 found.setdefault(policy.table, {})[policy.name] = None
     return {table: tuple(policies) for table, policies in sorted(found.items())}
 

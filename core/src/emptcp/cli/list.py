@@ -67,11 +67,17 @@ def register(groups: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from emptcp.chain import off, running, tables
+    from emptcp.chain import running
+
+    with running.everything() as found:
+        return _list(arguments, running.tables(found))
+
+
+def _list(arguments: argparse.Namespace, by_table: dict[str, list[Running]]) -> int:
+    from emptcp.chain import off, tables
     from emptcp.cli import wording
     from emptcp.errors import EmptcpError, did_you_mean, quoted
 
-    by_table = running.tables(running.everything())
     known = sorted({*by_table, *tables.names()})
     if arguments.table and arguments.table not in known:
         near = did_you_mean(arguments.table, known).capitalize()

@@ -172,7 +172,8 @@ def _in_use() -> Mapping[str, Sequence[str]]:
             return {}
         from emptcp.chain import running
 
-        return running.plugins_in_use(running.everything(found))
+        with running.everything(found) as everything:
+            return running.plugins_in_use(everything)
 
     return _readable(read)
 

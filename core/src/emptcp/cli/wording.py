@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -80,9 +81,10 @@ def _note(
         return
     try:
         for stages in effects.of_running(tree, catalog, manager, found, names)[0]:
-            for (cookie, stage), lines in stages.notes().items():
-                noted = said.notes.setdefault(cookie, {}).setdefault(stage, [])
-                noted += [_line(line) for line in lines if line.strip()]
+            with closing(stages):
+                for (cookie, stage), lines in stages.notes().items():
+                    noted = said.notes.setdefault(cookie, {}).setdefault(stage, [])
+                    noted += [_line(line) for line in lines if line.strip()]
     except (EmptcpError, pybpf.BpfError, OSError) as error:
         said.warnings.append(f"not everything is noted of what stages do: {error}")
 

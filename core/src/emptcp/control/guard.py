@@ -91,13 +91,15 @@ class Guard:
         Raises :class:`EmptcpError` or :class:`~emptcp.pybpf.BpfError` when what runs can't be read.
         """
         now = time.monotonic()
-        tree = pins.find()
-        found = list(running.everything(tree).values()) if tree is not None else []
-        guarded = [(one, policy, keys) for one in found for policy, keys in self._guarded(one.description)]
-        self._open({one.description.cookie: one.description.netns for one, _, _ in guarded})
-        # What a policy did is read after the harm: the other way round it might still be to come.
-        harm = {cookie: space.harm(now) for cookie, space in self._spaces.items()}
-        self._note(now, guarded)
+        with running.everything(pins.find()) as everything:
+            found = list(everything.values())
+            guarded = [
+                (one, policy, keys) for one in found for policy, keys in self._guarded(one.description)
+            ]
+            self._open({one.description.cookie: one.description.netns for one, _, _ in guarded})
+            # What a policy did is read after the harm: the other way round it might still be to come.
+            harm = {cookie: space.harm(now) for cookie, space in self._spaces.items()}
+            self._note(now, guarded)
         there = {(policy.table, policy.name) for one in found for policy in one.description.policies}
         self._due += [
             trip for cookie, space in self._spaces.items() for trip in _blamed(space, harm[cookie], now)
@@ -118,8 +120,8 @@ class Guard:
 
     def has_work(self) -> bool:
         """Return whether anything that runs now is guarded."""
-        found = running.everything().values()
-        return any(True for one in found for _ in self._guarded(one.description))
+        with running.everything() as found:
+            return any(True for one in found.values() for _ in self._guarded(one.description))
 
     @property
     def watches(self) -> bool:

@@ -49,6 +49,11 @@ class Attached:
         """Whether it is XDP in the driver."""
         return self.backend == "xdp"
 
+    def close(self) -> None:
+        """Give up the link; what is pinned, or needs none, stays attached."""
+        if self.link is not None:
+            self.link.close()
+
     def gone(self) -> bool:
         """Return whether it was taken away, or its device went."""
         if self.link is not None:
@@ -175,6 +180,7 @@ def _move(
             again = _again(old, earlier)
             if put_back is not None:
                 put_back(again)
+                again.close()
             raise
 
 

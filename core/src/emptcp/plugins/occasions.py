@@ -38,9 +38,9 @@ class Change:
 
     ``stage`` is as it is from now on, or as it was when it goes; ``before`` is as it was when only its values
     change. ``matches`` tells whether the policy's ``when`` selects a frame, by running it in the kernel;
-    ``flows`` are the states of the plugin's fragments in the flow table. ``namespace`` is an
-    ``emptcp.hooks.namespaces.Namespace`` (``None``: the command's own); ``devices`` are the names of the
-    devices that the policy matched there.
+    ``flows`` are the states of the plugin's fragments in the flow table; both can be used until the hook
+    returns. ``namespace`` is an ``emptcp.hooks.namespaces.Namespace`` (``None``: the command's own);
+    ``devices`` are the names of the devices that the policy matched there.
     """
 
     policy: Policy

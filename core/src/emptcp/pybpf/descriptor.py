@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +16,11 @@ BPF_FS_MAGIC = 0xCAFE4A11
 
 
 class Descriptor:
-    """Owns one file descriptor. A context manager; closing twice is harmless."""
+    """Owns one file descriptor. A context manager; closing twice is harmless.
+
+    One that is forgotten is closed with a ResourceWarning: when Python comes to it, the kernel has kept the
+    object, and its memory, for as long.
+    """
 
     what = "object"
 
@@ -51,8 +57,10 @@ class Descriptor:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        if self._fd >= 0:
+            _warn(f"unclosed {self.what}, descriptor {self._fd}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
 
     def pin(self, path: str | os.PathLike[str]) -> None:
         """Pin the object to a path that must lie on a bpffs and not exist yet.

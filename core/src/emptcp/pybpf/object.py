@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from emptcp.pybpf.errors import BpfError, failed
 from emptcp.pybpf.libbpf import Library, collect, library
 from emptcp.pybpf.likeness import MapMismatch, Shape, differences, of_map
 from emptcp.pybpf.map import Map
-from emptcp.pybpf.program import LOG_SIZE, Program
+from emptcp.pybpf.program import LOG_SIZE, Program, log_room
 from emptcp.pybpf.verifier import VerifierError, keep_log
 
 # Sections of fragments. They are no programs of their own: capture() takes them, load_object() leaves them
@@ -39,12 +40,17 @@ class ProgramHandle:
 
 
 class OpenedObject:
-    """An object file that libbpf has open. Internal to pybpf: see :func:`load_object` and ``capture``."""
+    """An object file that libbpf has open. Internal to pybpf: see :func:`load_object` and ``capture``.
+
+    libbpf holds descriptors of its own until it is closed.
+    """
+
+    _pointer: Any = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._library = library()
-        self._log = self._library.ffi.new("char[]", LOG_SIZE)
+        self._log = log_room()
         self._pointer = self._open()
         self._maps: dict[str, Any] | None = None
 
@@ -83,6 +89,11 @@ class OpenedObject:
         pointer, self._pointer = self._pointer, None
         if pointer is not None:
             self._library.function("bpf_object__close")(pointer)
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        if self._pointer is not None:
+            _warn(f"unclosed object {self.path.name}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
 
     def __enter__(self) -> Self:
         return self

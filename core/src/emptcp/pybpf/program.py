@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,6 +18,18 @@ from emptcp.pybpf.verifier import Line, VerifierError, keep_log
 BPF_F_TEST_XDP_LIVE_FRAMES = 1 << 1
 INSTRUCTION = 8
 LOG_SIZE = 16 << 20
+_rooms = threading.local()
+
+
+def log_room() -> Any:
+    """Return this thread's room for a verifier's log, emptied, of LOG_SIZE bytes.
+
+    One for all: pieces of this size, made and freed with each object, leave a heap that grows.
+    """
+    if not hasattr(_rooms, "log"):
+        _rooms.log = library().ffi.new("char[]", LOG_SIZE)
+    _rooms.log[0] = b"\0"
+    return _rooms.log
 
 
 @dataclass(frozen=True)
@@ -218,7 +231,7 @@ def _load(opened: Library, request: _Request, opts: Any, log_level: int) -> Prog
     first = _try(opened, request, opts) if log_level == 0 else -1
     if first >= 0:
         return Program(first)
-    log = opened.ffi.new("char[]", LOG_SIZE)
+    log = log_room()
     opts.log_buf, opts.log_size, opts.log_level = log, LOG_SIZE, log_level or 1
     with collect() as said:
         fd = _try(opened, request, opts)

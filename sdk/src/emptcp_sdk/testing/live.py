@@ -62,8 +62,8 @@ class LiveLab:
         from emptcp.chain import pins, program, running
 
         tree = pins.find()
-        programs = running.everything(tree).values() if tree else ()
-        told = [program.read_counters(one.counters, one.description) for one in programs]
+        with running.everything(tree) as programs:
+            told = [program.read_counters(one.counters, one.description) for one in programs.values()]
         found = [counters[stage] for counters in told if stage in counters]
         if not found:
             known = sorted({name for counters in told for name in counters if name})
