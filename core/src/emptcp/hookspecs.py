@@ -7,17 +7,23 @@ raises is reported with the plugin's name and stops nobody else, with one except
 :class:`~emptcp.errors.EmptcpError` from :func:`emptcp_validate` is a refusal. What takes longer than 30
 seconds (``EMPTCP_HOOK_LIMIT``) is interrupted, and reported likewise.
 
-When each is called::
+When each is called, from left to right::
 
-    emptcp apply  ->  emptcp_validate (every stage)  ->  emptcp_applying
-                  ->  the kernel is changed          ->  emptcp_applied
-    emptcp tune   ->  emptcp_validate                ->  the values are written ->  emptcp_applied
-    emptcp remove ->  the kernel is changed          ->  emptcp_removed
-    emptcp run    ->  emptcp_applied for what runs already; emptcp_event for each record that comes
-    emptcp list               ->  emptcp_format (every stage), emptcp_notes (every stage of a policy)
-    emptcp connections        ->  emptcp_metrics, emptcp_connection_metrics
-    emptcp monitor            ->  emptcp_describe
-    emptcp COMMAND            ->  emptcp_commands, for a command that the plugin's manifest declares
+    command      before                              the kernel             after
+    -----------  ----------------------------------  ---------------------  ------------------------------
+    apply        emptcp_validate > emptcp_applying > programs switch      > emptcp_removed, emptcp_applied
+                 every stage       new and changed                          gone            new and changed
+    tune, chain  emptcp_validate > emptcp_applying > values, or programs  > emptcp_applied
+    remove                                           programs go          > emptcp_removed
+    off                                              programs detach      > emptcp_removed
+    on                             emptcp_applying > programs attach      > emptcp_applied
+    run          at its start, for every stage that runs already          > emptcp_applied
+    run                                              a program sends      > emptcp_event
+    monitor                                          a program sends      > emptcp_describe
+    list                                             counters are read    > emptcp_format, emptcp_notes
+    connections                                      the flow table       > emptcp_metrics,
+                                                                            emptcp_connection_metrics
+    COMMAND      emptcp_commands, for a command that the plugin's manifest declares
 """
 
 from __future__ import annotations
