@@ -7,7 +7,7 @@ raises is reported with the plugin's name and stops nobody else, with one except
 :class:`~emptcp.errors.EmptcpError` from :func:`emptcp_validate` is a refusal. What takes longer than 30
 seconds (``EMPTCP_HOOK_LIMIT``) is interrupted, and reported likewise.
 
-When each is called, from left to right::
+When each is called::
 
     command      before                              the kernel             after
     -----------  ----------------------------------  ---------------------  ------------------------------
