@@ -30,6 +30,9 @@ from emptcp.lab.host import Host
 from emptcp.lab.path import Path as LabPath
 from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket, wildcard
 from emptcp.lab.topology import Lab, two_hosts
+from emptcp.mptcp.inject import Injector
+from emptcp.packet.build import build
+from emptcp.packet.mptcp import MpTcpReset
 from emptcp_sdk.compiler import compile_source, find_compiler
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
@@ -84,6 +87,17 @@ dev = "path1"
 do = ["set_backup(on=true)"]
 """
 
+# Works on packets to the server's port, whatever they carry.
+SELECTING = """
+table = "t"
+[[policy]]
+name = "slow"
+hook = "ingress"
+dev = "left*"
+when = "subflow(dport={port}) and not packet_type('syn')"
+do = ["rate_limit(rate=1gbit, mode=police)"]
+"""
+HEARD = "RST with MP_TCPRST (middlebox)"
 HARMLESS = """
 table = "t"
 [[policy]]
@@ -400,6 +414,41 @@ def test_monitor_tells_of_what_an_apply_switched_off(
             assert emptcp("apply", path, "--netns", lab.b.netns, "--guard-window", "30").code == 1
         said = wait_for(monitor, '"policy": "broken"')
     assert "GUARD_TRIPPED" in said
+
+
+@pytest.mark.parametrize("chosen", [True, False], ids=["touched", "untouched"])
+def test_only_complaints_on_connections_that_the_policy_can_touch_are_its_doing(
+    hop: tuple[str, str, str], emptcp: Command, write: Callable[[str], str], chosen: bool
+) -> None:
+    """A RST of a connection that something else broke, while the policy works on another's packets."""
+    client, router, server = hop
+    with traffic(client, server, "10.9.1.1") as running:
+        port = running.client.getpeername()[1]
+        path = write(SELECTING.format(port=port))
+        thread = threading.Thread(target=complain, args=(client, port if chosen else port - 1))
+        thread.start()
+        done = emptcp("apply", path, "--netns", router, "--guard-window", "8")
+        thread.join(30)
+        heard = HEARD in done.err
+    assert (done.code, heard) == (int(chosen), chosen), done
+    assert off.read().skips("t", "slow") == chosen
+
+
+def complain(client: str, port: int) -> None:
+    """Send RSTs of "middlebox interference" by the router for four seconds."""
+    packet = build(
+        flags="R",
+        options=[MpTcpReset(reason=6)],
+        link="none",
+        src="10.8.1.1",
+        sport=40000,
+        dst="10.9.1.1",
+        dport=port,
+    )
+    with Injector(namespaces.resolve(client)) as injector:
+        for _ in range(40):
+            injector.send(packet)
+            time.sleep(0.1)
 
 
 def test_a_backup_under_traffic_is_not_switched_off(

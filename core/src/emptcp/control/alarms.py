@@ -12,11 +12,13 @@ import os
 import socket
 import struct
 from contextlib import suppress
+from dataclasses import dataclass
 
 from emptcp.hooks import namespaces
 from emptcp.hooks.namespaces import Namespace
 from emptcp.packet.decode import decode
 from emptcp.packet.mptcp import MpFail, MpTcpReset
+from emptcp.plugins.occasions import Endpoint
 
 MIDDLEBOX = 6
 
@@ -36,6 +38,15 @@ _PLACES = range(20, 52, 4)
 _MP_FAIL, _MP_FAIL_MASK = 0x1E0C6000, 0xFFFFF000  # kind 30, 12 bytes, subtype 6
 
 
+@dataclass(frozen=True)
+class Complaint:
+    """What was heard: the device's name, what it was, and the subflow's ends, the complaining one first."""
+
+    device: str
+    what: str
+    ends: tuple[Endpoint, Endpoint]
+
+
 class Alarms:
     """Hears what passes in a namespace, on all its devices. Close it.
 
@@ -45,28 +56,37 @@ class Alarms:
     def __init__(self, namespace: Namespace) -> None:
         self._socket = namespaces.call(namespace, _open)
 
-    def read(self) -> list[tuple[str, str]]:
-        """Return what was heard since the last time: the device's name, and what it was."""
+    def read(self) -> list[Complaint]:
+        """Return what was heard since the last time."""
         heard = []
         with suppress(BlockingIOError):
             for _ in range(_AT_ONCE):
                 data, address = self._socket.recvfrom(_MOST)
-                heard.append((str(address[0]), alarm(data)))
-        return [(device, what) for device, what in heard if what]
+                heard.append(complaint(str(address[0]), data))
+        return [one for one in heard if one is not None]
 
     def close(self) -> None:
         """Hear no more."""
         self._socket.close()
 
 
-def alarm(packet: bytes) -> str:
-    """Return what a packet that begins with its IP header complains of; empty for nothing."""
-    found = decode(packet, "none").tcp
-    for placed in found.mptcp if found is not None else ():
-        if isinstance(placed.option, MpFail):
-            return "MP_FAIL"
-        if isinstance(placed.option, MpTcpReset) and placed.option.reason == MIDDLEBOX:
-            return "RST with MP_TCPRST (middlebox)"
+def complaint(device: str, packet: bytes) -> Complaint | None:
+    """Return what a packet that begins with its IP header complains of; ``None``: of nothing."""
+    found = decode(packet, "none")
+    if found.tcp is None or found.ip is None:
+        return None
+    for placed in found.tcp.mptcp:
+        if what := _alarm(placed.option):
+            ends = (found.ip.src, found.tcp.sport), (found.ip.dst, found.tcp.dport)
+            return Complaint(device, what, ends)
+    return None
+
+
+def _alarm(option: object) -> str:
+    if isinstance(option, MpFail):
+        return "MP_FAIL"
+    if isinstance(option, MpTcpReset) and option.reason == MIDDLEBOX:
+        return "RST with MP_TCPRST (middlebox)"
     return ""
 
 

@@ -4,9 +4,9 @@
 Guarded are policies with an actor that drops packets, or inserts, rewrites or removes options, and every
 policy with an actor that is not first-party: what a stranger's manifest leaves out is what the guard is for.
 Harm is what the kernel of an end host counts (:mod:`emptcp.control.harm`) and what an end complains of in a
-packet that passes by (:mod:`emptcp.control.alarms`). It is laid at the door of every guarded policy of that
-namespace (for packets: of that device) whose guarded actors acted in the last seconds: which connections an
-actor touched is not known one by one.
+packet that passes by (:mod:`emptcp.control.alarms`). It is laid at the door of every guarded policy whose
+guarded actors acted in the last seconds: what was counted, of that namespace; what was heard, of that device,
+and only where the policy can have touched that subflow (:mod:`emptcp.chain.reach`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 
 from emptcp.chain import pins, running, switches, trips
 from emptcp.chain.description import Description, PolicyRecord, StageRecord
+from emptcp.chain.reach import Reach
 from emptcp.chain.running import Running
 from emptcp.chain.trips import Trip
-from emptcp.control.alarms import Alarms
+from emptcp.control.alarms import Alarms, Complaint
 from emptcp.control.harm import Rates
 from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
@@ -34,8 +35,12 @@ RECENT = 3.0
 """Seconds after a policy acted within which harm may be its doing."""
 
 Name = tuple[str, str]
-Harm = tuple[Counter[str], dict[str, Counter[str]]]
-"""What the kernel counted, and what was heard by device."""
+Harm = tuple[Counter[str], list[Complaint]]
+"""What the kernel counted, and what was heard."""
+Doings = dict[tuple[Name, str], Counter[str]]
+"""What can be the doing of each policy, by device."""
+Guarded = tuple[Running, PolicyRecord, list[str]]
+"""A program, a policy of it, and the names of the policy's guarded stages."""
 
 
 @dataclass
@@ -49,9 +54,7 @@ class _Space:
 
     def harm(self, now: float) -> Harm:
         """Return what was done since the last time."""
-        heard: dict[str, Counter[str]] = {}
-        for device, what in self.alarms.read():
-            heard.setdefault(device, Counter())[what] += 1
+        heard = self.alarms.read()
         try:
             counted = namespaces.call(self.namespace, read_counters)
         except EmptcpError:  # it went
@@ -70,12 +73,15 @@ class Guard:
         self._spaces: dict[int, _Space] = {}
         self._worked: dict[tuple[str, int, str, Name], int] = {}
         self._types: dict[Name, StageType] = {}
+        self._reach = Reach(Catalog(()))
         self._due: list[Trip] = []
         self._began = False
 
     def know(self, catalog: Catalog) -> None:
         """Learn what the stages of these plugins do to packets."""
         self._types = {(one.plugin, one.name): one for one in catalog if one.kind == "actor"}
+        self._reach.close()
+        self._reach = Reach(catalog)
 
     def begin(self, spaces: Iterable[Namespace]) -> None:
         """Begin to count in namespaces before a policy is put there: its first packet may do harm."""
@@ -101,9 +107,8 @@ class Guard:
             harm = {cookie: space.harm(now) for cookie, space in self._spaces.items()}
             self._note(now, guarded)
         there = {(policy.table, policy.name) for one in found for policy in one.description.policies}
-        self._due += [
-            trip for cookie, space in self._spaces.items() for trip in _blamed(space, harm[cookie], now)
-        ]
+        for cookie, space in self._spaces.items():
+            self._due += _blamed(space, self._doings(cookie, harm[cookie], guarded), now)
         self._due = [trip for trip in self._due if (trip.table, trip.policy) in there]
         for trip in self._due:  # all of them again at the next look, should one fail
             switches.off(trip.table, trip.policy)
@@ -117,6 +122,7 @@ class Guard:
         for space in self._spaces.values():
             space.alarms.close()
         self._spaces.clear()
+        self._reach.close()
 
     def has_work(self) -> bool:
         """Return whether anything that runs now is guarded."""
@@ -159,7 +165,24 @@ class Guard:
             except EmptcpError:  # it went, and its policies with it
                 continue
 
-    def _note(self, now: float, guarded: Iterable[tuple[Running, PolicyRecord, list[str]]]) -> None:
+    def _doings(self, cookie: int, harm: Harm, guarded: Iterable[Guarded]) -> Doings:
+        """Return what can be the doing of each policy of a namespace, by device."""
+        rose, heard = harm
+        found: Doings = {}
+        for one, policy, _ in guarded if rose or heard else ():
+            about = one.description
+            if about.cookie == cookie:
+                own = (
+                    complaint.what
+                    for complaint in heard
+                    if complaint.device == about.device
+                    and self._reach.includes(policy, about.hook, complaint.ends)
+                )
+                place = (policy.table, policy.name), about.device
+                found[place] = found.get(place, Counter()) | (rose + Counter(own))
+        return found
+
+    def _note(self, now: float, guarded: Iterable[Guarded]) -> None:
         """Note which policies acted since the last look."""
         for one, policy, keys in guarded:
             about, counts = one.description, one.counts()
@@ -181,12 +204,11 @@ def can_hurt(actor: StageType) -> bool:
     return "DROP" in declared.verdicts or any(changes.parse(word).verbs for word in declared.modifies)
 
 
-def _blamed(space: _Space, harm: Harm, now: float) -> Iterator[Trip]:
+def _blamed(space: _Space, doings: Doings, now: float) -> Iterator[Trip]:
     """Yield the policies that the harm is laid at the door of."""
-    rose, heard = harm
     blamed: dict[Name, Counter[str]] = {}
     for (name, device), when in list(space.acted.items()):
-        seen = rose + heard.get(device, Counter())
+        seen = doings.get((name, device), Counter())
         if now - when > RECENT:
             del space.acted[name, device]
         elif seen:

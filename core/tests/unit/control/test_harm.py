@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
-from emptcp.control.alarms import alarm
+from emptcp.control.alarms import Complaint, complaint
 from emptcp.control.harm import Rates, is_beyond
 from emptcp.packet.build import build
 from emptcp.packet.mptcp import Dss, MpFail, MpTcpReset
@@ -71,4 +73,12 @@ def test_three_deviations_are_the_bound(rise: int, expected: float, beyond: int)
     ],
 )
 def test_only_middlebox_resets_and_mp_fail_complain(packet: bytes, said: str) -> None:
-    assert alarm(packet) == said
+    heard = complaint("eth0", packet)
+    assert (heard.what if heard is not None else "") == said
+
+
+def test_a_complaint_tells_between_which_ends() -> None:
+    ends = (ip_address("10.0.0.1"), 4000), (ip_address("10.0.0.2"), 443)
+    (src, sport), (dst, dport) = ends
+    packet = build(options=[MpFail(dsn=5)], link="none", src=src, sport=sport, dst=dst, dport=dport)
+    assert complaint("eth0", packet) == Complaint("eth0", "MP_FAIL", ends)
