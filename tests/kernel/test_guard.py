@@ -416,6 +416,23 @@ def test_monitor_tells_of_what_an_apply_switched_off(
     assert "GUARD_TRIPPED" in said
 
 
+@pytest.mark.usefixtures("installed")
+def test_a_connection_that_falls_back_without_a_word_under_a_router_is_noticed_by_its_data(
+    hop: tuple[str, str, str], emptcp: Command, write: Callable[[str], str]
+) -> None:
+    client, router, server = hop
+    namespace.ip(["mptcp", "endpoint", "flush"], netns=server)
+    with traffic(client, server, "10.9.1.1", subflows=0) as running:
+        path = write(POLICY.format(device="left*"))
+        done = emptcp("apply", path, "--netns", router, "--guard-window", "30")
+        ended = time.monotonic()
+    assert done.code == 1, done
+    assert "data without DSS" in done.err
+    assert off.read().skips("t", "broken")
+    assert running.harmed
+    assert ended - running.harmed < 2
+
+
 @pytest.mark.parametrize("chosen", [True, False], ids=["touched", "untouched"])
 def test_only_complaints_on_connections_that_the_policy_can_touch_are_its_doing(
     hop: tuple[str, str, str], emptcp: Command, write: Callable[[str], str], chosen: bool

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packets that tell of harm, as they pass in a network namespace: an end's own complaint, heard at any hop.
+"""Packets that tell of harm, as they pass in a network namespace, at any hop.
 
-These are RST with an MP_TCPRST that says "middlebox interference" (RFC 8684 section 3.6, reason 6), and
-MP_FAIL (section 3.7). A socket filter in the kernel passes on what may be one; all else costs its few loads.
+An end complains: by a RST with an MP_TCPRST that says "middlebox interference" (RFC 8684 section 3.6,
+reason 6), or by MP_FAIL (section 3.7). A socket filter in the kernel passes on what may be one; all else
+costs its few loads. Or data has no mapping any more (:mod:`emptcp.control.mappings`). Of packets with data
+only as many are looked at as the socket holds between two looks; the kernel lets go of the others at once.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ import ctypes
 import os
 import socket
 import struct
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from emptcp.control.mappings import Mappings
 from emptcp.hooks import namespaces
 from emptcp.hooks.namespaces import Namespace
 from emptcp.packet.decode import decode
@@ -30,8 +35,11 @@ _AT_ONCE = 1000  # packets for one look
 # Classic BPF (linux/filter.h): load a byte, half or word; X is where TCP begins; compare; return.
 _LDB, _LDH, _LDB_X, _LD_X, _LDX_IHL, _LDX = 0x30, 0x28, 0x50, 0x40, 0xB1, 0x01
 _AND, _RSH, _JEQ, _JSET, _JA, _RET = 0x54, 0x74, 0x15, 0x45, 0x05, 0x06
+_LD_LEN, _JGT = 0x80, 0x25
 _INSTRUCTION = struct.Struct("=HBBI")
 _ADDRESS = struct.Struct("=HHiHBB8s")  # struct sockaddr_ll
+
+_LONGEST_HEADERS = 40 + 60  # bytes of IPv6 and TCP; an IPv4 header with options is rare
 
 # Where an option of 12 bytes may stand in a TCP header, in words: senders align MP_FAIL.
 _PLACES = range(20, 52, 4)
@@ -40,7 +48,7 @@ _MP_FAIL, _MP_FAIL_MASK = 0x1E0C6000, 0xFFFFF000  # kind 30, 12 bytes, subtype 6
 
 @dataclass(frozen=True)
 class Complaint:
-    """What was heard: the device's name, what it was, and the subflow's ends, the complaining one first."""
+    """What was heard: by which device (empty: between several), what it was, and who sent it to whom."""
 
     device: str
     what: str
@@ -54,20 +62,38 @@ class Alarms:
     """
 
     def __init__(self, namespace: Namespace) -> None:
-        self._socket = namespaces.call(namespace, _open)
+        self._complaints = namespaces.call(namespace, lambda: _open(_complaints()))
+        try:
+            self._data = namespaces.call(namespace, lambda: _open(_data()))
+        except BaseException:
+            self._complaints.close()
+            raise
+        self._mappings = Mappings()
 
     def read(self) -> list[Complaint]:
         """Return what was heard since the last time."""
-        heard = []
-        with suppress(BlockingIOError):
-            for _ in range(_AT_ONCE):
-                data, address = self._socket.recvfrom(_MOST)
-                heard.append(complaint(str(address[0]), data))
-        return [one for one in heard if one is not None]
+        heard = [complaint(device, packet) for device, packet in _received(self._complaints)]
+        return [one for one in heard if one is not None] + list(self._lost())
+
+    def _lost(self) -> Iterator[Complaint]:
+        now = time.monotonic()
+        for device, packet in _received(self._data):
+            ends = self._mappings.lost(now, device, decode(packet, "none"))
+            if ends is not None:
+                yield Complaint("", "data without DSS", ends)
 
     def close(self) -> None:
         """Hear no more."""
-        self._socket.close()
+        self._complaints.close()
+        self._data.close()
+
+
+def _received(source: socket.socket) -> Iterator[tuple[str, bytes]]:
+    """Yield what waits in a socket: the device's name, and the packet from its IP header on."""
+    with suppress(BlockingIOError):
+        for _ in range(_AT_ONCE):
+            packet, address = source.recvfrom(_MOST)
+            yield str(address[0]), packet
 
 
 def complaint(device: str, packet: bytes) -> Complaint | None:
@@ -90,12 +116,12 @@ def _alarm(option: object) -> str:
     return ""
 
 
-def _open() -> socket.socket:
+def _open(code: Sequence[tuple[int, int, int, int]]) -> socket.socket:
     made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
     try:
-        code = b"".join(_INSTRUCTION.pack(*one) for one in _filter())
-        buffer = ctypes.create_string_buffer(code)
-        program = struct.pack("HP", len(code) // _INSTRUCTION.size, ctypes.addressof(buffer))
+        packed = b"".join(_INSTRUCTION.pack(*one) for one in code)
+        buffer = ctypes.create_string_buffer(packed)
+        program = struct.pack("HP", len(code), ctypes.addressof(buffer))
         made.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
         _bind_everywhere(made)  # only now: what came before the filter would all be queued
     except OSError:
@@ -113,7 +139,25 @@ def _bind_everywhere(made: socket.socket) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def _filter() -> list[tuple[int, int, int, int]]:
+def _data() -> list[tuple[int, int, int, int]]:
+    """Pass what is TCP, for IPv6 without extension headers, and longer than its headers can be."""
+    return [
+        (_LDB, 0, 0, 0),
+        (_RSH, 0, 0, 4),
+        (_JEQ, 0, 2, 4),
+        (_LDB, 0, 0, 9),
+        (_JA, 0, 0, 2),
+        (_JEQ, 0, 4, 6),
+        (_LDB, 0, 0, 6),
+        (_JEQ, 0, 2, socket.IPPROTO_TCP),
+        (_LD_LEN, 0, 0, 0),
+        (_JGT, 1, 0, _LONGEST_HEADERS),
+        (_RET, 0, 0, 0),
+        (_RET, 0, 0, _MOST),
+    ]
+
+
+def _complaints() -> list[tuple[int, int, int, int]]:
     """Pass what is TCP with RST, or has the first bytes of an MP_FAIL; IPv6 without extension headers."""
     find = [one for at in _PLACES for one in ((_LD_X, 0, 0, at), (_AND, 0, 0, _MP_FAIL_MASK), _MP_FAIL)]
     drop = 15 + len(find)

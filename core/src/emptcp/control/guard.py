@@ -175,7 +175,7 @@ class Guard:
                 own = (
                     complaint.what
                     for complaint in heard
-                    if complaint.device == about.device
+                    if complaint.device in ("", about.device)
                     and self._reach.includes(policy, about.hook, complaint.ends)
                 )
                 place = (policy.table, policy.name), about.device

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When data that passes without DSS tells that a subflow lost it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from emptcp.control import mappings
+from emptcp.control.mappings import Ends, Mappings
+from emptcp.packet.build import build
+from emptcp.packet.decode import Decoded, decode
+from emptcp.packet.mptcp import Dss
+from emptcp.packet.tcp import Timestamps
+
+ENDS = (ip_address("10.0.0.1"), 4000), (ip_address("10.0.0.2"), 443)
+DSS = Dss(data_ack=1, dsn=1, data_length=4)
+
+
+def packet(*options: Any, payload: bytes = b"data", ends: Ends = ENDS) -> Decoded:
+    (src, sport), (dst, dport) = ends
+    return decode(
+        build(
+            link="none", src=src, sport=sport, dst=dst, dport=dport, options=list(options), payload=payload
+        ),
+        "none",
+    )
+
+
+def told(*packets: Decoded, step: float = 0.1, devices: str = "e") -> list[Ends | None]:
+    """What is told of packets that pass, on the devices in turn."""
+    known = Mappings()
+    return [
+        known.lost(number * step, devices[number % len(devices)], one) for number, one in enumerate(packets)
+    ]
+
+
+def test_several_packets_without_one_in_a_row_tell_once() -> None:
+    plain = packet(Timestamps(1, 2))
+    assert told(packet(DSS), plain, plain, plain, plain, plain) == [None, None, None, ENDS, None, None]
+
+
+def test_a_mapping_in_between_begins_anew() -> None:
+    assert not any(told(packet(DSS), packet(), packet(), packet(DSS), packet(), packet()))
+
+
+def test_what_comes_in_with_one_and_goes_out_without_tells() -> None:
+    assert told(*[packet(DSS), packet()] * 4, devices="io") == [None] * 5 + [ENDS, None, None]
+    assert not any(told(*[packet(DSS), packet(DSS)] * 4, devices="io"))
+
+
+def test_plain_tcp_pure_acks_and_the_other_direction_tell_nothing() -> None:
+    back = packet(ends=ENDS[::-1])
+    assert not any(told(*[packet()] * 9))
+    assert not any(told(packet(DSS), *[packet(payload=b"")] * 9))
+    assert not any(told(packet(DSS), *[back] * 9))
+
+
+def test_what_had_its_last_mapping_long_ago_may_be_another_connection() -> None:
+    assert not any(told(packet(DSS), *[packet()] * 9, step=mappings.MEMORY + 1))
+
+
+def test_the_one_seen_least_recently_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mappings, "MOST", 2)
+    others: list[Ends] = [((ip_address("10.0.0.1"), port), ENDS[1]) for port in (1, 2)]
+    assert not any(told(packet(DSS), *(packet(DSS, ends=one) for one in others), *[packet()] * 5))
+    assert told(packet(DSS, ends=others[0]), packet(DSS), *[packet()] * 3)[-1] == ENDS
