@@ -359,7 +359,7 @@ def recorded(entry: tables.Entry) -> model.Table:
 
 
 def _check_resident(stage: BoundStage, policy: model.Policy) -> None:
-    if stage.type.resident and instance.resident(pins.run_folder()) is None:
+    if stage.resident and instance.resident(pins.run_folder()) is None:
         raise EmptcpError(
             f"{stage.type.kind} '{stage.type.name}' of policy {quoted(policy.name)} needs a process in user "
             "space, and no `emptcp run` is there",

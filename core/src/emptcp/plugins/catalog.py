@@ -108,6 +108,14 @@ class BoundStage:
         )
 
     @property
+    def resident(self) -> bool:
+        """Whether it needs ``emptcp run``: its plugin does, or what one of the values asks for."""
+        return self.type.resident or any(
+            parameter.resident and self.values.get(parameter.name) not in (None, parameter.default)
+            for parameter in self.type.declaration.parameters
+        )
+
+    @property
     def companions(self) -> tuple[tuple[str, layout.FragmentLayout], ...]:
         """The fragments that the stage wants on other hooks with these values, each with its hook."""
         wanted = (one for one in self.type.declaration.companions if self._wants(one))

@@ -52,6 +52,7 @@ STAGE_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 PARAMETER_KEYS = (
     "name", "type", "help", "default", "required", "min", "max", "unit", "values", "of", "many", "plain_tcp",
+    "resident",
 )  # fmt: skip
 COMPANION_KEYS = ("hook", "fragment", "only")
 DECLARATION_KEYS = ("name", "help")
@@ -70,7 +71,8 @@ class Parameter:
 
     ``minimum`` and ``maximum`` count what the type counts (bytes per second, nanoseconds..).
     A ``many`` parameter takes all values that are given without a name. A policy that uses one of the flags
-    ``plain_tcp`` is given packets without MPTCP too.
+    ``plain_tcp`` is given packets without MPTCP too. ``resident``: what the parameter asks for, where it is
+    neither left out nor the default, needs ``emptcp run``.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Parameter:
     maximum: int | None = None
     many: bool = False
     plain_tcp: tuple[str, ...] = ()
+    resident: bool = False
 
 
 @dataclass(frozen=True)
@@ -397,6 +400,7 @@ def _parameter(section: Section) -> Parameter:
         maximum=most,
         many=many,
         plain_tcp=_plain_tcp(section, kind),
+        resident=section.flag("resident"),
     )
     return _with_default(section, parameter)
 

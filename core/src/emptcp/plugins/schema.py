@@ -92,6 +92,7 @@ def _parameter() -> Schema:
         "of": {**TEXT, "description": "the type within a list(n)", "default": "int"},
         "many": {**FLAG, "description": "takes all values that are given without a name"},
         "plain_tcp": {**TEXTS, "description": "values that want packets without MPTCP"},
+        "resident": {**FLAG, "description": "values other than the default need 'emptcp run'"},
     }
     return table(manifest.PARAMETER_KEYS, described, ["name", "type"])
 

@@ -32,7 +32,11 @@ struct blk_subflow {
 	__u8 addresses;
 	__u8 joins;
 	__u8 refuse;
-	__u8 reserved;
+	__u8 echo;
+};
+
+enum event {
+	ADDRESS_KEPT = 1, /* its data is the struct blocked_address */
 };
 
 static __always_inline const struct emptcp_add_addr4 *announced(const struct emptcp_handle *pkt)
@@ -148,7 +152,7 @@ static __always_inline bool stands_alone(const struct emptcp_handle *pkt)
 	return (dss && dss->flags & EMPTCP_DSS_ACK) || emptcp_has(pkt, EMPTCP_MP_CAPABLE);
 }
 
-static __always_inline int keep_back(const struct emptcp_handle *pkt, __u8 id)
+static __always_inline int keep_back(const struct emptcp_handle *pkt, __u8 id, bool echo)
 {
 	bool only = pkt->parsed->subtypes == 1 << EMPTCP_ADD_ADDR && emptcp_is_pure_ack(pkt);
 	bool alone = stands_alone(pkt);
@@ -162,6 +166,8 @@ static __always_inline int keep_back(const struct emptcp_handle *pkt, __u8 id)
 	address = store(pkt, id);
 	if (!address)
 		return EMPTCP_NEXT;
+	if (echo)
+		emptcp_event(pkt, ADDRESS_KEPT, address, sizeof(*address));
 	if (only)
 		return EMPTCP_DROP;
 	if (!emptcp_remove_option(pkt, EMPTCP_ADD_ADDR, EMPTCP_SAFE))
@@ -209,7 +215,7 @@ EMPTCP_ACTOR(blk_subflow, pkt, struct blk_subflow, param)
 	option = announced(pkt);
 	if (!option || !param->addresses)
 		return EMPTCP_NEXT;
-	return keep_back(pkt, option->address_id);
+	return keep_back(pkt, option->address_id, param->echo);
 }
 
 static __always_inline void forget_subflow(const struct emptcp_handle *pkt)

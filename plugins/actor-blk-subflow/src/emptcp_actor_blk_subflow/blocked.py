@@ -18,6 +18,12 @@ _KEY = struct.Struct("=16s16s2s2sII")
 _ADDRESS = struct.Struct("=BB30s")
 
 
+def kept(data: bytes) -> bytes:
+    """Return the option that an event of the fragment tells of."""
+    length, _, option = _ADDRESS.unpack_from(data)
+    return bytes(option[:length])
+
+
 @dataclass(frozen=True)
 class Blocked:
     """An ADD_ADDR option that was kept back: the map's key, the place in its value, the option's bytes."""

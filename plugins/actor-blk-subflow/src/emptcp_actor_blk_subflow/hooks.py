@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
-from emptcp.api import BoundStage, Change, EmptcpError, Policy, hookimpl
+from collections.abc import Mapping
+from typing import Any
+
+from emptcp.api import BoundStage, Change, EmptcpError, Policy, StageEvent, hookimpl
 
 NAME = "blk_subflow"
 
@@ -37,3 +40,30 @@ def emptcp_removed(change: Change) -> None:
         from .give_back import give_back
 
         give_back(change)
+
+
+@hookimpl
+def emptcp_event(event: StageEvent) -> None:
+    """Echo what was kept back."""
+    if event.plugin == NAME:
+        from .echo import echo
+
+        echo(event)
+
+
+@hookimpl
+def emptcp_describe(event: StageEvent) -> Mapping[str, Any] | None:
+    """Tell what was kept back, and on which subflow: who announced, and to whom."""
+    if event.plugin != NAME or event.endpoints is None:
+        return None
+    from .blocked import kept
+
+    source, target = event.endpoints[event.direction], event.endpoints[1 - event.direction]
+    return {
+        "event": "ADDRESS_KEPT",
+        "id": kept(event.data)[3],
+        "saddr": source[0],
+        "sport": source[1],
+        "daddr": target[0],
+        "dport": target[1],
+    }

@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from emptcp.chain import apply
+from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
 from emptcp.lab.host import Host
 from emptcp.lab.sockets import listen, mptcp_socket, wildcard
@@ -163,3 +167,59 @@ def test_refused_joins_get_a_rst_and_the_connections_go_on(joining: Lab) -> None
         connections.exchange()
         assert connections.subflows() == 5
     assert fallbacks(joining) == before
+
+
+REPEATED = ("MPTcpExtAddAddrTx", "MPTcpExtEchoAdd")
+
+
+@contextmanager
+def resident() -> Iterator[None]:
+    """Have an ``emptcp run``, from when it is ready."""
+    command = [sys.executable, "-m", "emptcp.cli.main", "run", "--no-guard"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        try:
+            said, deadline = b"", time.monotonic() + 20
+            assert process.stderr is not None
+            while b"ready" not in said:
+                assert select.select([process.stderr], [], [], max(0, deadline - time.monotonic()))[0], said
+                said += os.read(process.stderr.fileno(), 4096)
+                assert process.poll() is None, said
+            yield
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+@pytest.mark.parametrize(("place", "hook"), [("a", "ingress"), ("b", "egress")])
+def test_an_echo_lets_the_announcer_stop_and_the_address_is_given_back_all_the_same(
+    lab: Lab, place: str, hook: str
+) -> None:
+    """Without an echo Linux announces four times."""
+    host = lab.a if place == "a" else lab.b
+    before, joined = fallbacks(lab), lab.b.counters()["MPTcpExtMPJoinSynRx"]
+    sent = [lab.b.counters()[name] for name in REPEATED]
+    with resident():
+        block(host, hook, "blk_subflow(echo=true)")
+        with Connections(lab, 3) as connections:
+            connections.exchange()
+            wait_until(lambda: lab.b.counters()["MPTcpExtEchoAdd"] >= sent[1] + 3)
+            # Longer than the kernel repeats an announcement that is not echoed.
+            time.sleep(2.5)
+            announced, echoed = (
+                lab.b.counters()[name] - before for name, before in zip(REPEATED, sent, strict=True)
+            )
+            assert announced < 3 * 4
+            assert echoed >= 3
+            connections.exchange()
+            assert connections.subflows() == 3
+            assert lab.b.counters()["MPTcpExtMPJoinSynRx"] == joined
+            apply.remove("block")
+            wait_until(lambda: connections.subflows() == 6)
+            connections.exchange()
+    assert fallbacks(lab) == before
+
+
+def test_an_echo_takes_a_resident_process(lab: Lab) -> None:
+    with pytest.raises(EmptcpError, match="needs a process in user space"):
+        block(lab.a, "ingress", "blk_subflow(echo=true)")
+    block(lab.a, "ingress", "blk_subflow(echo=false)")
