@@ -10,12 +10,13 @@ DISTRIBUTIONS := $(sort $(wildcard */pyproject.toml plugins/*/pyproject.toml))
 WITH_BPF      := $(patsubst %/pyproject.toml,%,$(shell grep -l 'hooks.emptcp' $(DISTRIBUTIONS)))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup system objects demo test vm bench clean
+.PHONY: help setup system objects demo test soak vm bench clean
 
 help:
 	@echo "make setup   Debian packages (as root), .venv, all packages editable, BPF objects"
 	@echo "make demo    setup, then the lab: a policy steers a live MPTCP transfer (as root)"
-	@echo "make test    setup, then tox: lint, unit, kernel, traffic, packaging, vm-6.1 (as root)"
+	@echo "make test    setup, then tox: lint, unit, kernel, traffic, soak, packaging, vm-6.1 (as root)"
+	@echo "make soak    setup, then random changes under 200 connections for ten minutes (as root)"
 	@echo "make vm      setup, then tox on other kernels: 5.10, 6.1, 6.12, 7, in QEMU without KVM"
 	@echo "make bench   setup, then what chains cost per packet on this machine (as root)"
 	@echo "make clean   remove environments, caches and objects"
@@ -28,6 +29,9 @@ demo: setup
 test: setup
 	@tools/debian-packages qemu-system-x86
 	$(BIN)/tox
+
+soak: setup
+	EMPTCP_SOAK_SECONDS=$${EMPTCP_SOAK_SECONDS:-600} $(BIN)/tox -e soak
 
 vm: setup
 	@tools/debian-packages qemu-system-x86
