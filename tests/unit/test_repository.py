@@ -59,7 +59,12 @@ def test_settings_of_a_plugin_are_at_most_25_lines(plugin: Path) -> None:
 def test_a_plugin_is_a_folder_with_manifest_program_readme_and_tests(plugin: Path) -> None:
     package = plugin / "src" / package_of(plugin)
     assert (package / "emptcp.toml").is_file()
-    assert (package / toml(package / "emptcp.toml")["object"]).with_suffix(".c").is_file()
+    found = toml(package / "emptcp.toml")
+    if "controller" in found:
+        modules = [one["class"].partition(":")[0].rpartition(".")[2] for one in found["controller"]]
+        assert all((package / f"{name}.py").is_file() for name in modules)
+    if "object" in found or "controller" not in found:
+        assert (package / found["object"]).with_suffix(".c").is_file()
     assert (plugin / "README.md").is_file()
     assert list((plugin / "tests").rglob("test_*.py"))
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from emptcp.errors import EmptcpError, did_you_mean
 from emptcp.hookspecs import hookimpl, hookspec
-from emptcp.plugins.occasions import Change, ConnectionEntry, Endpoint, FlowEntry, FlowStates, StageEvent
+from emptcp.plugins.occasions import (
+    Change,
+    ConnectionEntry,
+    Endpoint,
+    Ends,
+    FlowEntry,
+    FlowStates,
+    StageEvent,
+)
 from emptcp.plugins.versions import CHAIN_ABI, HOOK_API
 
 if TYPE_CHECKING:
@@ -89,6 +97,7 @@ __all__ = [
     "Device",
     "EmptcpError",
     "Endpoint",
+    "Ends",
     "Entries",
     "FlowEntry",
     "FlowStates",

@@ -19,6 +19,7 @@ When each is called::
     on                             emptcp_applying > programs attach      > emptcp_applied
     run          at its start, for every stage that runs already          > emptcp_applied
     run                                              a program sends      > emptcp_event
+    run                                              entries of a map     > emptcp_entries
     monitor                                          a program sends      > emptcp_describe
     list                                             counters are read    > emptcp_format, emptcp_notes
     connections                                      the flow table       > emptcp_metrics,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     import argparse
 
     from emptcp.plugins.catalog import BoundStage
-    from emptcp.plugins.occasions import Change, ConnectionEntry, FlowEntry, StageEvent
+    from emptcp.plugins.occasions import Change, ConnectionEntry, Ends, FlowEntry, StageEvent
     from emptcp.policy.model import Policy
 
 PROJECT = "emptcp"
@@ -134,6 +135,30 @@ def emptcp_removed(change: Change) -> None:
         def emptcp_removed(change):
             if change.stage.type.name == "announce":
                 withdraw(change.value("address"), change.namespace)
+    """
+
+
+@hookspec
+def emptcp_entries(change: Change, parameter: str, entries: Mapping[Ends, Any]) -> None:
+    """Act at once on subflows for which a map that the stage reads says something else now.
+
+    Passing packets go by the map already; this is for subflows on which none passes, and for what is to be
+    taken back where an entry went, as then no packet runs the stage any more. Called within ``emptcp run``
+    when a controller has set something, once for each hook and device of the policy: entries may be of
+    subflows of other devices, or that have ended.
+
+    :param change: the stage as it runs, as for :func:`emptcp_applied`.
+    :param parameter: the parameter that reads the map.
+    :param entries: the subflow's two ends, this host's first or last, to the value, ``None`` where the entry
+        went. A new entry is for a subflow that was otherwise before.
+
+    .. code-block:: python
+
+        @hookimpl
+        def emptcp_entries(change, parameter, entries):
+            if change.stage.type.name == "announce":
+                for ends, address in entries.items():
+                    announce(address, ends) if address is not None else withdraw(ends)
     """
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from emptcp.chain import off, probation, running, tables
+from emptcp.chain import controllers, off, probation, running, tables
 from emptcp.chain.session import Outcome, Session, recorded
 from emptcp.errors import EmptcpError, did_you_mean, quoted
 from emptcp.plugins import requirements
+from emptcp.plugins.catalog import Catalog
 from emptcp.policy import model, support, text
 from emptcp.pybpf import features
 
@@ -33,8 +34,7 @@ def apply(
     :class:`EmptcpError` (or :class:`~emptcp.pybpf.BpfError`) before anything is changed, or after everything
     was changed back.
     """
-    support.refuse_unsupported(table)
-    requirements.check(table.requires)
+    table = as_applied(table)
     entry = tables.Entry(table.name, text.table_text(table), netns, table.source)
     if dry_run:
         with Session.open(writing=False) as session:
@@ -43,6 +43,13 @@ def apply(
     with _changing(but=table.name) as session:
         session.written = table
         return session.change(entry, keep_effects=keep_effects, new_maps=new_maps)
+
+
+def as_applied(table: model.Table) -> model.Table:
+    """Return a table as it is put in force: with what its controllers need. Raises as :func:`apply` does."""
+    support.refuse_unsupported(table)
+    requirements.check(table.requires)
+    return controllers.completed(table, Catalog.of_enabled()) if table.controllers else table
 
 
 def apply_on_probation(
@@ -58,8 +65,7 @@ def apply_on_probation(
     ``wait`` starts what waits for that, before anything is changed. Returns whether there is a probation:
     there is none when the table was as the file says. Raises as :func:`apply` does.
     """
-    support.refuse_unsupported(table)
-    requirements.check(table.requires)
+    table = as_applied(table)
     entry = tables.Entry(table.name, text.table_text(table), netns, table.source)
     with _changing(but=table.name) as session:
         session.written = table

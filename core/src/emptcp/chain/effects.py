@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 from emptcp.chain import filling, flows, placement, stranded
 from emptcp.chain.bind import bind, full_name, stage_ids
@@ -21,7 +22,7 @@ from emptcp.hooks.devices import Device
 from emptcp.hooks.namespaces import Namespace
 from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.manager import Manager
-from emptcp.plugins.occasions import Change
+from emptcp.plugins.occasions import Change, Ends
 from emptcp.policy import file, model, values
 
 
@@ -122,6 +123,15 @@ class Effects:
         """Tell of all stages that run, as ``emptcp run`` does when it starts."""
         for known in self._after.values():
             self._manager.hook.emptcp_applied(change=self._change(known, None))
+
+    def entries(self, map: str, entries: Mapping[Ends, Any]) -> None:
+        """Tell the stages that read a map which entries of it are new, other ones, or (``None``) gone."""
+        for known in self._before.values():
+            for parameter, value in known.stage.values.items():
+                if isinstance(value, model.FromMap) and value.map == map:
+                    change = self._change(known, None)
+                    hook = self._manager.hook.emptcp_entries
+                    hook(change=change, parameter=parameter, entries=entries)
 
     def notes(self) -> dict[tuple[int, str], list[str]]:
         """Return what the plugins note of each stage that runs, by namespace and ``table/policy/stage``."""

@@ -231,7 +231,8 @@ class Session:
         return outcome
 
     def _of_table(self, table: model.Table, state: Off) -> list[str]:
-        return [*state.remarks(table.name), *decide.unreachable(table, self.catalog)]
+        remarks = [*state.remarks(table.name), *decide.unreachable(table, self.catalog)]
+        return [*remarks, *_without_process(table)]
 
     def told(self, entry: tables.Entry) -> list[str]:
         """Tell the plugins of the stages of one table as they run; return why if they can't be told."""
@@ -356,6 +357,14 @@ def _declared(table: model.Table | None) -> list[tuple[str, str]]:
 def recorded(entry: tables.Entry) -> model.Table:
     """Return the table of an entry; places in it are not those of the file that it came from."""
     return file.loads(entry.text, f"table {entry.table}")
+
+
+def _without_process(table: model.Table) -> list[str]:
+    """Return a warning when nobody is there who runs the table's controllers."""
+    if not table.controllers or instance.resident(pins.run_folder()) is not None:
+        return []
+    names = ", ".join(quoted(one.name) for one in table.controllers)
+    return [f"controller {names} waits for `emptcp run`: until then nothing new is set"]
 
 
 def _check_resident(stage: BoundStage, policy: model.Policy) -> None:

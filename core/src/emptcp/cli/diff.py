@@ -29,7 +29,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from emptcp.cli.outcome import print_outcome
     from emptcp.policy import file, text
 
-    table = file.load(arguments.file)
+    table = apply.as_applied(file.load(arguments.file))
     entry = tables.read(table.name)
     outcome = apply.apply(table, arguments.netns, dry_run=True)
     if not arguments.json:

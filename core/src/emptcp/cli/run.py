@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emptcp.control.duty import Duty
+    from emptcp.control.runtime import Runtime
 
 
 def register(groups: Any) -> None:
@@ -16,8 +17,9 @@ def register(groups: Any) -> None:
     parser = groups.add_parser(
         "run",
         help="stay resident for plugins that need a process",
-        description="Hands the events of running policies to their plugins, puts policies on devices that "
-        "come back, and switches off policies that hurt connections. Policies run without it. "
+        description="Runs the controllers of tables, hands the events of running policies to their plugins, "
+        "puts policies on devices that come back, and switches off policies that hurt connections. Policies "
+        "run without it, also those that controllers have set something for. "
         "Ends on SIGTERM or Ctrl-C; all policies stay in force.",
     )
     parser.add_argument("--no-guard", action="store_true", help="switch no policy off that hurts connections")
@@ -30,17 +32,20 @@ def _run(arguments: argparse.Namespace) -> int:
     from emptcp.control.duty import Duty
     from emptcp.control.guard import Guard
     from emptcp.control.resident import Resident, StopSignals
+    from emptcp.control.runtime import Runtime
 
     folder = make_run_folder()
-    with Instance(folder, guards=not arguments.no_guard), StopSignals() as stop:
-        duty = Duty(_say, _report, None if arguments.no_guard else Guard())
-        Resident(duty, folder).run(stop, lambda: _begin(duty))
+    guards = not arguments.no_guard
+    with Instance(folder, guards=guards), StopSignals() as stop, Runtime(_say) as runtime:
+        duty = Duty(_say, _report, Guard() if guards else None, runtime)
+        Resident(duty, folder).run(stop, lambda: _begin(duty, runtime))
     _say("stopped; all policies stay in force")
     return 0
 
 
-def _begin(duty: Duty) -> None:
+def _begin(duty: Duty, runtime: Runtime) -> None:
     duty.begin()
+    runtime.start()
     _say("ready")
 
 

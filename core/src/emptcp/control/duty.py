@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import sys
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from emptcp.chain.pins import Pins
     from emptcp.chain.session import Outcome
     from emptcp.chain.tables import Entry
+    from emptcp.control.resident import Waker
+    from emptcp.control.runtime import Runtime
     from emptcp.hooks.namespaces import Namespace
     from emptcp.plugins.catalog import Catalog
     from emptcp.plugins.manager import Manager
@@ -34,6 +37,8 @@ SWEEP = 0.9
 """Seconds between two walks over the sockets."""
 
 CORE = "core"
+ENDED = "core_ended"
+"""The source of core's own record: a controller was ended."""
 
 Owners = Mapping[str, str]
 """Fragment -> the plugin that it belongs to, :data:`CORE` for one of core's own."""
@@ -45,7 +50,11 @@ class Duty:
     """The work of ``emptcp run``. ``say`` gets what an operator wants to know, ``report`` what was done."""
 
     def __init__(
-        self, say: Callable[[str], None], report: Callable[[Outcome], None], guard: Guard | None = None
+        self,
+        say: Callable[[str], None],
+        report: Callable[[Outcome], None],
+        guard: Guard | None = None,
+        runtime: Runtime | None = None,
     ) -> None:
         self._say = say
         self._report = report
@@ -55,6 +64,8 @@ class Duty:
         self._swept = 0.0
         self._followed = Following()
         self._guard = guard
+        self._runtime = runtime
+        self._catalog: Catalog | None = None
 
     def refresh(self) -> None:
         """Load the enabled plugins, again when some were installed, removed, enabled or disabled.
@@ -69,10 +80,11 @@ class Duty:
         from emptcp.plugins.manager import Manager
 
         try:
-            self._owners = owners(Catalog.of_enabled())
+            self._catalog = Catalog.of_enabled()
+            self._owners = owners(self._catalog)
             self._manager = Manager.of_enabled()
             if self._guard is not None:
-                self._guard.know(Catalog.of_enabled())
+                self._guard.know(self._catalog)
         except EmptcpError as error:  # half an installation, say: go on with what there was
             self._say(str(error))
 
@@ -93,6 +105,33 @@ class Duty:
             with self._going_on():
                 self._follow_sockets(tree)
         self._guarded()
+
+    def wakers(self) -> list[Waker]:
+        """Wake the loop when controllers have set something."""
+        return [self] if self._runtime is not None else []
+
+    def fileno(self) -> int:
+        """What is readable then."""
+        assert self._runtime is not None
+        return self._runtime.fileno()
+
+    def woken(self) -> list[bytes]:
+        """Let the actors' plugins do to live sockets what controllers have set.
+
+        Returns a record for each controller that was ended.
+        """
+        from emptcp.chain import pins
+        from emptcp.control.telling import tell
+
+        records, tree = [], pins.find()
+        assert self._runtime is not None
+        for why, name, changes in self._runtime.take():
+            if why:
+                records.append(ended(name.table, name.controller, why))
+            if tree is not None and self._catalog is not None and self._manager is not None:
+                with self._going_on():
+                    tell(tree, self._catalog, self._manager, name, changes)
+        return records
 
     def _guarded(self) -> None:
         trips: list[Trip] = []
@@ -217,7 +256,7 @@ def _netns(entry: Entry) -> Iterator[str]:
 
 def owners(catalog: Catalog) -> Owners:
     """Return whose each fragment is that may send events."""
-    return {**dict(_fragments(catalog)), "core_connection": CORE}
+    return {**dict(_fragments(catalog)), "core_connection": CORE, ENDED: CORE}
 
 
 def _fragments(catalog: Catalog) -> Iterator[tuple[str, str]]:
@@ -225,6 +264,13 @@ def _fragments(catalog: Catalog) -> Iterator[tuple[str, str]]:
         yield stage.declaration.fragment, stage.plugin
         for companion in stage.declaration.companions:
             yield companion.fragment, stage.plugin
+
+
+def ended(table: str, controller: str, why: str) -> bytes:
+    """Return the record that tells of a controller that was ended; its bytes are JSON."""
+    data = json.dumps({"table": table, "controller": controller, "why": why}).encode()
+    nowhere = (bytes(16), bytes(16), bytes(2), bytes(2))
+    return _EVENT.pack(time.monotonic_ns(), 0, len(data), 0, 0, *nowhere, ENDED.encode(), 0) + data
 
 
 def decode(record: bytes, owners: Owners) -> StageEvent | None:

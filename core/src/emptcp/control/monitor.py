@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from emptcp.chain import trips
 from emptcp.control import broadcast
-from emptcp.control.duty import CORE, Owners, decode
+from emptcp.control.duty import CORE, ENDED, Owners, decode
 from emptcp.control.ring import EventRing
 from emptcp.errors import EmptcpError
 from emptcp.plugins.occasions import StageEvent
@@ -147,6 +148,9 @@ class Monitor:
 
     def _hear(self, record: bytes) -> None:
         event = decode(record, self._owners)
+        if event is not None and event.source == ENDED:  # of no namespace
+            self._lines.append(self._line(event, "CONTROLLER_ENDED", "emptcp", json.loads(event.data)))
+            return
         if event is None or event.netns not in self._spaces:
             return
         if event.plugin != CORE:
@@ -161,7 +165,8 @@ class Monitor:
     def _line(self, event: StageEvent, name: str, source: str, about: Mapping[str, Any]) -> Line:
         # The kernel's clock began when it did; what it reads now tells when that was.
         began = time.time() - time.monotonic()
-        return Line(began + event.time / 1e9, name, source, self._spaces[event.netns], about)
+        netns = self._spaces.get(event.netns, "")
+        return Line(began + event.time / 1e9, name, source, netns, about)
 
     def _tell_lost(self) -> None:
         count = self._count_lost()

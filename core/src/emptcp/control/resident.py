@@ -25,6 +25,18 @@ REFRESH = 1.0
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
+class Waker(Protocol):
+    """Something that is readable when it has something to do."""
+
+    def fileno(self) -> int:
+        """What is waited for."""
+        ...
+
+    def woken(self) -> Iterable[bytes]:
+        """Do what there is to do, and return records to tell of."""
+        ...
+
+
 class Work(Protocol):
     """What the loop hands on to. What a method raises ends the loop."""
 
@@ -46,6 +58,10 @@ class Work(Protocol):
 
     def appeared(self, namespace: Namespace, device: str) -> None:
         """Act on a device that is there again, or for the first time."""
+        ...
+
+    def wakers(self) -> Iterable[Waker]:
+        """Return what else may wake the loop, the same all the time."""
         ...
 
 
@@ -104,6 +120,8 @@ class Resident:
         """
         self._selector.register(stop, selectors.EVENT_READ)
         self._selector.register(self._broadcast, selectors.EVENT_READ)
+        for waker in self._work.wakers():
+            self._selector.register(waker, selectors.EVENT_READ, waker)
         try:
             self._refresh()
             begin()
@@ -124,6 +142,11 @@ class Resident:
             elif isinstance(key.data, DeviceWatch):
                 for name in key.data.read():
                     self._work.appeared(key.data.namespace, name)
+            elif key.data is not None:
+                records = list(key.data.woken())
+                self._broadcast.accept()  # who came first shall hear it
+                for record in records:
+                    self._broadcast.send(record)
             else:
                 self._ring.poll()
         return True

@@ -8,8 +8,9 @@ import fcntl
 import fnmatch
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from emptcp.errors import EmptcpError, did_you_mean
 from emptcp.hooks import namespaces, rtnetlink
@@ -17,6 +18,9 @@ from emptcp.hooks.namespaces import Namespace
 
 # struct ifinfomsg: family, padding, ARPHRD type, index, flags, change
 _LINK = struct.Struct("=BxHiII")
+# struct ifaddrmsg: family, prefix length, flags, scope, ifindex
+_ADDRESS = struct.Struct("=B3xI")
+_IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _IFF_UP, _IFF_LOOPBACK = 1 << 0, 1 << 3
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_XDP = 1, 3, 4, 18, 43
 _IFLA_INFO_KIND = 1
@@ -26,6 +30,9 @@ _SIOCETHTOOL, _ETHTOOL_GDRVINFO = 0x8946, 0x3
 # PPP, RAWIP, TUNNEL, TUNNEL6, SIT, IPGRE, IP6GRE, NONE, whose programs see the IP header first.
 _ETHERNET = frozenset({1, 772})
 _NO_HEADER = frozenset({512, 519, 768, 769, 776, 778, 823, 65534})
+
+
+Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,28 @@ def list_devices(namespace: Namespace) -> list[Device]:
     :raises EmptcpError: the namespace can't be entered.
     """
     return sorted(namespaces.call(namespace, _list), key=lambda device: device.ifindex)
+
+
+def addresses(namespace: Namespace) -> dict[Address, int]:
+    """Return the addresses of a namespace with the ifindex of the device that has each.
+
+    :raises EmptcpError: the namespace can't be entered.
+    """
+    return dict(namespaces.call(namespace, _addresses))
+
+
+def _addresses() -> list[tuple[Address, int]]:
+    with rtnetlink.RouteSocket() as routes:
+        found = routes.dump(rtnetlink.RTM_GETADDR, _ADDRESS.pack(0, 0))
+    return [one for body in found for one in _address(body)]
+
+
+def _address(body: bytes) -> Iterator[tuple[Address, int]]:
+    _family, ifindex = _ADDRESS.unpack_from(body)
+    told = rtnetlink.attributes(body[_ADDRESS.size :])
+    raw = told.get(_IFA_LOCAL) or told.get(_IFA_ADDRESS)
+    if raw is not None:
+        yield ip_address(raw), ifindex
 
 
 def find(namespace: Namespace, name: str) -> Device:

@@ -17,6 +17,7 @@ from typing import Self
 from emptcp.pybpf.errors import meaning
 
 RTM_NEWLINK, RTM_GETLINK = 16, 18
+RTM_GETADDR = 22
 RTM_NEWQDISC, RTM_DELQDISC, RTM_GETQDISC = 36, 37, 38
 RTM_NEWTFILTER, RTM_DELTFILTER, RTM_GETTFILTER = 44, 45, 46
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from emptcp.errors import EmptcpError
 
 if TYPE_CHECKING:
-    from emptcp.policy.model import Table
+    from emptcp.policy.model import Controller, Policy, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,14 @@ class LabTable:
         from emptcp.policy import file as policy_file
 
         table = policy_file.load(file)
-        for policy in table.policies:
-            if policy.netns is not None:
+        everything: tuple[Policy | Controller, ...] = (*table.policies, *table.controllers)
+        for one in everything:
+            if one.netns is not None:
+                kind = type(one).__name__.lower()
                 raise EmptcpError(
-                    f"policy '{policy.name}' names a namespace, which a lab's policy may not",
-                    fix="Leave 'netns' out: the lab applies the policy at host a.",
-                    where=str(policy.where),
+                    f"{kind} '{one.name}' names a namespace, which a lab's {kind} may not",
+                    fix="Leave 'netns' out: the lab applies the file at host a.",
+                    where=str(one.where),
                 )
         policies = tuple(replace(policy, table=self.name) for policy in table.policies)
         return replace(table, name=self.name, policies=policies)

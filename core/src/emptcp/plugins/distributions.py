@@ -17,6 +17,7 @@ FIRST_PARTY = frozenset(
         "emptcp-actor-set-backup",
         "emptcp-actor-steer",
         "emptcp-bench",
+        "emptcp-scheduler-ecf",
         "emptcp-selector-address",
         "emptcp-selector-connection",
         "emptcp-selector-ip-pair",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Address = IPv4Address | IPv6Address
 Endpoint = tuple[Address, int]
+Ends = tuple[Endpoint, Endpoint]
 
 
 class FlowStates(Protocol):

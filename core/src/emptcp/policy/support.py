@@ -13,8 +13,6 @@ def refuse_unsupported(table: model.Table) -> None:
 
     A path that nothing uses is harmless, and stays.
     """
-    for controller in table.controllers:
-        raise _not_yet(f"controller {quoted(controller.name)}", controller.where)
     for policy in table.policies:
         if "socket" in policy.hooks:
             raise _not_yet(f"hook 'socket' of policy {quoted(policy.name)}", policy.where)

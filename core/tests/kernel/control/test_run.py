@@ -149,6 +149,9 @@ def test_a_namespace_that_goes_before_it_is_watched_ends_nothing(
 
         def appeared(self, namespace: namespaces.Namespace, device: str) -> None: ...
 
+        def wakers(self) -> list[resident.Waker]:
+            return []
+
     work = Work()
     with resident.StopSignals() as stop:
         resident.Resident(work, tmp_path).run(stop)

@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from emptcp.api import (
     BoundStage,
     Change,
     EmptcpError,
+    Ends,
+    FlowStates,
     Policy,
+    Subflow,
     SubflowReader,
     features,
     hookimpl,
     selected_subflows,
+    subflows_on_devices,
 )
 from emptcp_actor_rate_limit import coverage
 from emptcp_actor_rate_limit.values import (
@@ -100,6 +104,18 @@ def emptcp_applied(change: Change) -> None:
 
 
 @hookimpl
+def emptcp_entries(change: Change, parameter: str, entries: Mapping[Ends, int | None]) -> None:
+    """Want what the map says now of subflows that exist, and what was before where it says nothing more."""
+    if not _paces(change) or parameter != "rate" or change.flows is None:
+        return
+    with SubflowReader() as reader:
+        for subflow, _device in subflows_on_devices(change, reader):
+            ends = (subflow.local, subflow.local_port), (subflow.remote, subflow.remote_port)
+            for rate in (entries[one] for one in (ends, ends[::-1]) if one in entries):
+                _write(change.flows, subflow, _UNPACED if rate is None else min(rate, _UNPACED - 1))
+
+
+@hookimpl
 def emptcp_removed(change: Change) -> None:
     """Want what was there before, for the subflows that were selected."""
     if _paces(change):
@@ -136,11 +152,15 @@ def _want(change: Change, rate: int) -> None:
         return
     with SubflowReader() as reader:
         for subflow, _device in selected_subflows(change, "peer", reader):
-            ends = ((subflow.local, subflow.local_port), (subflow.remote, subflow.remote_port))
-            slot = flows.get(*ends)
-            wanted = list(_WANTED.unpack_from(slot)) if slot is not None else [0, 0]
-            wanted[our_end(subflow)] = rate
-            flows.put(*ends, _WANTED.pack(*wanted))
+            _write(flows, subflow, rate)
+
+
+def _write(flows: FlowStates, subflow: Subflow, rate: int) -> None:
+    ends = ((subflow.local, subflow.local_port), (subflow.remote, subflow.remote_port))
+    slot = flows.get(*ends)
+    wanted = list(_WANTED.unpack_from(slot)) if slot is not None else [0, 0]
+    wanted[our_end(subflow)] = rate
+    flows.put(*ends, _WANTED.pack(*wanted))
 
 
 @hookimpl

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from emptcp.api import BoundStage, Change, EmptcpError, FromMap, Policy, hookimpl
+from collections.abc import Mapping
+
+from emptcp.api import BoundStage, Change, EmptcpError, Ends, FromMap, Policy, hookimpl
 
 from .told import End
 
@@ -51,6 +53,16 @@ def emptcp_applied(change: Change) -> None:
         from .steer import steer
 
         steer(change, end, bool(change.value("on", True)))
+
+
+@hookimpl
+def emptcp_entries(change: Change, parameter: str, entries: Mapping[Ends, bool | None]) -> None:
+    """Tell what the map says now of subflows that exist; give back where it says nothing any more."""
+    end = _end(change)
+    if end and parameter == "on":
+        from .steer import follow
+
+        follow(change, end, entries)
 
 
 @hookimpl

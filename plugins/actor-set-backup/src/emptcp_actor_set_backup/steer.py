@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from emptcp.api import (
     Change,
     Device,
     EmptcpError,
+    Ends,
     FlowStates,
     Injector,
     Subflow,
@@ -18,8 +19,10 @@ from emptcp.api import (
     duplicate_ack,
     next_sequence,
     options,
+    sample_frames,
     seen_by,
     selected_subflows,
+    subflows_on_devices,
 )
 
 from .told import UNKNOWN, End, read, sender, value, write
@@ -72,23 +75,72 @@ def steer(change: Change, steers: End, backup: bool) -> None:
             _tell_peer(change, flows, orders, reader)
 
 
-def give_back(change: Change, steers: End) -> None:
-    """Restore, on the subflows that the policy selected, what was asked for before emptcp said something."""
+def follow(change: Change, steers: End, entries: Mapping[Ends, bool | None]) -> None:
+    """Tell single subflows of the policy what a map says of them; ``None`` gives back what was before."""
     flows = change.flows
     if flows is None:
         return
     with SubflowReader() as reader:
-        orders = [
-            Order(subflow, device, known.own[end] == value(True))
-            for subflow, device in selected_subflows(change, steers, reader)
-            for known, end in [(read(flows, subflow), sender(subflow, steers))]
-            if known.told[end] != UNKNOWN
-        ]
+        found = list(_listed(change, steers, reader, entries))
+        gone = [(subflow, device) for subflow, device, backup in found if backup is None]
+        orders = [Order(subflow, device, backup) for subflow, device, backup in found if backup is not None]
+        for order in orders:
+            _note_own(flows, order, steers)
         if steers == "us":
             _tell_us(change, flows, orders, reader)
-        elif orders:
-            with Injector(change.namespace) as injector:
-                _send_unseen(change, flows, orders, reader, injector)
+        else:
+            _tell_peer(change, flows, orders, reader)
+        _give_back(change, flows, gone, steers, reader)
+
+
+def _listed(
+    change: Change, steers: End, reader: SubflowReader, entries: Mapping[Ends, bool | None]
+) -> Iterator[tuple[Subflow, Device, bool | None]]:
+    """Yield the subflows that have an entry here, on the change's devices, if the policy selects them."""
+    for subflow, device in subflows_on_devices(change, reader):
+        ends = (subflow.local, subflow.local_port), (subflow.remote, subflow.remote_port)
+        for one in (ends, ends[::-1]):
+            if one in entries and any(map(change.matches, sample_frames(subflow, device, steers))):
+                yield subflow, device, entries[one]
+
+
+def _note_own(flows: FlowStates, order: Order, steers: End) -> None:
+    """Note what was asked for before, if nobody did: where a packet told it already, the other bit."""
+    known, end = read(flows, order.subflow), sender(order.subflow, steers)
+    if known.own[end] != UNKNOWN:
+        return
+    bit = order.subflow.backup if steers == "us" else order.subflow.request_backup
+    earlier = bit if known.told[end] == UNKNOWN else not order.backup
+    write(flows, order.subflow, known.put(end, own=value(earlier)))
+
+
+def give_back(change: Change, steers: End) -> None:
+    """Restore, on the subflows that the policy selected, what was asked for before emptcp said something."""
+    if change.flows is None:
+        return
+    with SubflowReader() as reader:
+        found = selected_subflows(change, steers, reader)
+        _give_back(change, change.flows, found, steers, reader)
+
+
+def _give_back(
+    change: Change,
+    flows: FlowStates,
+    found: Iterable[tuple[Subflow, Device]],
+    steers: End,
+    reader: SubflowReader,
+) -> None:
+    orders = [
+        Order(subflow, device, known.own[end] == value(True))
+        for subflow, device in found
+        for known, end in [(read(flows, subflow), sender(subflow, steers))]
+        if known.told[end] != UNKNOWN
+    ]
+    if steers == "us":
+        _tell_us(change, flows, orders, reader)
+    elif orders:
+        with Injector(change.namespace) as injector:
+            _send_unseen(change, flows, orders, reader, injector)
     for order in orders:
         _note(flows, order, steers, told=UNKNOWN, own=UNKNOWN)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
+from emptcp.plugins import manifest
 from emptcp.plugins.catalog import Catalog, StageType
 from emptcp.plugins.manifest import Parameter
 from emptcp.policy.values import List
@@ -32,9 +33,10 @@ _BY_TYPE: dict[str, Callable[[Random], str]] = {
 def below(folder: Path, catalog: Catalog) -> list[StageType]:
     """Return the stages of all plugins whose manifests are in packages below a folder.
 
-    Raises :class:`LookupError` when one of these plugins is not installed and enabled.
+    A plugin may have none: controllers look at no packet. Raises :class:`LookupError` when one of these
+    plugins is not installed and enabled.
     """
-    packages = {path.parent for path in folder.glob("*/src/*/emptcp.toml")}
+    packages = {path.parent for path in folder.glob("*/src/*/emptcp.toml") if manifest.load(path).stages}
     found = [stage for stage in catalog if stage.object.parent in packages]
     missing = packages - {stage.object.parent for stage in found}
     if missing or not found:

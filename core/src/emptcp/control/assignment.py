@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a controller's process is started with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from emptcp.control.path import Path
+from emptcp.control.subflow import Settings
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The first message to a controller's process, pickled.
+
+    ``entry`` is ``module:Class`` of the plugin, whose ``packages`` are imported from their sources alone;
+    ``settings`` are those in force, ``setters`` what may be set. ``interval`` is in seconds, ``None`` where
+    the class decides.
+    """
+
+    entry: str
+    packages: Sequence[str]
+    parameters: Mapping[str, Any]
+    paths: Sequence[Path]
+    interval: float | None
+    setters: Sequence[str]
+    settings: Mapping[bytes, Settings] = field(default_factory=dict)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One controller of a running table: its process, its maps, its connections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from emptcp.chain import controllers
+from emptcp.control.assignment import Assignment
+from emptcp.control.path import Path
+from emptcp.control.process import Answer, ControllerProcess
+from emptcp.control.selection import Selection
+from emptcp.control.settings import Changed, ControllerMaps, decode
+from emptcp.errors import EmptcpError
+from emptcp.hooks import devices
+
+if TYPE_CHECKING:
+    from emptcp.chain.pins import Pins
+    from emptcp.hooks.namespaces import Namespace
+    from emptcp.plugins.catalog import Catalog
+    from emptcp.plugins.controllers import BoundController
+    from emptcp.policy import model
+
+LOOK = 1.0
+"""Seconds after which it is looked again which devices the paths have."""
+
+
+@dataclass(frozen=True)
+class Name:
+    """What tells a controller from all others."""
+
+    table: str
+    controller: str
+
+    def __str__(self) -> str:
+        return f"controller '{self.controller}' of table '{self.table}'"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to run: when one of these is another one, the process is started anew."""
+
+    table: model.Table
+    bound: BoundController
+    namespace: Namespace
+    release: str
+
+    @property
+    def name(self) -> Name:
+        """Its name."""
+        return Name(self.table.name, self.bound.spec.name)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The paths that the controller names, in its order."""
+        known = {path.name: path for path in self.table.paths}
+        return tuple(Path.of(known[name]) for name in self.bound.spec.paths)
+
+
+class Charge:
+    """A controller that runs. Raises :class:`EmptcpError` when its policies are not in force."""
+
+    def __init__(
+        self, tree: Pins, wanted: Wanted, catalog: Catalog, packages: Iterable[str], now: float
+    ) -> None:
+        self.wanted = wanted
+        self.name = wanted.name
+        self._places: dict[str, str] = {}
+        self._looked = 0.0
+        with ExitStack() as opened:
+            bound, spec = wanted.bound, wanted.bound.spec
+            self.maps = opened.enter_context(ControllerMaps(tree, wanted.table, spec.name, catalog))
+            first = controllers.policy_name(spec.name, self.maps.setters[0])
+            policy = next(one for one in wanted.table.policies if one.name == first)
+            self._selection = Selection(tree, wanted.table, policy, catalog)
+            opened.callback(self._selection.close)
+            assignment = Assignment(
+                entry=bound.type.declaration.entry,
+                packages=tuple(packages),
+                parameters=dict(bound.values),
+                paths=wanted.paths,
+                interval=bound.interval,
+                setters=self.maps.setters,
+                settings=self.maps.read(),
+            )
+            self.process = ControllerProcess(assignment, now)
+            opened.callback(self.process.end)
+            self._opened = opened.pop_all()
+
+    def ask(self, now: float, records: bytes) -> None:
+        """Begin a tick with all records of the namespace."""
+        fresh = self._find_places()
+        self.process.ask(now, self._selection.of(records), self._places if fresh else None)
+
+    def _find_places(self) -> bool:
+        """Look which devices and addresses the paths have; tell whether they are others than before."""
+        now = time.monotonic()
+        if self._looked and now - self._looked < LOOK:
+            return False
+        before, first, self._looked = self._places, not self._looked, now
+        by_index = {index: path for path in self.wanted.paths for index in self._devices(path)}
+        self._places = {str(index): path.name for index, path in by_index.items()}
+        for address, index in devices.addresses(self.wanted.namespace).items() if by_index else ():
+            if index in by_index:
+                self._places[str(address)] = by_index[index].name
+        self._places |= {path.local: path.name for path in self.wanted.paths if path.local}
+        return first or self._places != before
+
+    def _devices(self, path: Path) -> Iterator[int]:
+        for pattern in path.devices:
+            try:
+                yield from (one.ifindex for one in devices.match(self.wanted.namespace, [pattern]))
+            except EmptcpError:  # it may come back
+                continue
+
+    def put_in_force(self, answer: Answer) -> list[Changed]:
+        """Write the settings of an answer; return them.
+
+        Raises :class:`EmptcpError` when there is no room, and :class:`ValueError` for an answer that is none.
+        """
+        changes = list(decode(answer.settings))
+        self.maps.write(changes)
+        return changes
+
+    def withdraw(self) -> list[Changed]:
+        """Take all settings back; return what was taken."""
+        gone = [Changed(key, setter, None) for key, of in self.maps.read().items() for setter in of]
+        self.maps.write(gone)
+        return gone
+
+    def close(self) -> None:
+        """End the process; what is set stays."""
+        self._opened.close()

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ECF on a live connection over unlike paths: the slow subflow is spared, and given back when much waits."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from emptcp.hooks import namespaces
+from emptcp.lab.path import Path as LabPath
+from emptcp.lab.sockets import listen, mptcp_socket, wildcard
+from emptcp.lab.topology import Lab, two_hosts
+from emptcp.mptcp.sockets import Subflow, SubflowReader
+
+pytestmark = [pytest.mark.kernel, pytest.mark.traffic, pytest.mark.timeout(180)]
+
+SO_SNDBUFFORCE = 32
+
+TABLE = """
+table = "ecf"
+[path.fast]
+dev = "{fast}"
+[path.slow]
+dev = "{slow}"
+[[controller]]
+name = "ecf"
+use = "ecf"
+paths = ["fast", "slow"]
+netns = "{netns}"
+"""
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    paths = [LabPath(rate=20e6, rtt=0.02), LabPath(rate=5e6, rtt=0.2)]
+    with two_hosts(paths, name=f"e{os.getpid()}") as built:
+        yield built
+
+
+@pytest.fixture
+def emptcp(tmp_path: Path, lab: Lab) -> Iterator[Path]:
+    """Apply the table in an emptcp of its own, and have ``emptcp run``; its log."""
+    environment = {**os.environ, "EMPTCP_RUN": str(tmp_path / f"emt{os.getpid()}-run")}
+    fast, slow = (path.a.device for path in lab.paths)
+    file, log = tmp_path / "ecf.toml", tmp_path / "log"
+    file.write_text(TABLE.format(fast=fast, slow=slow, netns=lab.a.netns))
+    command = [sys.executable, "-m", "emptcp.cli.main"]
+    words = ("apply", str(file), "--guard-window", "0")
+    subprocess.run([*command, *words], env=environment, check=True, timeout=60, capture_output=True)
+    with open(log, "wb") as out:
+        process = subprocess.Popen([*command, "run", "--no-guard"], env=environment, stdout=out, stderr=out)
+    try:
+        within(30, lambda: "runs as process" in log.read_text(), log.read_text)
+        yield log
+    finally:
+        process.terminate()
+        process.wait(20)
+        subprocess.run([*command, "remove", "ecf"], env=environment, check=True, timeout=60)
+
+
+def within(seconds: float, holds: Callable[[], bool], told: Callable[[], object] = lambda: "") -> None:
+    """Wait until something holds; fail when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, told()
+        time.sleep(0.02)
+
+
+def test_the_slow_subflow_is_spared_and_given_back(lab: Lab, emptcp: Path) -> None:
+    address = lab.paths[0].b.address(4)
+    with contextlib.ExitStack() as opened:
+        reader = opened.enter_context(SubflowReader())
+        listener = opened.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=10)))
+        client = opened.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=30)))
+        client.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 8 << 20)  # for the queue, not the windows
+        client.connect((address, listener.getsockname()[1]))
+        server = opened.enter_context(listener.accept()[0])
+        swallower = threading.Thread(target=lambda: swallow(server), daemon=True)
+        swallower.start()
+
+        def subflows() -> list[Subflow]:
+            here = [one for one in reader.read(namespaces.resolve(lab.a.netns)) if one.open]
+            return sorted(here, key=lambda one: str(one.local))
+
+        def backups() -> list[bool]:
+            return [one.backup for one in subflows()]
+
+        def trickle() -> bool:
+            client.sendall(bytes(20_000))  # every 20 ms and more: 8 Mbit/s at most
+            return backups() == [False, True]
+
+        def flood() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client.send(bytes(1 << 18))
+            return backups() == [False, False]
+
+        within(30, trickle, lambda: (subflows(), emptcp.read_text()))
+        client.setblocking(False)
+        within(30, flood, lambda: (subflows(), emptcp.read_text()))
+        client.settimeout(30)
+        # What waits goes by both, and then the slow one is spared again.
+        within(60, lambda: backups() == [False, True], lambda: (subflows(), emptcp.read_text()))
+
+
+def swallow(server: socket.socket) -> None:
+    """Read all that comes."""
+    with contextlib.suppress(OSError):
+        while server.recv(1 << 20):
+            pass
