@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from emptcp.api import BoundStage, Change, EmptcpError, Policy, hookimpl
+from emptcp.api import BoundStage, Change, EmptcpError, Policy, StageEvent, hookimpl
 
 NAME = "add_subflow"
 
@@ -42,3 +42,12 @@ def emptcp_applied(change: Change) -> None:
         from .announce import announce
 
         announce(change)
+
+
+@hookimpl
+def emptcp_event(event: StageEvent) -> None:
+    """Announce on a connection that began after the policy."""
+    if event.plugin == NAME:
+        from .announce import announce_on
+
+        announce_on(event)

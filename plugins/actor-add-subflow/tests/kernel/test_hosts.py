@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -137,6 +140,43 @@ def test_an_address_that_the_kernel_never_announced_is_joined(lab: Lab) -> None:
         echoed = counts(lab, ("MPTcpExtEchoAdd",))[1]["MPTcpExtEchoAdd"]
         assert echoed >= 1
         connection.exchange()
+    assert counts(lab, FALLBACKS) == before
+
+
+@contextmanager
+def resident() -> Iterator[None]:
+    """Have an ``emptcp run``, from when it is ready."""
+    command = [sys.executable, "-m", "emptcp.cli.main", "run", "--no-guard"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        try:
+            said, deadline = b"", time.monotonic() + 20
+            assert process.stderr is not None
+            while b"ready" not in said:
+                assert select.select([process.stderr], [], [], max(0, deadline - time.monotonic()))[0], said
+                said += os.read(process.stderr.fileno(), 4096)
+                assert process.poll() is None, said
+            yield
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def test_connections_that_begin_later_are_told_where_a_process_is_there_and_not_again(lab: Lab) -> None:
+    lab.b.run(["ip", "mptcp", "endpoint", "flush"])
+    before = counts(lab, FALLBACKS)
+    address = lab.paths[1].b.address(lab.family)
+    with resident():
+        policy("announce", lab.b, "egress", f"add_subflow(announce={address}, id=9)")
+        with Connection(lab) as one, Connection(lab) as other:
+            for connection in (one, other):
+                connection.exchange()
+            wait_until(lambda: (one.subflows(), other.subflows()) == (2, 2))
+            time.sleep(0.5)
+            heard = lab.a.counters()["MPTcpExtAddAddr"]
+            for connection in (one, other):
+                connection.exchange()
+            time.sleep(0.5)
+            assert lab.a.counters()["MPTcpExtAddAddr"] == heard
     assert counts(lab, FALLBACKS) == before
 
 

@@ -107,6 +107,41 @@ def test_a_held_join_is_released(trial: Callable[..., Any]) -> None:
     assert struct.unpack("=II", value) == (1, 0)
 
 
+PLAIN = [
+    (f"announce={address}, id=9{', port=443' if port else ''}", AddAddress(9, address, port=port, version=0))
+    for address in (FOUR, SIX)
+    for port in (None, 443)
+]
+
+
+@pytest.mark.parametrize(("arguments", "form"), PLAIN)
+def test_in_version_0_the_address_is_announced_in_the_plain_and_once(
+    trial: Callable[..., Any], arguments: str, form: AddAddress
+) -> None:
+    policy = trial(f"add_subflow({arguments})", hook="egress")
+    for shape in SHAPES:
+        ends = {"src": shape.get("dst", "10.0.0.2"), "dst": shape.get("src", "10.0.0.1")}
+        back: dict[str, Any] = {**shape, **ends, "sport": 5001, "dport": 40000}
+        policy.run(build(**shape, flags="S", options=[MpCapable(version=0, sender_key=1)]))
+        policy.run(build(**back, flags="SA", options=[MpCapable(version=0, sender_key=2)]))
+        full = build(**shape, options=[ACK, Other(253, bytes(22))])
+        data = build(**shape, options=[ACK], payload=b"data")
+        assert [policy.run(packet).data for packet in (full, data)] == [full, data]
+        for way in (shape, back):
+            ack = build(**way, options=[ACK])
+            assert options(run(policy, ack)) == [ACK, form]
+            assert policy.run(ack).data == ack
+
+
+def test_version_1_takes_an_hmac_so_nothing_is_put_into_its_packets(trial: Callable[..., Any]) -> None:
+    arguments, _ = PLAIN[0]
+    for hook, version in (("egress", 1), ("ingress", 0)):
+        policy = trial(f"add_subflow({arguments})", hook=hook)
+        policy.run(build(flags="S", options=[MpCapable(version=version, sender_key=version or 1)]))
+        ack = build(options=[ACK])
+        assert policy.run(ack).data == ack
+
+
 @pytest.fixture
 def policy(trial: Callable[..., Any]) -> Any:
     return trial(*BOTH)

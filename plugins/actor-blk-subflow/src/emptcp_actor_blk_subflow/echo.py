@@ -8,20 +8,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from emptcp.api import (
-    Device,
-    Endpoint,
-    Injector,
-    StageEvent,
-    Subflow,
-    SubflowReader,
-    device_indexes,
-    devices,
-    namespaces,
-    tell,
-)
+from emptcp.api import Injector, StageEvent, SubflowReader, namespaces, tell
 
 from .blocked import kept
+from .subflow import device_of, is_between
 
 End = Literal["us", "peer"]
 
@@ -34,13 +24,13 @@ _WITH_HMAC = (16, 18, 28, 30)
 def echo(event: StageEvent) -> None:
     """Answer who announced, in the receiver's name, if this host has the subflow."""
     option = echo_of(kept(event.data))
-    if option is None or event.endpoints is None:
+    if option is None:
         return
     to: End = "peer" if event.hook == "ingress" else "us"
     namespace = namespaces.by_cookie(event.netns)
     with SubflowReader() as reader, Injector(namespace) as injector:
         for subflow in reader.read(namespace):
-            device = _device(namespace, subflow) if _is(subflow, event.endpoints) else None
+            device = device_of(namespace, subflow) if is_between(subflow, event.endpoints) else None
             if device is not None:
                 tell(subflow, device, [option], to, namespace=namespace, reader=reader, injector=injector)
 
@@ -50,13 +40,3 @@ def echo_of(option: bytes) -> bytes | None:
     if len(option) not in _WITH_HMAC or option[2] & 0x0F:
         return None
     return bytes((option[0], len(option) - _HMAC, option[2] | _ECHO)) + option[3:-_HMAC]
-
-
-def _is(subflow: Subflow, ends: tuple[Endpoint, Endpoint]) -> bool:
-    own = {(subflow.local, subflow.local_port), (subflow.remote, subflow.remote_port)}
-    return subflow.open and own == set(ends)
-
-
-def _device(namespace: namespaces.Namespace, subflow: Subflow) -> Device | None:
-    (index,) = device_indexes(namespace, [subflow])
-    return next((one for one in devices.list_devices(namespace) if one.ifindex == index), None)
