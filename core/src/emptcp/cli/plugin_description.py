@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from emptcp.errors import EmptcpError, quoted
@@ -11,7 +11,7 @@ from emptcp.plugins import belongings, lowest
 from emptcp.plugins.arguments import usage
 from emptcp.plugins.digest import digest, size
 from emptcp.plugins.discovery import Plugin
-from emptcp.plugins.manifest import Parameter, StageDeclaration
+from emptcp.plugins.manifest import ControllerDeclaration, Parameter, StageDeclaration
 
 
 def lines(plugin: Plugin) -> Iterator[str]:
@@ -29,6 +29,8 @@ def lines(plugin: Plugin) -> Iterator[str]:
     yield from _kernels(plugin)
     for stage in plugin.manifest.stages:
         yield from _stage(stage)
+    for controller in plugin.manifest.controllers:
+        yield from _controller(controller)
     for one in plugin.manifest.declarations:
         yield f"\n{one.kind} {one.name}: {one.help}"
     for export in plugin.manifest.exports:
@@ -96,7 +98,21 @@ def _stage(stage: StageDeclaration) -> Iterator[str]:
         yield f"  needs of the kernel: {', '.join(stage.features)}"
     if stage.unsafe:
         yield "  can break connections: needs unsafe = true in the policy"
-    for parameter in stage.parameters:
+    yield from _parameters(stage.parameters)
+
+
+def _controller(controller: ControllerDeclaration) -> Iterator[str]:
+    yield f'\ncontroller use = "{controller.name}"' + (
+        f", {usage(controller)}" if controller.parameters else ""
+    )
+    end = "either end" if controller.end == "any" else f"the {controller.end}"
+    yield from (f"  {text}" for text in (controller.help, f"runs at {end} of the data") if text)
+    yield f"  sets {' and '.join(controller.sets)} of subflows"
+    yield from _parameters(controller.parameters)
+
+
+def _parameters(parameters: Iterable[Parameter]) -> Iterator[str]:
+    for parameter in parameters:
         yield f"  {parameter.name} ({', '.join(_facts(parameter))}): {parameter.help}"
 
 
@@ -147,6 +163,16 @@ def details(plugin: Plugin) -> dict[str, Any]:
                 "parameters": [_parameter(parameter) for parameter in stage.parameters],
             }
             for stage in stages
+        ],
+        "controllers": [
+            {
+                "name": one.name,
+                "help": one.help,
+                "end": one.end,
+                "sets": list(one.sets),
+                "parameters": [_parameter(parameter) for parameter in one.parameters],
+            }
+            for one in (manifest.controllers if manifest else ())
         ],
     }
 

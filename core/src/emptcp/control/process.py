@@ -21,6 +21,10 @@ START = 20.0
 """Seconds in which a controller must be ready: it imports what its author likes."""
 
 
+LOOK = 0.1
+"""Seconds between two looks whether it is ready, where only its class knows its interval."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What came from a controller: the settings that it wants, or why there are none."""
@@ -40,7 +44,7 @@ class ControllerProcess:
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=descriptors)
         theirs.close()
         self._channel.send({}, pickle.dumps(assignment))
-        self.interval = assignment.interval or 0.0
+        self.interval = assignment.interval or LOOK
         self.due = now
         self._ready = False
         self._asked: float | None = now

@@ -12,7 +12,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
@@ -51,6 +51,7 @@ class Runtime:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
+        self._said: set[str] = set()
         self.tasks: SimpleQueue[Task] = SimpleQueue()
         self._wake, self._woken = socket.socketpair()
         self._stopping, self._stop = socket.socketpair()
@@ -85,11 +86,13 @@ class Runtime:
         """What is readable when there are tasks."""
         return self._woken.fileno()
 
-    def take(self) -> Iterator[Task]:
-        """Yield the tasks that wait."""
+    def take(self) -> list[Task]:
+        """Return the tasks that wait, one for each controller; see :func:`merged`."""
         self._woken.recv(4096)
+        waiting = []
         while not self.tasks.empty():
-            yield self.tasks.get()
+            waiting.append(self.tasks.get())
+        return merged(waiting)
 
     # The thread
 
@@ -184,6 +187,8 @@ class Runtime:
         seen = (entries, _trace())
         if seen == self._seen and self._charges.keys() | self._ended.keys() >= self._names(entries):
             return
+        if seen != self._seen:
+            self._said.clear()
         catalog = Catalog.of_enabled() if entries else None
         wanted = {one.name: one for one in self._wanted(entries, catalog)} if catalog is not None else {}
         for name, charge in list(self._charges.items()):
@@ -206,7 +211,7 @@ class Runtime:
                     netns = bound.spec.netns if bound.spec.netns is not None else entry.netns
                     yield Wanted(table, bound, namespaces.resolve(netns), _release(bound))
             except EmptcpError as error:
-                self._say(f"table '{entry.table}': {error}")
+                self._say_once(f"table '{entry.table}': {error}")
 
     def _start(self, wanted: Wanted, catalog: Catalog) -> None:
         tree = pins.find()
@@ -223,12 +228,28 @@ class Runtime:
         del self._charges[charge.name]
         charge.close()
 
+    def _say_once(self, line: str) -> None:
+        """Say what was not said since tables or plugins changed: what fails is tried again each second."""
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
+
     def _going_on(self, action: Callable[[], None]) -> None:
         """Say what goes wrong: the next time it may go well."""
         try:
             action()
         except (EmptcpError, BpfError, OSError) as error:
-            self._say(str(error))
+            self._say_once(str(error))
+
+
+def merged(tasks: Iterable[Task]) -> list[Task]:
+    """Return one task for each controller, with the last value of each setting and why it was ended."""
+    reasons: dict[Name, str] = {}
+    settings: dict[Name, dict[tuple[bytes, str], Changed]] = {}
+    for why, name, changes in tasks:
+        reasons[name] = why or reasons.get(name, "")
+        settings.setdefault(name, {}).update({(one.key, one.setter): one for one in changes})
+    return [(reasons[name], name, list(of.values())) for name, of in settings.items()]
 
 
 def _trace() -> tuple[int, ...]:

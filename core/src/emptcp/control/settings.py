@@ -70,6 +70,9 @@ class ControllerMaps:
                 raise EmptcpError(f"{store.title} of table '{table.name}' is not in force")
             opened = self._open.enter_context(pybpf.Map.from_pin(tree.store(store)))
             self._stores[setter] = store, opened
+        if not self._stores:
+            sentence = f"no policy of table '{table.name}' reads what controller '{controller}' sets"
+            raise EmptcpError(sentence, fix="Apply the table's file again.")
 
     def read(self) -> dict[bytes, Settings]:
         """Return what is set, by subflow."""

@@ -109,6 +109,18 @@ def test_info_tells_how_each_stage_is_written(site: Any, capsys: pytest.CaptureF
     assert "command caps: print the caps" in out
 
 
+def test_info_tells_how_a_controller_is_written(site: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = emptcp(capsys, "info", "ecf")
+    assert code == 0
+    assert '\ncontroller use = "ecf", with = { [beta=5%] }\n' in out
+    assert (
+        "  runs at the sender of the data\n  sets backup of subflows\n  beta (percent, default 25%): " in out
+    )
+    (one,) = json.loads(emptcp(capsys, "info", "ecf", "--json")[1])["controllers"]
+    assert (one["name"], one["end"], one["sets"]) == ("ecf", "sender", ["backup"])
+    assert one["parameters"][0]["default"] == "25%"
+
+
 def test_info_tells_whose_it_is_and_what_enabling_would_record(
     site: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

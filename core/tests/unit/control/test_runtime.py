@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the controllers' thread leaves to the main thread."""
+
+from __future__ import annotations
+
+import select
+import time
+
+from emptcp.control.charge import Name
+from emptcp.control.runtime import Runtime, merged
+from emptcp.control.settings import Changed
+
+ONE, TWO = Name("t", "one"), Name("t", "two")
+KEY, OTHER = bytes(36), bytes(35) + b"\1"
+
+
+def test_of_settings_that_follow_each_other_the_last_counts() -> None:
+    tasks = [
+        ("", ONE, [Changed(KEY, "backup", 1), Changed(KEY, "rate", 1000)]),
+        ("", TWO, [Changed(KEY, "backup", 1)]),
+        ("it hangs", ONE, []),
+        ("", ONE, [Changed(KEY, "backup", None), Changed(OTHER, "backup", 0)]),
+    ]
+    assert merged(tasks) == [
+        (
+            "it hangs",
+            ONE,
+            [Changed(KEY, "backup", None), Changed(KEY, "rate", 1000), Changed(OTHER, "backup", 0)],
+        ),
+        ("", TWO, [Changed(KEY, "backup", 1)]),
+    ]
+
+
+def test_without_tables_it_sleeps_and_ends_when_told() -> None:
+    said: list[str] = []
+    with Runtime(said.append) as runtime:
+        runtime.start()
+        assert select.select([runtime], [], [], 0.1)[0] == []
+        began = time.process_time()
+        time.sleep(1)
+        assert time.process_time() - began < 0.5
+    assert said == []
