@@ -27,7 +27,7 @@ demo: setup
 	$(BIN)/emptcp lab run two-path
 
 test: setup
-	@tools/debian-packages qemu-system-x86
+	@tools/debian-packages qemu-system-x86 mptcpd libmptcpd3-dev libc6-dev
 	$(BIN)/tox
 
 soak: setup
