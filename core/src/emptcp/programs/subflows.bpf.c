@@ -110,9 +110,13 @@ static __always_inline void devices(struct emptcp_subflow_record *record, const 
 
 static __always_inline void queue(struct emptcp_subflow_record *record, const struct mptcp_sock *connection)
 {
-	__u64 written = EMPTCP_READ_FIELD(connection, write_seq), next = EMPTCP_READ_FIELD(connection, snd_nxt);
-	__u64 acked;
+	__u64 written, next, acked;
 
+	/* Since 5.11. */
+	if (!__builtin_preserve_field_info(connection->snd_nxt, EMPTCP_FIELD_EXISTS))
+		return;
+	written = EMPTCP_READ_FIELD(connection, write_seq);
+	next = EMPTCP_READ_FIELD(connection, snd_nxt);
 	record->queued = written - next;
 	if (!__builtin_preserve_field_info(connection->snd_una, EMPTCP_FIELD_EXISTS))
 		return;
