@@ -13,7 +13,7 @@ from .conftest import Workshop, run
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(200)]
 
 
-@pytest.mark.parametrize("kind", ["selector", "actor"])
+@pytest.mark.parametrize("kind", ["selector", "actor", "controller"])
 def test_a_new_package_passes_its_own_tox(workshop: Workshop, tmp_path: Path, kind: str) -> None:
     commands = workshop.python.parent
     run(commands / "emptcp-sdk", "new", "mine", "--kind", kind, "--into", "mine", "--defaults", cwd=tmp_path)

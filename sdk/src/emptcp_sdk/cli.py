@@ -42,7 +42,7 @@ def _add_new(commands: Any) -> None:
     )
     parser.add_argument("name", metavar="NAME", help="what policies call it, as in cap_window")
     # Its names stand in the template too, which is not read for --help.
-    parser.add_argument("--kind", choices=("selector", "actor"), help="what it is")
+    parser.add_argument("--kind", choices=("selector", "actor", "controller"), help="what it is")
     parser.add_argument("--into", type=Path, metavar="DIR", help="where; default: ./DISTRIBUTION")
     parser.add_argument("--defaults", action="store_true", help="ask nothing, take the defaults")
     parser.add_argument(
@@ -105,7 +105,9 @@ def _new(options: argparse.Namespace) -> int:
 
     given = {"name": options.name, **({"kind": options.kind} if options.kind else {}), **dict(options.answer)}
     folder = new(given, options.into, defaults=options.defaults)
-    print(f"made {folder}; next: cd {folder} && sudo tox")
+    # What a controller does is tested without a kernel.
+    tox = "tox" if options.kind == "controller" else "sudo tox"
+    print(f"made {folder}; next: cd {folder} && {tox}")
     return 0
 
 

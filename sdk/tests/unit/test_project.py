@@ -37,7 +37,7 @@ def package(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("hooks", ["both", "ingress", "egress"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["selector", "actor"])
 def test_manifest_object_and_project_agree(tmp_path: Path, kind: str, hooks: str) -> None:
     package = made(tmp_path, kind, hooks=hooks, summary="it's a try", author="Ada & Co")
     (built,) = build(package)
@@ -51,6 +51,18 @@ def test_manifest_object_and_project_agree(tmp_path: Path, kind: str, hooks: str
     assert project["entry-points"]["emptcp.plugins"] == {"mine": built.object.parent.name}
 
 
+def test_a_controllers_manifest_names_a_class_of_the_package(tmp_path: Path) -> None:
+    package = made(tmp_path, "controller", distribution="mine-own")
+    found = manifest.load(package / "src" / "mine_own" / "emptcp.toml")
+    (one,) = found.controllers
+    assert (one.name, one.entry, one.sets) == ("mine", "mine_own.scheduler:Mine", ("backup",))
+    source = (package / "src" / "mine_own" / "scheduler.py").read_text()
+    classes = [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    assert classes == ["Mine"]
+    assert found.object == ""
+    assert not any(package.rglob("*.bpf.c"))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_file_is_whole(tmp_path: Path, kind: str) -> None:
     package = made(tmp_path, kind)
@@ -61,7 +73,7 @@ def test_every_file_is_whole(tmp_path: Path, kind: str) -> None:
         "tox.ini",
         ".gitignore",
         ".github/workflows/test.yml",
-        "tests/test_packets.py",
+        "tests/test_scheduler.py" if kind == "controller" else "tests/test_packets.py",
     } <= names
     assert {"LICENSES/BSD-2-Clause.txt", "LICENSES/GPL-2.0-only.txt"} <= names
     for path in files:

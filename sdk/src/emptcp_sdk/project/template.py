@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import TemplateError
 
 FOLDER = Path(__file__).resolve().parent.parent / "template"
-KINDS = ("selector", "actor")
+KINDS = ("selector", "actor", "controller")
 
 Answers = dict[str, Any]
 
