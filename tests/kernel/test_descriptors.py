@@ -141,6 +141,7 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("no_collector")
 def test_commands_close_what_they_open(lab: Lab) -> None:
     kept = command(lab, 0)  # and what is loaded once for the life of a process
