@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
@@ -10,16 +11,22 @@ import shutil
 import subprocess
 import venv
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import ROOT, Workshop, run
+from .conftest import OTHERS, ROOT, Workshop, run
+from .test_tutorials import FENCE, before_and_meanwhile
 
 # As root: packets run in the kernel, and hosts are made.
-pytestmark = [pytest.mark.packaging, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
+
+CHANGED = 60
+"""A scheduler takes fewer lines than that beyond the template's, its manifest and tests among them."""
 
 THIRD_PARTY = ROOT / "tests" / "third_party"
 COMPILER = re.compile(r"(.*-)?(c\+\+|c89|c99|cc|clang|clang\+\+|cpp|g\+\+|gcc|ld|llc|tcc)([-.].*)?")
@@ -45,6 +52,26 @@ class Machine:
         command = self.folder / "environment" / "bin" / "emptcp"
         return run(command, *arguments, cwd=self.folder, **self.surroundings).stdout
 
+    def install(self, workshop: Workshop, *wanted: str | Path) -> None:
+        """Install from the folder of wheels, and nothing else."""
+        python = self.folder / "environment" / "bin" / "python"
+        place = ("--no-index", "--only-binary", ":all:", "--find-links", workshop.wheels)
+        workshop.pip("--python", python, "install", *place, *wanted)
+
+    @contextmanager
+    def resident(self) -> Iterator[None]:
+        """Have the environment's `emptcp run`."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
+        own = {name: str(value) for name, value in self.surroundings.items()}
+        command = [self.folder / "environment" / "bin" / "emptcp", "run"]
+        with subprocess.Popen(command, env=kept | own, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stderr is not None
+                assert "ready" in process.stderr.readline()
+                yield
+            finally:
+                process.terminate()
+
     def row(self) -> dict[str, Any]:
         """Return what `plugins list` says of the stranger's plugin."""
         rows = json.loads(self.emptcp("plugins", "list", "--json"))["plugins"]
@@ -65,10 +92,9 @@ def machine(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Mac
         if not COMPILER.fullmatch(name):
             (commands / name).symlink_to(path)
     venv.create(folder / "environment", with_pip=False, symlinks=True)
-    python = folder / "environment" / "bin" / "python"
-    place = ("--no-index", "--only-binary", ":all:", "--find-links", workshop.wheels)
-    workshop.pip("--python", python, "install", *place, "emptcp", wheel)
-    return Machine(folder, wheel)
+    made = Machine(folder, wheel)
+    made.install(workshop, "emptcp", wheel)
+    return made
 
 
 def ignore_built(_folder: str, names: list[str]) -> list[str]:
@@ -144,3 +170,34 @@ def test_it_is_listed_enabled_and_acts_on_a_live_connection(machine: Machine) ->
     marked = [one["metrics"]["ce_marked"] for one in told["connections"]["subflows"]]
     # The kernel counts the segments of a merged packet, the actor the packet.
     assert 0 < sum(marked) <= told["after"]
+
+
+def write_tutorial(package: Path) -> int:
+    """Write the files of a tutorial's package; return how many lines the template had not."""
+    text = (ROOT / "docs" / "tutorials" / "first-scheduler.md").read_text(encoding="utf-8")
+    changed = 0
+    for block in FENCE.finditer(text):
+        file = package / (block["file"] or "")
+        if file.is_file():
+            lines = difflib.ndiff(file.read_text(encoding="utf-8").splitlines(), block["text"].splitlines())
+            changed += sum(line.startswith("+ ") for line in lines)
+            file.write_text(block["text"], encoding="utf-8")
+        elif block["file"] == "thrifty.toml":
+            package.with_name("thrifty.toml").write_text(block["text"], encoding="utf-8")
+    return changed
+
+
+def test_a_scheduler_of_few_lines_beyond_the_template_takes_a_path_out_of_a_live_connection(
+    machine: Machine, workshop: Workshop, tmp_path: Path
+) -> None:
+    author = workshop.python.with_name("emptcp-sdk")
+    run(author, "new", "thrifty", "--kind", "controller", "--into", "mine", "--defaults", cwd=tmp_path)
+    assert 0 < write_tutorial(tmp_path / "mine") < CHANGED
+    wheel = workshop.wheel(tmp_path / "mine", tmp_path / "wheel")
+    machine.install(workshop, "emptcp-actor-set-backup", "emptcp-selector-subflow", wheel)
+    machine.emptcp("plugins", "enable", "thrifty")
+    scenario = ("lab", "run", "two-path", "--policy", str(tmp_path / "thrifty.toml"))
+    with machine.resident():
+        said = machine.emptcp(*scenario, "--duration", "20s", "--no-picture")
+    before, meanwhile = before_and_meanwhile(said, "second")
+    assert min(meanwhile) < 0.3 * before
