@@ -13,10 +13,31 @@ from .conftest import Workshop, run
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(200)]
 
 
-@pytest.mark.parametrize("kind", ["selector", "actor", "controller"])
-def test_a_new_package_passes_its_own_tox(workshop: Workshop, tmp_path: Path, kind: str) -> None:
+KINDS = [
+    ("selector", ()),
+    ("actor", ()),
+    ("controller", ()),
+    ("controller", ("--answer", "variant=path-manager")),
+]
+
+
+@pytest.mark.parametrize(("kind", "answers"), KINDS)
+def test_a_new_package_passes_its_own_tox(
+    workshop: Workshop, tmp_path: Path, kind: str, answers: tuple[str, ...]
+) -> None:
     commands = workshop.python.parent
-    run(commands / "emptcp-sdk", "new", "mine", "--kind", kind, "--into", "mine", "--defaults", cwd=tmp_path)
+    run(
+        commands / "emptcp-sdk",
+        "new",
+        "mine",
+        "--kind",
+        kind,
+        "--into",
+        "mine",
+        "--defaults",
+        *answers,
+        cwd=tmp_path,
+    )
     said = run(commands / "tox", cwd=tmp_path / "mine", **workshop.offline())
     assert " passed" in said.stdout
     assert " skipped" not in said.stdout

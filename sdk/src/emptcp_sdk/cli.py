@@ -12,6 +12,9 @@ from typing import Any
 
 from .errors import SdkError
 
+QUESTIONS = ("distribution", "summary", "author", "hooks", "variant")
+"""What `--answer` may answer; the template asks them."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``emptcp-sdk``; return 0 when done, 1 when refused (argparse exits with 2 on wrong usage)."""
@@ -51,7 +54,8 @@ def _add_new(commands: Any) -> None:
         default=[],
         metavar="QUESTION=TEXT",
         type=_answer,
-        help="answer a question: distribution, summary, author, hooks (both, ingress, egress)",
+        help="answer a question: distribution, summary, author, hooks (both, ingress, egress), "
+        "variant (of a controller: scheduler, path-manager)",
     )
     parser.set_defaults(run=_new)
 
@@ -93,10 +97,8 @@ def _add_check(commands: Any) -> None:
 
 def _answer(text: str) -> tuple[str, str]:
     question, sign, answer = text.partition("=")
-    if question not in ("distribution", "summary", "author", "hooks") or not sign:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is not QUESTION=TEXT with one of: distribution, summary, author, hooks"
-        )
+    if question not in QUESTIONS or not sign:
+        raise argparse.ArgumentTypeError(f"'{text}' is not QUESTION=TEXT with one of: {', '.join(QUESTIONS)}")
     return question, answer
 
 

@@ -21,7 +21,9 @@ from emptcp_sdk.project import template
 from emptcp_sdk.project.new import new
 from emptcp_sdk.project.update import update
 
-KINDS = list(template.KINDS)
+VARIANTS = {"scheduler": "scheduler", "path-manager": "path_manager"}
+"""Of a controller, and the module of each."""
+KINDS = [*((kind, "") for kind in template.KINDS), ("controller", "path-manager")]
 
 
 def made(folder: Path, kind: str = "actor", **answers: str) -> Path:
@@ -51,21 +53,25 @@ def test_manifest_object_and_project_agree(tmp_path: Path, kind: str, hooks: str
     assert project["entry-points"]["emptcp.plugins"] == {"mine": built.object.parent.name}
 
 
-def test_a_controllers_manifest_names_a_class_of_the_package(tmp_path: Path) -> None:
-    package = made(tmp_path, "controller", distribution="mine-own")
+@pytest.mark.parametrize(("variant", "module"), VARIANTS.items())
+def test_a_controllers_manifest_names_a_class_of_the_package(
+    tmp_path: Path, variant: str, module: str
+) -> None:
+    package = made(tmp_path, "controller", distribution="mine-own", variant=variant)
     found = manifest.load(package / "src" / "mine_own" / "emptcp.toml")
     (one,) = found.controllers
-    assert (one.name, one.entry, one.sets) == ("mine", "mine_own.scheduler:Mine", ("backup",))
-    source = (package / "src" / "mine_own" / "scheduler.py").read_text()
+    assert (one.name, one.entry, one.sets) == ("mine", f"mine_own.{module}:Mine", ("backup",))
+    source = (package / "src" / "mine_own" / f"{module}.py").read_text()
     classes = [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     assert classes == ["Mine"]
     assert found.object == ""
     assert not any(package.rglob("*.bpf.c"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_file_is_whole(tmp_path: Path, kind: str) -> None:
-    package = made(tmp_path, kind)
+@pytest.mark.parametrize(("kind", "variant"), KINDS)
+def test_every_file_is_whole(tmp_path: Path, kind: str, variant: str) -> None:
+    package = made(tmp_path, kind, **({"variant": variant} if variant else {}))
+    tests = f"test_{VARIANTS[variant or 'scheduler']}" if kind == "controller" else "test_packets"
     files = [path for path in package.rglob("*") if path.is_file()]
     names = {path.relative_to(package).as_posix() for path in files}
     assert {
@@ -73,7 +79,7 @@ def test_every_file_is_whole(tmp_path: Path, kind: str) -> None:
         "tox.ini",
         ".gitignore",
         ".github/workflows/test.yml",
-        "tests/test_scheduler.py" if kind == "controller" else "tests/test_packets.py",
+        f"tests/{tests}.py",
     } <= names
     assert {"LICENSES/BSD-2-Clause.txt", "LICENSES/GPL-2.0-only.txt"} <= names
     for path in files:
