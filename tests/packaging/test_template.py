@@ -26,18 +26,8 @@ def test_a_new_package_passes_its_own_tox(
     workshop: Workshop, tmp_path: Path, kind: str, answers: tuple[str, ...]
 ) -> None:
     commands = workshop.python.parent
-    run(
-        commands / "emptcp-sdk",
-        "new",
-        "mine",
-        "--kind",
-        kind,
-        "--into",
-        "mine",
-        "--defaults",
-        *answers,
-        cwd=tmp_path,
-    )
+    new = (commands / "emptcp-sdk", "new", "mine", "--kind", kind, "--into", "mine", "--defaults")
+    run(*new, *answers, cwd=tmp_path)
     said = run(commands / "tox", cwd=tmp_path / "mine", **workshop.offline())
     assert " passed" in said.stdout
     assert " skipped" not in said.stdout

@@ -198,6 +198,6 @@ def test_a_scheduler_of_few_lines_beyond_the_template_takes_a_path_out_of_a_live
     machine.emptcp("plugins", "enable", "thrifty")
     scenario = ("lab", "run", "two-path", "--policy", str(tmp_path / "thrifty.toml"))
     with machine.resident():
-        said = machine.emptcp(*scenario, "--duration", "20s", "--no-picture")
+        said = machine.emptcp(*scenario, "--duration", "40s", "--no-picture")
     before, meanwhile = before_and_meanwhile(said, "second")
     assert min(meanwhile) < 0.3 * before
