@@ -8,14 +8,16 @@ every n; the last n is one step too many, so that the command ends by itself.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -25,7 +27,7 @@ from emptcp.cli.main import main
 from emptcp.hooks import clsact, devices, foreign, namespaces, xdp_netlink
 from emptcp.pybpf.descriptor import Descriptor
 
-pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300), pytest.mark.usefixtures("instance")]
 
 POLICY = """\
 table = "t"
@@ -48,6 +50,8 @@ do = ["record('packets')"]
 """
 OLD, NEW = "packet_type('data')", "ip_pair()"
 NO_LINKS = "tcx,xdp_link"
+HANGS = 60
+"""Seconds after which a command notes where it stands, for who has to find out why it does not end."""
 
 Words = tuple[str, ...]
 Write = Callable[..., str]
@@ -118,19 +122,33 @@ class Killer:
         return step
 
 
+def status_of(child: int, stands: IO[bytes]) -> int:
+    """Wait for a process and return its status; when time is over, end it and print where it stood."""
+    try:
+        return os.waitpid(child, 0)[1]
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        stands.seek(0)
+        print(stands.read().decode())
+        raise
+
+
 def killed_before(step: int, words: Words) -> bool:
     """Run a command that dies before a step (from 0); return whether it had so many."""
-    child = os.fork()
-    if child == 0:
-        try:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
-            os.dup2(null, 2)
-            Killer(step).watch()
-            os._exit(main(words))
-        finally:
-            os._exit(99)
-    _, status = os.waitpid(child, 0)
+    with tempfile.TemporaryFile() as stands:
+        child = os.fork()
+        if child == 0:
+            try:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, 1)
+                os.dup2(null, 2)
+                faulthandler.dump_traceback_later(HANGS, file=stands)
+                Killer(step).watch()
+                os._exit(main(words))
+            finally:
+                os._exit(99)
+        status = status_of(child, stands)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
         return True

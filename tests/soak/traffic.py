@@ -19,7 +19,7 @@ import time
 from dataclasses import asdict, dataclass, field
 
 from emptcp.lab.duplex import content
-from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket
+from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket, receive_exactly
 
 CYCLE = 16 << 20
 """Bytes after which the content repeats."""
@@ -163,7 +163,7 @@ def accept(listener: socket.socket, count: int) -> list[Connection]:
     for _ in range(count):
         one, _ = listener.accept()
         one.settimeout(PATIENCE)
-        made.append(Connection(one, int.from_bytes(one.recv(4, socket.MSG_WAITALL), "big"), SERVER))
+        made.append(Connection(one, int.from_bytes(receive_exactly(one, 4), "big"), SERVER))
     return made
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from emptcp.chain import apply
 from emptcp.hooks import namespaces
 from emptcp.lab.host import Host
-from emptcp.lab.sockets import listen, mptcp_socket, wildcard
+from emptcp.lab.sockets import listen, mptcp_socket, receive_exactly, wildcard
 from emptcp.lab.topology import Lab
 from emptcp.mptcp.sockets import SubflowReader
 from emptcp.packet.decode import decode
@@ -49,7 +49,7 @@ class Connections(ExitStack):
             for one, other in (pair, pair[::-1]):
                 one.sendall(b"x" * 1000)
                 other.settimeout(10)
-                other.recv(1000, socket.MSG_WAITALL)
+                receive_exactly(other, 1000)
 
     def subflows(self) -> int:
         """Return how many open subflows they have at the client."""

@@ -15,7 +15,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 
-from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket
+from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket, receive_exactly
 
 CHUNK = 65536
 JOIN_PATIENCE = 5.0
@@ -66,8 +66,8 @@ def serve(wildcard: str, size: int, timeout: float) -> Received:
         connection, _ = listener.accept()
         with connection:
             connection.settimeout(timeout)
-            connection.sendall(_exactly(connection, 1))
-            _exactly(connection, 1)
+            connection.sendall(receive_exactly(connection, 1))
+            receive_exactly(connection, 1)
             return _exchange(connection, size, SERVER_START, CLIENT_START, mptcp_info(connection)[1])
 
 
@@ -76,17 +76,10 @@ def connect(address: str, port: int, size: int, timeout: float, subflows: int) -
     with mptcp_socket(address, timeout) as connection:
         connection.connect((address, port))
         connection.sendall(b"h")
-        _exactly(connection, 1)
+        receive_exactly(connection, 1)
         found = _wait_for(connection, subflows)
         connection.sendall(b"g")
         return _exchange(connection, size, CLIENT_START, SERVER_START, found)
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    data = connection.recv(count, socket.MSG_WAITALL)
-    if len(data) < count:
-        raise ConnectionError("the other end closed the connection early")
-    return data
 
 
 def _wait_for(connection: socket.socket, subflows: int) -> int:

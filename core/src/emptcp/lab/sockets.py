@@ -33,6 +33,20 @@ def listen(wildcard: str, port: int = 0, timeout: float | None = None) -> socket
     return listener
 
 
+def receive_exactly(connection: socket.socket, count: int) -> bytes:
+    """Return the next ``count`` bytes. Raises ConnectionError when the connection ends before.
+
+    MSG_WAITALL does not wait on a socket with a timeout, which the kernel takes for one that must not block.
+    """
+    data = bytearray()
+    while len(data) < count:
+        piece = connection.recv(count - len(data))
+        if not piece:
+            raise ConnectionError("the other end closed the connection early")
+        data += piece
+    return bytes(data)
+
+
 def wildcard(address: str) -> str:
     """The wildcard address of an address's family."""
     return "::" if ":" in address else "0.0.0.0"

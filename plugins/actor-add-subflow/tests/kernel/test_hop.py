@@ -16,7 +16,7 @@ from emptcp.chain import apply
 from emptcp.hooks import namespaces
 from emptcp.lab import namespace
 from emptcp.lab.host import Host
-from emptcp.lab.sockets import listen, mptcp_socket, wildcard
+from emptcp.lab.sockets import listen, mptcp_socket, receive_exactly, wildcard
 from emptcp.mptcp.sockets import SubflowReader
 from emptcp.policy import file
 
@@ -74,7 +74,7 @@ def put_in_force(router: Host, table: str, actor: str) -> None:
 def exchange(client: socket.socket, server: socket.socket) -> None:
     for one, other in ((client, server), (server, client)):
         one.sendall(DATA)
-        assert other.recv(len(DATA), socket.MSG_WAITALL) == DATA
+        assert receive_exactly(other, len(DATA)) == DATA
 
 
 def counts(hosts: tuple[Host, ...], names: tuple[str, ...]) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from emptcp.chain import apply
 from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
 from emptcp.lab.host import Host
-from emptcp.lab.sockets import listen, mptcp_socket, wildcard
+from emptcp.lab.sockets import listen, mptcp_socket, receive_exactly, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp import keys
 from emptcp.mptcp.sockets import SubflowReader
@@ -74,7 +73,7 @@ class Connection(ExitStack):
     def exchange(self) -> None:
         for one, other in ((self.client, self.server), (self.server, self.client)):
             one.sendall(bytes(range(256)) * 40)
-            assert other.recv(10_240, socket.MSG_WAITALL) == bytes(range(256)) * 40
+            assert receive_exactly(other, 10_240) == bytes(range(256)) * 40
 
     def subflows(self) -> int:
         port = self.client.getpeername()[1]

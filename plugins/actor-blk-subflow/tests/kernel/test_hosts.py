@@ -19,7 +19,7 @@ from emptcp.chain import apply
 from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
 from emptcp.lab.host import Host
-from emptcp.lab.sockets import listen, mptcp_socket, wildcard
+from emptcp.lab.sockets import listen, mptcp_socket, receive_exactly, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import SubflowReader
 from emptcp.policy import file
@@ -87,7 +87,7 @@ class Connections(ExitStack):
             for one, other in (pair, pair[::-1]):
                 one.sendall(bytes(range(256)) * 40)
                 other.settimeout(10)
-                assert other.recv(10_240, socket.MSG_WAITALL) == bytes(range(256)) * 40
+                assert receive_exactly(other, 10_240) == bytes(range(256)) * 40
 
     def subflows(self) -> int:
         """How many open subflows they have at the client."""

@@ -16,7 +16,7 @@ import pytest
 
 from emptcp.chain import apply
 from emptcp.hooks import namespaces
-from emptcp.lab.sockets import listen, mptcp_socket, wildcard
+from emptcp.lab.sockets import listen, mptcp_socket, receive_exactly, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import SubflowReader
 from emptcp.policy import file
@@ -159,7 +159,7 @@ def exchange(ends: Ends) -> None:
     for one, other in ((ends.client, ends.server), (ends.server, ends.client)):
         for _ in range(10):
             one.sendall(bytes(50_000))
-            other.recv(50_000, socket.MSG_WAITALL)
+            receive_exactly(other, 50_000)
 
 
 def test_applying_the_same_again_says_nothing(lab: Lab, ends: Ends) -> None:
