@@ -21,7 +21,7 @@ FIRST_LINE = "guest: Linux"
 LAST_LINE = re.compile(r"^guest: exit (-?\d+)$")
 # Seconds in which a guest that boots has said its first line, and in which it is off; it takes a quarter of
 # either on a machine that has nothing else to do.
-BOOT, LIMIT = 120, 540
+BOOT, LIMIT = 120, 900
 
 
 class Guest:

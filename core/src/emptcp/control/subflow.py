@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
-from emptcp.mptcp.measured import BACKUP, REQUEST_BACKUP, Measured
+from emptcp.mptcp.measured import BACKUP, JOINING, REQUEST_BACKUP, Measured
 
 if TYPE_CHECKING:
     from emptcp.control.path import Path
@@ -68,8 +68,8 @@ class ConnectionSubflow:
 
     @property
     def open(self) -> bool:
-        """Whether both ends still look at MPTCP options that arrive on it."""
-        return self._now.state in _OPEN
+        """Whether both ends look at MPTCP options that arrive on it."""
+        return self._now.state in _OPEN and not self._now.flags & JOINING
 
     @property
     def rtt(self) -> float:

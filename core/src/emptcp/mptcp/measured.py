@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from emptcp.mptcp.sockets import RECORD
 
-BACKUP, REQUEST_BACKUP = 1, 2
-"""Bits of ``flags``: what the peer asked for, and what the local endpoint did."""
+BACKUP, REQUEST_BACKUP, JOINING = 1, 2, 8
+"""Bits of ``flags``: the peer asked for backup, the local endpoint did, a join is not answered yet."""
 
 IDENTITY = 38
 """Bytes at the head of a record that tell one subflow from another: addresses, family, ports."""

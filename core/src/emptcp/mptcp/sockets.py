@@ -28,7 +28,7 @@ RECORD = struct.Struct("=16s16sHHHBBIii10I2B2x8s8s6Q7I4x")
 """struct emptcp_subflow_record of programs/subflows.bpf.c."""
 
 _AF_INET = 2
-_BACKUP, _REQUEST_BACKUP, _TIMESTAMPS = 1, 2, 4
+_BACKUP, _REQUEST_BACKUP, _TIMESTAMPS, _JOINING = 1, 2, 4, 8
 
 # Linux's numbers of TCP states (include/net/tcp_states.h) in which both ends still take options.
 _OPEN_STATES = {1: "established", 4: "fin-wait-1", 5: "fin-wait-2", 8: "close-wait"}
@@ -72,6 +72,8 @@ class Subflow:
     receive_scale: int
     remote_token: int = 0
     keys: tuple[bytes, bytes] = field(default=(b"", b""), repr=False)
+    joining: bool = False
+    """Joined, and the peer's answer to that is still on its way: any other ACK ends it (RFC 8684, 3.2)."""
 
     @property
     def family(self) -> Literal[4, 6]:
@@ -85,8 +87,8 @@ class Subflow:
 
     @property
     def open(self) -> bool:
-        """Whether both ends still look at MPTCP options that arrive on it."""
-        return self.state in _OPEN_STATES
+        """Whether both ends look at MPTCP options that arrive on it."""
+        return self.state in _OPEN_STATES and not self.joining
 
     def __str__(self) -> str:
         return f"{_endpoint(self.local, self.local_port)} > {_endpoint(self.remote, self.remote_port)}"
@@ -191,6 +193,7 @@ def _subflow(fields: tuple[Any, ...]) -> Subflow:
         receive_scale=receive_scale,
         remote_token=keys.token(theirs, 1) if theirs else 0,
         keys=(ours, theirs),
+        joining=bool(flags & _JOINING),
     )
 
 

@@ -51,6 +51,7 @@ enum subflow_flag {
 	SUBFLOW_BACKUP = 1 << 0,
 	SUBFLOW_REQUEST_BACKUP = 1 << 1,
 	SUBFLOW_TIMESTAMPS = 1 << 2,
+	SUBFLOW_JOINING = 1 << 3,
 };
 
 static __always_inline void addresses(struct emptcp_subflow_record *record, const struct sock_common *sk)
@@ -142,6 +143,8 @@ static __always_inline void mptcp(struct emptcp_subflow_record *record,
 		record->flags |= SUBFLOW_BACKUP;
 	if (EMPTCP_READ_FIELD(subflow, request_bkup))
 		record->flags |= SUBFLOW_REQUEST_BACKUP;
+	if (EMPTCP_READ_FIELD(subflow, mp_join) && !EMPTCP_READ_FIELD(subflow, fully_established))
+		record->flags |= SUBFLOW_JOINING;
 }
 
 SEC("iter/tcp")

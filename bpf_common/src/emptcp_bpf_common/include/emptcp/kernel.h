@@ -134,6 +134,8 @@ struct mptcp_subflow_context {
 	__u32 token;
 	__u32 request_bkup : 1;
 	__u32 backup : 1;
+	__u32 mp_join : 1;
+	__u32 fully_established : 1;
 	__s16 local_id;
 	__u8 remote_id;
 	const struct mptcp_sock *conn; /* a struct sock *, which a mptcp_sock begins with */
