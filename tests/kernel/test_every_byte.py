@@ -8,9 +8,6 @@ The lab computes every checksum in software, so that one which a policy broke is
 
 from __future__ import annotations
 
-import select
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path as File
@@ -20,6 +17,7 @@ import pytest
 from emptcp.chain import apply, running
 from emptcp.chain.counters import Counters
 from emptcp.lab.path import Path
+from emptcp.lab.resident import resident
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.lab.transfer import Transfer
 from emptcp.plugins.catalog import Catalog, StageType
@@ -183,17 +181,10 @@ def test_a_path_made_backup_changes_the_way_and_no_byte(lab: Lab, steers: str, s
 
 
 @pytest.fixture
-def resident(instance: None) -> Iterator[None]:
+def with_process(instance: None) -> Iterator[None]:
     """An ``emptcp run``, for actors that need one."""
-    command = [sys.executable, "-m", "emptcp.cli.main", "run"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as child:
-        try:
-            assert child.stderr is not None
-            assert select.select([child.stderr], [], [], 20)[0]
-            assert b"ready" in child.stderr.readline()
-            yield
-        finally:
-            child.terminate()
+    with resident():
+        yield
 
 
 @pytest.mark.parametrize("actor", actors(), ids=lambda one: one.name)
@@ -202,7 +193,7 @@ def test_every_actor_acts_on_its_hooks_and_no_byte_changes(
 ) -> None:
     """On one of two paths, so that what a host sends and what it receives there passes the actor."""
     if actor.resident:
-        request.getfixturevalue("resident")
+        request.getfixturevalue("with_process")
     site = Site(actor.declaration.hooks, "auto")
     text = f"{actor.name}({ARGUMENTS.get(actor.name, '')})"
     put_in_force(lab, site, GUARDS.get(actor.name, ""), f'"{text}"', device="path1")

@@ -27,6 +27,7 @@ from emptcp.hooks import namespaces
 from emptcp.lab import process
 from emptcp.lab.host import Host
 from emptcp.lab.path import Path
+from emptcp.lab.resident import resident
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import subflows
 from emptcp.plugins.catalog import Catalog
@@ -94,19 +95,6 @@ def stop(pair: list[subprocess.Popen[str]]) -> list[dict[str, Any]]:
         child.stdin.close()
         child.stdin = None
     return [json.loads(child.communicate(timeout=120)[0]) for child in pair]
-
-
-@contextlib.contextmanager
-def resident() -> Iterator[subprocess.Popen[str]]:
-    """An ``emptcp run``, which some stages need."""
-    command = [sys.executable, "-m", "emptcp.cli.main", "run"]
-    child = process.start(command, stderr=subprocess.PIPE)
-    try:
-        assert child.stderr is not None
-        assert "ready" in child.stderr.readline()
-        yield child
-    finally:
-        process.end(child)
 
 
 def tokens(lab: Lab) -> list[int]:

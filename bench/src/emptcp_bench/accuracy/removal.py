@@ -6,8 +6,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from emptcp.lab.resident import resident
 from emptcp_bench.accuracy.row import Row
-from emptcp_bench.accuracy.stream import Stream, hosts, in_force, resident
+from emptcp_bench.accuracy.stream import Stream, hosts, in_force
 
 FORCE, WITHIN = 2.0, 3.0
 """Seconds that a policy is in force, and within which its end has to show."""
@@ -30,7 +31,7 @@ ACTORS = (
 
 def rows(rounds: int, _quick: bool) -> Iterator[Row]:
     """A row for each actor, and for each mode of rate_limit."""
-    with resident(), hosts("r") as lab:
+    with resident("--no-guard"), hosts("r") as lab:
         for actor, hook, do, when in ACTORS:
             found = tuple(_round(Stream(lab), hook, do, when) for _ in range(rounds))
             chosen = f" when `{when}`" if when else ""
@@ -40,13 +41,8 @@ def rows(rounds: int, _quick: bool) -> Iterator[Row]:
 
 def _round(stream: Stream, hook: str, do: str, when: str) -> float:
     with stream:
-        before = _share(stream, 2)
+        before = stream.share(2)
         with in_force(stream.lab, hook, do, when=when):
             time.sleep(FORCE)
         time.sleep(WITHIN - 1)
-        return _share(stream, 1) / before
-
-
-def _share(stream: Stream, seconds: float) -> float:
-    first, second = stream.rates(seconds)
-    return second / (first + second)
+        return stream.share(1) / before

@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from emptcp.chain import apply
-from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
 from emptcp.lab import traffic
 from emptcp.lab.meter import Meter
@@ -64,6 +61,11 @@ class Stream:
         after, ended = self._acked(), time.monotonic()
         return [(new - old) / (ended - began) / MBIT for old, new in zip(before, after, strict=True)]
 
+    def share(self, seconds: float) -> float:
+        """Return the second path's share of what is delivered meanwhile."""
+        first, second = self.rates(seconds)
+        return second / (first + second)
+
     def waiting(self) -> list[int]:
         """Return the bytes of each path that a socket was given and its peer has not acknowledged."""
         found = self._reader.read(namespaces.resolve(self.lab.a.netns))
@@ -75,21 +77,6 @@ class Stream:
     def _acked(self) -> list[int]:
         found = self._meter.read()
         return [sum(one.acked for one in found if one.local == path.a.address(4)) for path in self.lab.paths]
-
-
-@contextmanager
-def resident() -> Iterator[None]:
-    """Have an ``emptcp run``, which some actors need. It guards nothing: what is measured stays in force."""
-    command = [sys.executable, "-P", "-m", "emptcp.cli.main", "run", "--no-guard"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr is not None
-            said = process.stderr.readline()
-            if "ready" not in said:
-                raise EmptcpError(f"emptcp run does not start: {said.strip()}", fix="Run: emptcp doctor")
-            yield
-        finally:
-            process.terminate()
 
 
 @contextmanager

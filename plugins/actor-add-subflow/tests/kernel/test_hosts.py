@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import os
-import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from emptcp.chain import apply
 from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
 from emptcp.lab.host import Host
+from emptcp.lab.resident import resident
 from emptcp.lab.sockets import listen, mptcp_socket, receive_exactly, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp import keys
@@ -142,29 +140,11 @@ def test_an_address_that_the_kernel_never_announced_is_joined(lab: Lab) -> None:
     assert counts(lab, FALLBACKS) == before
 
 
-@contextmanager
-def resident() -> Iterator[None]:
-    """Have an ``emptcp run``, from when it is ready."""
-    command = [sys.executable, "-m", "emptcp.cli.main", "run", "--no-guard"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        try:
-            said, deadline = b"", time.monotonic() + 20
-            assert process.stderr is not None
-            while b"ready" not in said:
-                assert select.select([process.stderr], [], [], max(0, deadline - time.monotonic()))[0], said
-                said += os.read(process.stderr.fileno(), 4096)
-                assert process.poll() is None, said
-            yield
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
 def test_connections_that_begin_later_are_told_where_a_process_is_there_and_not_again(lab: Lab) -> None:
     lab.b.run(["ip", "mptcp", "endpoint", "flush"])
     before = counts(lab, FALLBACKS)
     address = lab.paths[1].b.address(lab.family)
-    with resident():
+    with resident("--no-guard"):
         policy("announce", lab.b, "egress", f"add_subflow(announce={address}, id=9)")
         with Connection(lab) as one, Connection(lab) as other:
             for connection in (one, other):

@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,6 +16,7 @@ from emptcp.chain import apply
 from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
 from emptcp.lab.host import Host
+from emptcp.lab.resident import resident
 from emptcp.lab.sockets import listen, mptcp_socket, receive_exactly, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import SubflowReader
@@ -172,24 +170,6 @@ def test_refused_joins_get_a_rst_and_the_connections_go_on(joining: Lab) -> None
 REPEATED = ("MPTcpExtAddAddrTx", "MPTcpExtEchoAdd")
 
 
-@contextmanager
-def resident() -> Iterator[None]:
-    """Have an ``emptcp run``, from when it is ready."""
-    command = [sys.executable, "-m", "emptcp.cli.main", "run", "--no-guard"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        try:
-            said, deadline = b"", time.monotonic() + 20
-            assert process.stderr is not None
-            while b"ready" not in said:
-                assert select.select([process.stderr], [], [], max(0, deadline - time.monotonic()))[0], said
-                said += os.read(process.stderr.fileno(), 4096)
-                assert process.poll() is None, said
-            yield
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
 @pytest.mark.parametrize(("place", "hook"), [("a", "ingress"), ("b", "egress")])
 def test_an_echo_lets_the_announcer_stop_and_the_address_is_given_back_all_the_same(
     lab: Lab, place: str, hook: str
@@ -198,7 +178,7 @@ def test_an_echo_lets_the_announcer_stop_and_the_address_is_given_back_all_the_s
     host = lab.a if place == "a" else lab.b
     before, joined = fallbacks(lab), lab.b.counters()["MPTcpExtMPJoinSynRx"]
     sent = [lab.b.counters()[name] for name in REPEATED]
-    with resident():
+    with resident("--no-guard"):
         block(host, hook, "blk_subflow(echo=true)")
         with Connections(lab, 3) as connections:
             connections.exchange()

@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,6 +16,7 @@ import pytest
 from emptcp.chain import apply, pins, program, running
 from emptcp.hooks import namespaces
 from emptcp.lab.path import Path as LabPath
+from emptcp.lab.resident import resident
 from emptcp.lab.sockets import listen, mptcp_socket, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import Subflow, subflows
@@ -37,20 +35,13 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(autouse=True)
-def resident(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def own_emptcp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """An `emptcp run` with tables and pins of its own."""
     monkeypatch.setenv("EMPTCP_RUN", str(tmp_path / f"emt{os.getpid()}-connection"))
-    command = [sys.executable, "-m", "emptcp.cli.main", "run"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        try:
-            assert process.stderr is not None
-            assert select.select([process.stderr], [], [], 20)[0]
-            assert b"ready" in process.stderr.readline()
-            yield
-        finally:
-            if apply.tables.names():
-                apply.remove("one")
-            process.terminate()
+    with resident():
+        yield
+        if apply.tables.names():
+            apply.remove("one")
 
 
 @dataclass

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An ``emptcp run`` for as long as a block lasts, for actors that need a process in user space."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from emptcp.errors import EmptcpError
+
+PATIENCE = 20.0
+"""Seconds in which it has to be ready."""
+
+
+@contextmanager
+def resident(*options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``emptcp run`` with some options in this process's environment, from when it is ready.
+
+    Raises EmptcpError with what it said when it does not get there.
+    """
+    command = [sys.executable, "-P", "-m", "emptcp.cli.main", "run", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        try:
+            _wait(process)
+            yield process
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    assert process.stderr is not None
+    said, deadline = b"", time.monotonic() + PATIENCE
+    while b"ready" not in said:
+        ready, _, _ = select.select([process.stderr], [], [], max(0, deadline - time.monotonic()))
+        piece = os.read(process.stderr.fileno(), 4096) if ready else b""
+        said += piece
+        if not piece:
+            why = said.decode(errors="replace").strip() or "it said nothing"
+            raise EmptcpError(f"emptcp run does not start: {why}", fix="Run: emptcp doctor")
