@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from emptcp.lab.host import SENT, read_devices
 from emptcp.mptcp.counters import read_counters
 from emptcp_bench.accuracy.row import Row
-from emptcp_bench.accuracy.stream import RTT, Stream, hosts, in_force, put
+from emptcp_bench.accuracy.stream import MBIT, RTT, Stream, hosts, in_force, put
 
 PRIO = "MPTcpExtMPPrioRx"
 EVERY = 0.01
@@ -70,7 +70,7 @@ def _round(stream: Stream) -> tuple[float, float]:
         time.sleep(1)
         rate = stream.rates(1)
         before = rate[1] / sum(rate)
-        queued = stream.waiting()[1] / (rate[1] * 125_000)
+        queued = stream.waiting()[1] / (rate[1] * MBIT)
         with in_force(stream.lab, "ingress", "set_backup(on=true)"):
             time.sleep(2 * RTT + queued + 1.2)
             on = _changed(samples.found)

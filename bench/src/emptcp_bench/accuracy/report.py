@@ -80,6 +80,4 @@ def as_text(rows: Sequence[Row]) -> str:
 
 def _cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     for one in rows:
-        spread = f"({min(one.measured):.2f} to {max(one.measured):.2f})"
-        told = f"{one.median:.2f} {one.unit} {spread}"
-        yield one.actor, one.asked, told, one.allowed, "" if one.held else "missed"
+        yield one.actor, one.asked, one.spread, one.allowed, "" if one.held else "missed"

@@ -38,7 +38,11 @@ class Row:
         return f"at least {self.least:g}" if self.most is None else f"{self.least:g} to {self.most:g}"
 
     @property
-    def told(self) -> str:
+    def spread(self) -> str:
         """Median, least and most in words."""
-        spread = f"{self.median:.2f} {self.unit} ({min(self.measured):.2f} to {max(self.measured):.2f})"
-        return spread if self.held else f"{spread}, missed: {self.allowed}"
+        return f"{self.median:.2f} {self.unit} ({min(self.measured):.2f} to {max(self.measured):.2f})"
+
+    @property
+    def told(self) -> str:
+        """The spread, and what is allowed where that is missed."""
+        return self.spread if self.held else f"{self.spread}, missed: {self.allowed}"
