@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.traffic]
 
 MBIT = 125_000
 
+Settle = Callable[..., None]
+
 
 def table(rate: str, extra: str = "mode=pacing") -> Table:
     return file.loads(
@@ -73,17 +75,6 @@ def rates(lab: Lab, seconds: float) -> list[float]:
     return [(new - old) / (ended - began) for old, new in zip(before, after, strict=True)]
 
 
-def settle(lab: Lab, holds: Callable[[list[float]], bool], windows: int = 8) -> None:
-    """Measure for 1 s again and again until what is wanted holds: a busy machine spoils some seconds."""
-    seen = []
-    while len(seen) < windows:
-        seen.append(rates(lab, 1))
-        if holds(seen[-1]):
-            return
-    told = "; ".join(", ".join(f"{rate / MBIT:.1f}" for rate in each) for each in seen)
-    raise AssertionError(f"did not hold in any second of {windows}, in Mbit/s by path: {told}")
-
-
 def near(rate: float, share: float = 0.05) -> Any:
     """Return what equals this many Mbit/s."""
     return pytest.approx(rate * MBIT, rel=share)
@@ -102,18 +93,24 @@ def running(lab: Lab) -> Iterator[list[float]]:
         yield [max(both) for both in zip(rates(lab, 1), rates(lab, 1), strict=True)]
 
 
-def test_a_running_connection_is_paced_tuned_and_given_back(lab: Lab, running: list[float]) -> None:
+def test_a_running_connection_is_paced_tuned_and_given_back(
+    lab: Lab, running: list[float], settle: Settle
+) -> None:
     for rate in (80, 40, 10):
         apply.apply(table(f"{rate}mbit"), lab.a.netns)
-        settle(lab, lambda now, rate=rate: now[1] == near(rate) and now[0] > 0.95 * running[0])
+        settle(
+            lambda: rates(lab, 1), lambda now, rate=rate: now[1] == near(rate) and now[0] > 0.95 * running[0]
+        )
     apply.remove("limits")
-    settle(lab, lambda now: now == pytest.approx(running, rel=0.1))
+    settle(lambda: rates(lab, 1), lambda now: now == pytest.approx(running, rel=0.1))
 
 
-def test_a_low_rate_is_kept_and_does_not_hold_up_the_other_path(lab: Lab, running: list[float]) -> None:
+def test_a_low_rate_is_kept_and_does_not_hold_up_the_other_path(
+    lab: Lab, running: list[float], settle: Settle
+) -> None:
     """What was queued for the path would go out for ten seconds, and the receiver wait for it."""
     apply.apply(table("1mbit"), lab.a.netns)
-    settle(lab, lambda now: now[1] == near(1) and now[0] > 0.9 * running[0])
+    settle(lambda: rates(lab, 1), lambda now: now[1] == near(1) and now[0] > 0.9 * running[0])
 
 
 def wanted(lab: Lab) -> list[int]:
@@ -131,15 +128,15 @@ def test_a_changed_rate_is_the_sockets_when_the_command_returns(
     assert wanted(lab) == [20 * MBIT]
 
 
-def test_a_new_connection_is_paced_from_the_start(lab: Lab) -> None:
+def test_a_new_connection_is_paced_from_the_start(lab: Lab, settle: Settle) -> None:
     apply.apply(table("10mbit"), lab.a.netns)
     with stream(lab):
-        settle(lab, lambda now: now[1] == near(10))
+        settle(lambda: rates(lab, 1), lambda now: now[1] == near(10))
 
 
-def test_by_itself_it_paces_what_this_host_sends(lab: Lab, running: list[float]) -> None:
+def test_by_itself_it_paces_what_this_host_sends(lab: Lab, running: list[float], settle: Settle) -> None:
     apply.apply(table("10mbit", "mode=auto"), lab.a.netns)
-    settle(lab, lambda now: now[1] == near(10))
+    settle(lambda: rates(lab, 1), lambda now: now[1] == near(10))
 
 
 def test_with_the_last_table_the_companion_goes(lab: Lab) -> None:
