@@ -8,7 +8,7 @@ map has to be replaced by the same change: two programs that count into two maps
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from emptcp.chain.pins import Location, Pins
 class Replacing:
     """The maps of one change. Nothing is pinned, and no pin goes, before :meth:`carry_out`."""
 
-    def __init__(self, pins: Pins, leaving: Collection[Location], asked: bool) -> None:
+    def __init__(self, pins: Pins, leaving: Iterable[Location], asked: bool) -> None:
         """``leaving`` is where programs are replaced or detached."""
         self._pins = pins
         self._leaving = frozenset(leaving)

@@ -214,7 +214,7 @@ class Session:
             outcome.warnings += _sockets_out_of_reach(decisions)
             if not keep_effects:
                 outcome.warnings += effects.untold(entry.table, decisions, self.catalog, state.heeds)
-            replacing = Replacing(self.pins, [*decide.leaving(decisions)], asked=new_maps)
+            replacing = Replacing(self.pins, decide.leaving(decisions), asked=new_maps)
             opened.callback(replacing.close)
             loader = Loader(None if dry_run else self.pins, opened, state.skips, replacing)
             for decision in decisions:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
-from emptcp.mptcp.measured import BACKUP, JOINING, REQUEST_BACKUP, Measured
+from emptcp.mptcp.measured import Measured
+from emptcp.mptcp.sockets import BACKUP, REQUEST_BACKUP
 
 if TYPE_CHECKING:
     from emptcp.control.path import Path
@@ -20,8 +21,6 @@ SETTERS = ("backup", "rate")
 Settings = dict[str, int]
 """Setter -> value, without those that are as the kernel and the ends have them."""
 
-# include/net/tcp_states.h: both ends still take options
-_OPEN = frozenset({1, 4, 5, 8})
 _NO_RTT = 0xFFFFFFFF
 _RATE_LIMIT = 0xFFFFFFFE
 
@@ -69,7 +68,7 @@ class ConnectionSubflow:
     @property
     def open(self) -> bool:
         """Whether both ends look at MPTCP options that arrive on it."""
-        return self._now.state in _OPEN and not self._now.flags & JOINING
+        return self._now.open
 
     @property
     def rtt(self) -> float:

@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from emptcp.mptcp.sockets import RECORD
-
-BACKUP, REQUEST_BACKUP, JOINING = 1, 2, 8
-"""Bits of ``flags``: the peer asked for backup, the local endpoint did, a join is not answered yet."""
+from emptcp.mptcp.sockets import JOINING, OPEN_STATES, RECORD
 
 IDENTITY = 38
 """Bytes at the head of a record that tell one subflow from another: addresses, family, ports."""
@@ -61,6 +58,11 @@ class Measured(NamedTuple):
     retransmissions: int
     rate_delivered: int
     rate_interval: int
+
+    @property
+    def open(self) -> bool:
+        """Whether both ends look at MPTCP options that arrive on it."""
+        return self.state in OPEN_STATES and not self.flags & JOINING
 
     @property
     def key(self) -> bytes:

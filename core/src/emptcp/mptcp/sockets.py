@@ -28,10 +28,11 @@ RECORD = struct.Struct("=16s16sHHHBBIii10I2B2x8s8s6Q7I4x")
 """struct emptcp_subflow_record of programs/subflows.bpf.c."""
 
 _AF_INET = 2
-_BACKUP, _REQUEST_BACKUP, _TIMESTAMPS, _JOINING = 1, 2, 4, 8
+BACKUP, REQUEST_BACKUP, TIMESTAMPS, JOINING = 1, 2, 4, 8
+"""enum subflow_flag: backup by the peer, by the local endpoint; timestamps; a join is not answered yet."""
 
 # Linux's numbers of TCP states (include/net/tcp_states.h) in which both ends still take options.
-_OPEN_STATES = {1: "established", 4: "fin-wait-1", 5: "fin-wait-2", 8: "close-wait"}
+OPEN_STATES = {1: "established", 4: "fin-wait-1", 5: "fin-wait-2", 8: "close-wait"}
 
 Address = IPv4Address | IPv6Address
 
@@ -88,7 +89,7 @@ class Subflow:
     @property
     def open(self) -> bool:
         """Whether both ends look at MPTCP options that arrive on it."""
-        return self.state in _OPEN_STATES and not self.joining
+        return self.state in OPEN_STATES and not self.joining
 
     def __str__(self) -> str:
         return f"{_endpoint(self.local, self.local_port)} > {_endpoint(self.remote, self.remote_port)}"
@@ -176,9 +177,9 @@ def _subflow(fields: tuple[Any, ...]) -> Subflow:
         token=token,
         local_id=local_id,
         remote_id=remote_id,
-        backup=bool(flags & _BACKUP),
-        request_backup=bool(flags & _REQUEST_BACKUP),
-        timestamps=bool(flags & _TIMESTAMPS),
+        backup=bool(flags & BACKUP),
+        request_backup=bool(flags & REQUEST_BACKUP),
+        timestamps=bool(flags & TIMESTAMPS),
         snd_una=una,
         snd_nxt=nxt,
         send_window=window,
@@ -193,7 +194,7 @@ def _subflow(fields: tuple[Any, ...]) -> Subflow:
         receive_scale=receive_scale,
         remote_token=keys.token(theirs, 1) if theirs else 0,
         keys=(ours, theirs),
-        joining=bool(flags & _JOINING),
+        joining=bool(flags & JOINING),
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from emptcp.control.connection import Connection, Connections
 from emptcp.control.path import Path
-from emptcp.mptcp.sockets import RECORD
+from emptcp.mptcp.sockets import BACKUP, RECORD
 
 if TYPE_CHECKING:
     from emptcp.control.controller import Controller
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 MSS = 1460
 _AF_INET, _ESTABLISHED = 2, 1
-_BACKUP = 1
 _DEVICE = 7
 
 
@@ -145,7 +144,7 @@ class SimulatedConnection:
     def _record(self, name: str, one: SimulatedSubflow) -> bytes:
         number = self._ports[name] - 4000
         local, remote = (IPv4Address(f"10.{number}.0.{host}").packed for host in (1, 2))
-        flags = _BACKUP if self._backup[name] else 0
+        flags = BACKUP if self._backup[name] else 0
         head = (local, remote, _AF_INET, self._ports[name], 443, _ESTABLISHED, flags, 1, number, number)
         sequence = one.sent % (1 << 32)
         moving = (sequence, sequence, 1 << 20, sequence, 0, 0, 1 << 20)
