@@ -17,7 +17,7 @@ class Assignment:
 
     ``entry`` is ``module:Class`` of the plugin, whose ``packages`` are imported from their sources alone;
     ``settings`` are those in force, ``setters`` what may be set. ``interval`` is in seconds, ``None`` where
-    the class decides.
+    the class decides. ``state_file`` is where it remembers; empty: nowhere.
     """
 
     entry: str
@@ -27,3 +27,4 @@ class Assignment:
     interval: float | None
     setters: Sequence[str]
     settings: Mapping[bytes, Settings] = field(default_factory=dict)
+    state_file: str = ""

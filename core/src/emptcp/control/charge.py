@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emptcp.chain import controllers
+from emptcp.control import memory
 from emptcp.control.assignment import Assignment
 from emptcp.control.path import Path
 from emptcp.control.process import Answer, ControllerProcess
@@ -86,6 +87,7 @@ class Charge:
                 interval=bound.interval,
                 setters=self.maps.setters,
                 settings=self.maps.read(),
+                state_file=str(memory.file_of(self.name.table, self.name.controller)),
             )
             self.process = ControllerProcess(assignment, now)
             opened.callback(self.process.end)

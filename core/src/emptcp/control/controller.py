@@ -36,6 +36,9 @@ class Controller:
     def __init__(self, parameters: Mapping[str, Any] | None = None, paths: Sequence[Path] = ()) -> None:
         self.paths: Mapping[str, Path] = {path.name: path for path in paths}
         """The paths that the policy file gives it, by name, in the file's order."""
+        self.state: dict[str, Any] = {}
+        """What outlives the process: a JSON object, there from the first tick on, written after a tick that
+        changed it (once a second at most, a megabyte at most)."""
         for name, value in (parameters or {}).items():
             setattr(self, name, value)
 

@@ -21,6 +21,7 @@ from emptcp.control.assignment import Assignment
 from emptcp.control.channel import Channel
 from emptcp.control.connection import Connections
 from emptcp.control.controller import Controller
+from emptcp.control.memory import Memory
 from emptcp.control.path import Path
 from emptcp.control.settings import encode
 from emptcp.control.subflow import ConnectionSubflow
@@ -35,7 +36,9 @@ class Worker:
         self._assignment = assignment
         self._places: dict[str, Path] = {}
         self._paths = {path.name: path for path in assignment.paths}
+        self._memory = Memory(assignment.state_file)
         self.controller = _make(assignment)
+        self.controller.state = self._memory.load()
         self.connections = Connections(assignment.settings, self._path_of)
 
     def tick(self, records: bytes, places: Mapping[str, str] | None) -> bytes:
@@ -47,6 +50,7 @@ class Worker:
             self.controller.tick(found)
             changes = list(self.connections.changes())
             self._refuse_others({setter for _, setter, value in changes if value is not None})
+            self._memory.keep(self.controller.state)
         except BaseException:
             self.connections.abandon()
             raise

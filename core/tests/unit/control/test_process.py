@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import time
@@ -37,6 +38,11 @@ class Stumble(Controller):
     def tick_connection(self, connection):
         connection.subflows[0].backup = True
         raise RuntimeError("first line\\nsecond")
+
+
+class Count(Controller):
+    def tick_connection(self, connection):
+        self.state["ticks"] = self.state.get("ticks", 0) + 1
 
 
 class NoController:
@@ -177,3 +183,14 @@ def test_settings_survive_the_way_and_others_are_refused() -> None:
     for broken in (b"x", key + b"\7" + bytes(11)):
         with pytest.raises(ValueError, match="no settings"):
             list(decode(broken))
+
+
+def test_what_it_remembers_outlives_its_process(
+    start: Callable[..., ControllerProcess], tmp_path: Path
+) -> None:
+    file = tmp_path / "kept" / "count.json"
+    for _ in range(2):
+        process = start("Count", state_file=str(file))
+        assert answer(process) == Answer()
+        assert asked(process, record()) == Answer()
+    assert json.loads(file.read_text()) == {"ticks": 2}
