@@ -18,6 +18,7 @@ FIRST_PARTY = frozenset(
         "emptcp-actor-steer",
         "emptcp-bench",
         "emptcp-scheduler-ecf",
+        "emptcp-scheduler-weighted",
         "emptcp-selector-address",
         "emptcp-selector-connection",
         "emptcp-selector-ip-pair",

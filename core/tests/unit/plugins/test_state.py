@@ -57,6 +57,7 @@ def test_first_party_is_an_exact_list() -> None:
         "emptcp-actor-set-backup",
         "emptcp-actor-steer",
         "emptcp-scheduler-ecf",
+        "emptcp-scheduler-weighted",
         "emptcp-selector-address",
         "emptcp-selector-connection",
         "emptcp-selector-ip-pair",
