@@ -211,18 +211,8 @@ def test_helper_numbers_are_the_kernel_s(tmp_path: Path) -> None:
     assert {name: int(number) for name, number in declared} == {name: numbers[name] for name, _ in declared}
 
 
-def test_what_the_reference_names_is_in_the_headers() -> None:
-    page = Path(__file__).parents[3] / "docs" / "reference" / "bpf-headers.md"
-    if not page.exists():
-        pytest.skip("outside of the repository there is no reference")
-    headers = "".join(path.read_text(encoding="utf-8") for path in (include_folder() / "emptcp").glob("*.h"))
-    names = set(re.findall(r"\b(?:emptcp|EMPTCP)_\w+", page.read_text(encoding="utf-8")))
-    assert len(names) > 30
-    assert {name for name in names if not re.search(rf"\b{name}\b", headers)} == set()
-
-
 def test_the_reference_names_every_reason_of_the_parser() -> None:
-    page = Path(__file__).parents[3] / "docs" / "reference" / "bpf-headers.md"
+    page = Path(__file__).parents[3] / "docs" / "reference" / "packets.md"
     if not page.exists():
         pytest.skip("outside of the repository there is no reference")
     parser = "".join(

@@ -33,11 +33,13 @@ enum emptcp_verdict {
 	EMPTCP_GOTO = 5,     /* on in the named chain in emptcp_pkt.chain, and not back */
 };
 
+/* Where a program runs, seen from the host. */
 enum emptcp_hook {
 	EMPTCP_INGRESS = 0,
 	EMPTCP_EGRESS = 1,
 };
 
+/* What runs it there. */
 enum emptcp_backend {
 	EMPTCP_XDP = 0,
 	EMPTCP_TC = 1,
@@ -170,7 +172,7 @@ struct emptcp_handle {
 	const char *name; /* the fragment's, with at least 32 zero bytes behind it */
 };
 
-/* One record per fragment in section "emptcp.abi", read without loading. */
+/* What a fragment is. */
 enum emptcp_fragment_kind {
 	EMPTCP_KIND_SELECTOR = 1,
 	EMPTCP_KIND_ACTOR = 2,
@@ -179,6 +181,7 @@ enum emptcp_fragment_kind {
 	EMPTCP_KIND_SOCKET = 5,
 };
 
+/* One record per fragment in section "emptcp.abi", read without loading. */
 struct emptcp_abi {
 	__u32 record_size;
 	__u16 chain_abi;

@@ -27,13 +27,16 @@
 #include <emptcp/option.h>
 #include <emptcp/packet.h>
 
+/* As EMPTCP_ACTOR, with the plugin's state of the subflow in `state`. */
 #define EMPTCP_ACTOR_STATE(name, pkt, PARAM_T, param, STATE_T, state)                                \
 	EMPTCP_FRAGMENT(EMPTCP_KIND_ACTOR, EMPTCP_TAKES(PARAM_T, 1) | EMPTCP_TAKES(STATE_T, 2), int, \
 			EMPTCP_ANSWER, name, pkt, PARAM_T, param, STATE_T, state)
 
+/* The body of an actor: answers an enum emptcp_verdict. */
 #define EMPTCP_ACTOR(name, pkt, PARAM_T, param) \
 	EMPTCP_ACTOR_STATE(name, pkt, PARAM_T, param, void, emptcp_no_state)
 
+/* The body of a companion: answers nothing. `state` is its plugin's, as in EMPTCP_ACTOR_STATE. */
 #define EMPTCP_COMPANION(name, pkt, STATE_T, state)                                                         \
 	EMPTCP_FRAGMENT(EMPTCP_KIND_COMPANION, EMPTCP_TAKES(STATE_T, 2), void, EMPTCP_NO_ANSWER, name, pkt, \
 			void, emptcp_no_param, STATE_T, state)

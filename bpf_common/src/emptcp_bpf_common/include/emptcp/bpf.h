@@ -16,8 +16,7 @@
 #define __weak		__attribute__((weak))
 #define __unused	__attribute__((unused))
 
-/* What plugins may call. It stands in docs/reference/bpf-headers.md, and the fuzzer tries what takes packets.
- */
+/* What plugins may call. docs/reference/bpf-headers.md is made of it, the fuzzer tries it. */
 #define EMPTCP_PUBLIC static __always_inline
 
 /* A map is a struct in SEC(".maps") whose members' types carry the values. */

@@ -8,6 +8,8 @@
  * TC bytes are written only by bpf_skb_store_bytes(), bpf_l3/l4_csum_replace() and bpf_skb_change_tail().
  *
  * Pointers into the packet end with any of these calls.
+ *
+ * `unsafe` is EMPTCP_SAFE or EMPTCP_UNSAFE_DSS: without it a DSS is never changed, inserted or removed.
  */
 #ifndef EMPTCP_CHANGE_H
 #define EMPTCP_CHANGE_H
@@ -20,8 +22,9 @@
 #include <emptcp/packet.h>
 #include <emptcp/walk.h>
 
-/* The last argument of functions that can change a DSS: an operator said `unsafe = true`, or not. */
-#define EMPTCP_SAFE	  false
+/* Leave every DSS as it is. */
+#define EMPTCP_SAFE false
+/* An operator said `unsafe = true`. */
 #define EMPTCP_UNSAFE_DSS true
 
 static __always_inline bool emptcp_refuse(const struct emptcp_handle *pkt, enum emptcp_reason reason)
@@ -284,12 +287,7 @@ static __always_inline bool emptcp_rewrite_options(const struct emptcp_handle *p
 	return emptcp_edit_rewrite() && emptcp_commit(pkt);
 }
 
-/*
- * Rewrite `len` bytes (a constant, at most 32) of the TCP header in place, `offset` from the first byte of
- * the packet. In the options no kind, length, MPTCP subtype or NOP may change, nor anything in a DSS unless
- * `unsafe`. Refused: EMPTCP_UNSAFE for ports, header length, checksum and DSS; EMPTCP_TRUNCATED outside of
- * the header.
- */
+/* emptcp_rewrite(), within a DSS too if `unsafe`. */
 static __always_inline bool emptcp_rewrite_any(const struct emptcp_handle *pkt, __u32 offset,
 					       const void *bytes, __u32 len, bool unsafe)
 {
@@ -306,12 +304,18 @@ static __always_inline bool emptcp_rewrite_any(const struct emptcp_handle *pkt, 
 	return emptcp_rewrite_header(pkt, from, bytes, len);
 }
 
+/*
+ * Rewrite `len` bytes (a constant, at most 32) of the TCP header in place, `offset` from the first byte of
+ * the packet. In the options no kind, length, MPTCP subtype or NOP may change. Refused: EMPTCP_UNSAFE for
+ * ports, header length, checksum and DSS; EMPTCP_TRUNCATED outside of the header.
+ */
 EMPTCP_PUBLIC bool emptcp_rewrite(const struct emptcp_handle *pkt, __u32 offset, const void *bytes, __u32 len)
 {
 	return emptcp_rewrite_any(pkt, offset, bytes, len, EMPTCP_SAFE);
 }
 
-/* Rewrite `len` bytes `at` bytes into an MPTCP option; an option that is there twice is left alone. */
+/* Rewrite `len` bytes (a constant) `at` bytes into an MPTCP option, by the rules of emptcp_rewrite(); an
+ * option that is there twice is left alone. */
 EMPTCP_PUBLIC bool emptcp_rewrite_option(const struct emptcp_handle *pkt, enum emptcp_subtype subtype,
 					 __u32 at, const void *bytes, __u32 len, bool unsafe)
 {

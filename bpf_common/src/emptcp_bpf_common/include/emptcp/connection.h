@@ -5,6 +5,8 @@
  * user space works the tokens out of the first subflow's keys and leaves them in the flow table, and each
  * one's counterpart in the table below, where a subflow that joins finds the one that its MP_JOIN does not
  * name. Until user space has answered the tokens are not known.
+ *
+ * The manifest says reads = ["connection"] and resident = true: it is `emptcp run` that works tokens out.
  */
 #ifndef EMPTCP_CONNECTION_H
 #define EMPTCP_CONNECTION_H

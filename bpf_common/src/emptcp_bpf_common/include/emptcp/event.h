@@ -38,6 +38,7 @@ struct emptcp_event {
 	__u32 netns;	 /* low half of the cookie of the namespace that the packet passed */
 };
 
+/* Nanoseconds since the machine was started. */
 EMPTCP_PUBLIC __u64 emptcp_now(void)
 {
 	return bpf_ktime_get_ns();

@@ -37,12 +37,13 @@ struct emptcp_prefix_key {
 	__be32 word[4];
 };
 
+/* The body of a key: answers whether the packet has one, which it wrote to `key`. */
 #define EMPTCP_KEY(name, pkt, KEY_T, key)                                                              \
 	_Static_assert(sizeof(KEY_T) <= EMPTCP_KEY_SIZE, "a key of more than EMPTCP_KEY_SIZE bytes");  \
 	EMPTCP_FRAGMENT(EMPTCP_KIND_KEY, EMPTCP_TAKES(KEY_T, 2), bool, EMPTCP_ANSWER, name, pkt, void, \
 			emptcp_no_param, KEY_T, key)
 
-/* Write one end of the packet, an index into key.addr and key.port. */
+/* Write one end of the packet, an index into key.addr and key.port, to a field of type endpoint. */
 EMPTCP_PUBLIC void emptcp_write_endpoint(const struct emptcp_handle *pkt, __u32 end,
 					 struct emptcp_endpoint *to)
 {

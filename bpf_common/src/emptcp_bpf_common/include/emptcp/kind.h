@@ -12,6 +12,7 @@
 /* What emptcp_find_kind() answers when there is none: behind all options. */
 #define EMPTCP_NOWHERE 64
 
+/* No certain identifier: any option of the kind. */
 #define EMPTCP_ANY_EXID 0x10000
 
 /* Find the option that `argument` names: the kind in the low byte, the identifier above. */

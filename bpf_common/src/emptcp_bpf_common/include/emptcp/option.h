@@ -16,6 +16,7 @@
 #define EMPTCP_TCP_FLAGS       13 /* offset of the byte with these flags */
 #define EMPTCP_TCP_OPTIONS_MAX 40
 
+/* The flags in byte 13 of the TCP header. */
 enum emptcp_tcp_flag {
 	EMPTCP_FIN = 1 << 0,
 	EMPTCP_SYN = 1 << 1,
@@ -31,6 +32,7 @@ static __always_inline bool emptcp_is_bare_ack(__u32 flags)
 	return (flags & (EMPTCP_ACK | EMPTCP_SYN | EMPTCP_FIN | EMPTCP_RST)) == EMPTCP_ACK;
 }
 
+/* Kinds of TCP options that the parser knows. */
 enum emptcp_option_kind {
 	EMPTCP_KIND_EOL = 0,
 	EMPTCP_KIND_NOP = 1,
@@ -44,6 +46,7 @@ enum emptcp_option_kind {
 	EMPTCP_KIND_EXPERIMENT = 254,
 };
 
+/* Subtypes of MPTCP options (RFC 8684, section 8.2). */
 enum emptcp_subtype {
 	EMPTCP_MP_CAPABLE = 0,
 	EMPTCP_MP_JOIN = 1,
@@ -83,6 +86,7 @@ struct emptcp_option_head {
 	__u8 subtype_flags; /* subtype << 4 | flags or version */
 } EMPTCP_ON_WIRE;
 
+/* MP_CAPABLE (RFC 8684, section 3.1): 12 bytes or more, 4 on a SYN of version 1. */
 struct emptcp_mp_capable {
 	struct emptcp_option_head head; /* low half of the third byte: the version */
 	__u8 flags;
@@ -92,6 +96,7 @@ struct emptcp_mp_capable {
 	__sum16 checksum;    /* 24 bytes */
 } EMPTCP_ON_WIRE;
 
+/* MP_JOIN on a SYN without ACK (section 3.2). */
 struct emptcp_mp_join_syn { /* 12 bytes, on a SYN without ACK */
 	struct emptcp_option_head head;
 	__u8 address_id;
@@ -99,6 +104,7 @@ struct emptcp_mp_join_syn { /* 12 bytes, on a SYN without ACK */
 	__be32 nonce;
 } EMPTCP_ON_WIRE;
 
+/* MP_JOIN on a SYN with ACK. */
 struct emptcp_mp_join_synack { /* 16 bytes */
 	struct emptcp_option_head head;
 	__u8 address_id;
@@ -106,50 +112,59 @@ struct emptcp_mp_join_synack { /* 16 bytes */
 	__be32 nonce;
 } EMPTCP_ON_WIRE;
 
+/* MP_JOIN on the third packet of the handshake. */
 struct emptcp_mp_join_ack { /* 24 bytes */
 	struct emptcp_option_head head;
 	__u8 reserved;
 	__u8 hmac[20];
 } EMPTCP_ON_WIRE;
 
+/* What a DSS begins with (section 3.3). */
 struct emptcp_dss_head { /* the acknowledgement and the mapping follow as the flags say */
 	struct emptcp_option_head head;
 	__u8 flags;
 } EMPTCP_ON_WIRE;
 
+/* ADD_ADDR with an IPv4 address (section 3.4.1). */
 struct emptcp_add_addr4 { /* a port (2 bytes) and, unless it is an echo, 8 bytes of HMAC may follow */
 	struct emptcp_option_head head; /* low half of the third byte: flags; in version 0 the IP version */
 	__u8 address_id;
 	__be32 address;
 } EMPTCP_ON_WIRE;
 
+/* ADD_ADDR with an IPv6 address; what may follow is as with IPv4. */
 struct emptcp_add_addr6 {
 	struct emptcp_option_head head;
 	__u8 address_id;
 	__be32 address[4];
 } EMPTCP_ON_WIRE;
 
+/* MP_PRIO (section 3.3.8): whether the subflow is backup. */
 struct emptcp_mp_prio {
 	struct emptcp_option_head head;
 } EMPTCP_ON_WIRE;
 
+/* MP_FAIL (section 3.7): a checksum of a DSS was wrong. */
 struct emptcp_mp_fail {
 	struct emptcp_option_head head;
 	__u8 reserved;
 	__be64 data_seq;
 } EMPTCP_ON_WIRE;
 
+/* MP_FASTCLOSE (section 3.5): the connection ends at once. */
 struct emptcp_mp_fastclose {
 	struct emptcp_option_head head;
 	__u8 reserved;
 	__be64 receiver_key;
 } EMPTCP_ON_WIRE;
 
+/* MP_TCPRST (section 3.6): why a subflow was reset. */
 struct emptcp_mp_tcprst {
 	struct emptcp_option_head head;
 	__u8 reason;
 } EMPTCP_ON_WIRE;
 
+/* TCP's timestamps option (RFC 7323). */
 struct emptcp_timestamps {
 	__u8 kind;
 	__u8 len;
@@ -193,9 +208,10 @@ EMPTCP_PUBLIC const void *emptcp_find(const struct emptcp_handle *pkt, enum empt
 	return emptcp_option_copy(pkt, pkt->parsed->at[subtype & (EMPTCP_SUBTYPES - 1)]);
 }
 
-/* emptcp_option(pkt, EMPTCP_MP_PRIO, struct emptcp_mp_prio): the option by its layout, or NULL. */
+/* The option by its layout, as in EMPTCP_OPTION(pkt, EMPTCP_MP_PRIO, struct emptcp_mp_prio), or NULL. */
 #define EMPTCP_OPTION(pkt, subtype, TYPE) ((const TYPE *)emptcp_find(pkt, subtype, sizeof(TYPE)))
 
+/* The timestamps option, or NULL. */
 EMPTCP_PUBLIC const struct emptcp_timestamps *emptcp_timestamps(const struct emptcp_handle *pkt)
 {
 	if (!pkt->parsed->timestamps)
@@ -220,7 +236,7 @@ static __always_inline __u64 emptcp_dss_number(const __u8 *from, __u32 wide)
 	return bpf_ntohl(*(const __be32 *)from);
 }
 
-/* Decode the packet's DSS. False: there is none. */
+/* Decode the packet's DSS. False: there is none, and `dss` is as it was. */
 EMPTCP_PUBLIC bool emptcp_read_dss(const struct emptcp_handle *pkt, struct emptcp_dss *dss)
 {
 	const struct emptcp_dss_head *option = EMPTCP_OPTION(pkt, EMPTCP_DSS, struct emptcp_dss_head);

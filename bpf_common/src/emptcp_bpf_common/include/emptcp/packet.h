@@ -50,6 +50,8 @@ EMPTCP_PUBLIC void *emptcp_bytes(const struct emptcp_handle *pkt, __u32 offset, 
 	return place;
 }
 
+/* The TCP header without its options; its fields are changed by <emptcp/change.h> only. NULL: out of reach.
+ */
 EMPTCP_PUBLIC struct tcphdr *emptcp_tcp(const struct emptcp_handle *pkt)
 {
 	return emptcp_bytes(pkt, pkt->parsed->l4, sizeof(struct tcphdr));
@@ -86,7 +88,7 @@ EMPTCP_PUBLIC bool emptcp_read(const struct emptcp_handle *pkt, __u32 offset, vo
 	return true;
 }
 
-/* A merged packet stands for several on the wire, each with the headers again. */
+/* Packets on the wire that this one stands for: more than one if it is merged (GSO, GRO). */
 EMPTCP_PUBLIC __u32 emptcp_wire_packets(const struct emptcp_handle *pkt)
 {
 	__u32 segments = 0;
@@ -102,6 +104,7 @@ EMPTCP_PUBLIC __u32 emptcp_wire_bytes(const struct emptcp_handle *pkt)
 	return emptcp_wire_packets(pkt) * (pkt->parsed->payload - pkt->parsed->l3) + pkt->parsed->payload_len;
 }
 
+/* Whether this is an ACK without payload, SYN, FIN and RST. */
 EMPTCP_PUBLIC bool emptcp_is_pure_ack(const struct emptcp_handle *pkt)
 {
 	return pkt->parsed->flags & EMPTCP_PKT_PURE_ACK;

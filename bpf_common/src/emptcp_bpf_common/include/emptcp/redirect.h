@@ -26,6 +26,7 @@
 
 #define EMPTCP_DEVICE_ETHERNET 1 /* ARPHRD_ETHER */
 
+/* A device, as emptcp_find_device() found it. */
 struct emptcp_device {
 	__u32 mtu;
 	__u16 type; /* ARPHRD_..: EMPTCP_DEVICE_ETHERNET */

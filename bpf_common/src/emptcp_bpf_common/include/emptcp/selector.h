@@ -20,10 +20,15 @@
 #include <emptcp/option.h>
 #include <emptcp/packet.h>
 
+/* As EMPTCP_SELECTOR, with the plugin's state of the subflow in `state`. */
 #define EMPTCP_SELECTOR_STATE(name, pkt, PARAM_T, param, STATE_T, state)                                 \
 	EMPTCP_FRAGMENT(EMPTCP_KIND_SELECTOR, EMPTCP_TAKES(PARAM_T, 1) | EMPTCP_TAKES(STATE_T, 2), bool, \
 			EMPTCP_ANSWER, name, pkt, PARAM_T, param, STATE_T, state)
 
+/*
+ * The body of a selector: answers whether the packet matches. One that lacks what it would need to tell
+ * answers no and sets `pkt->parsed->reason` (EMPTCP_UNKNOWN_STATE, say), which is counted for its stage.
+ */
 #define EMPTCP_SELECTOR(name, pkt, PARAM_T, param) \
 	EMPTCP_SELECTOR_STATE(name, pkt, PARAM_T, param, void, emptcp_no_state)
 

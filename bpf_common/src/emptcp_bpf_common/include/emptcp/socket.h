@@ -39,6 +39,7 @@ static const volatile struct emptcp_socket_place emptcp_socket_place SEC(".rodat
 /* The kernel lets only programs under its own licence look at its structures. */
 static const char emptcp_license[] SEC("license") = "Dual BSD/GPL";
 
+/* A socket, as the body of a companion gets it. */
 struct emptcp_socket {
 	void *ctx;		  /* what bpf_setsockopt() takes */
 	struct emptcp_flow *flow; /* the head of the subflow's entry */
@@ -226,6 +227,8 @@ EMPTCP_PUBLIC void emptcp_again(struct emptcp_socket *sock)
 	sock->again = 1;
 }
 
+/* The body of a socket companion: answers nothing. For other settings there is bpf_setsockopt(sock->ctx, ..).
+ */
 #define EMPTCP_SOCKET_COMPANION(stage, sock, STATE_T, state)                                        \
 	static __always_inline void stage##__body(struct emptcp_socket *sock, STATE_T *state);      \
 	static __always_inline void stage##__run(struct emptcp_socket *found,                       \
