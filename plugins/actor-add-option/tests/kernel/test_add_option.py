@@ -34,9 +34,9 @@ def options(packet: Decoded) -> list[object]:
     return [placed.option for placed in packet.tcp.options if not isinstance(placed.option, Nop)]
 
 
-def run(policy: Any, packet: bytes) -> Decoded:
+def run(runner: Any, packet: bytes) -> Decoded:
     """What comes out is valid, and behind the options nothing changed."""
-    result = policy.run(packet)
+    result = runner.run(packet)
     out = decode(result.data)
     assert result.verdict == "pass"
     assert out.valid
@@ -47,10 +47,10 @@ def run(policy: Any, packet: bytes) -> Decoded:
 @pytest.mark.parametrize("hook", ["ingress", "egress"])
 @pytest.mark.parametrize("shape", [{}, V6, {"vlan": [7]}], ids=["ipv4", "ipv6", "vlan"])
 def test_an_ack_grows_and_data_uses_its_nops(
-    trial: Callable[..., Any], shape: dict[str, Any], hook: str
+    policy: Callable[..., Any], shape: dict[str, Any], hook: str
 ) -> None:
-    policy = trial(ADD, hook=hook)
-    assert options(run(policy, build(**shape, options=[TIME, ACK]))) == [TIME, ACK, MINE]
+    runner = policy(ADD, hook=hook)
+    assert options(run(runner, build(**shape, options=[TIME, ACK]))) == [TIME, ACK, MINE]
     block = [
         Nop(),
         Nop(),
@@ -62,7 +62,7 @@ def test_an_ack_grows_and_data_uses_its_nops(
         Nop(),
     ]
     packet = build(**shape, options=block, payload=DATA)
-    out = run(policy, packet)
+    out = run(runner, packet)
     assert sorted(map(repr, options(out))) == sorted(map(repr, [TIME, block[3], MINE]))
     assert len(out.data) == len(packet)
 
@@ -81,14 +81,14 @@ def test_an_ack_grows_and_data_uses_its_nops(
     ],
     ids=["full", "no nops", "signed", "fin", "syn", "there", "another value", "fragment"],
 )
-def test_these_stay_as_they_are(trial: Callable[..., Any], packet: bytes, reason: str | None) -> None:
-    result = trial(ADD).run(packet)
+def test_these_stay_as_they_are(policy: Callable[..., Any], packet: bytes, reason: str | None) -> None:
+    result = policy(ADD).run(packet)
     assert (result.verdict, result.data, result.reason) == ("pass", packet, reason)
 
 
-def test_a_syn_gets_it_if_asked_for(trial: Callable[..., Any]) -> None:
+def test_a_syn_gets_it_if_asked_for(policy: Callable[..., Any]) -> None:
     syn = build(flags="S", options=[MpCapable(version=1), Nop(), Nop(), Nop(), Nop(), Nop(), Nop()])
-    added = options(run(trial("add_option(exid=0xe0e1, value=0x0102, size=2, syn=true)"), syn))
+    added = options(run(policy("add_option(exid=0xe0e1, value=0x0102, size=2, syn=true)"), syn))
     assert MINE in added
 
 
@@ -100,24 +100,24 @@ def test_a_syn_gets_it_if_asked_for(trial: Callable[..., Any]) -> None:
     around=st.lists(st.sampled_from([Nop(), TIME]), max_size=2),
 )
 def test_it_agrees_with_a_plain_model(
-    trial: Callable[..., Any], kind: int, exid: int, data: bytes, around: list[Option]
+    policy: Callable[..., Any], kind: int, exid: int, data: bytes, around: list[Option]
 ) -> None:
     """A pure ACK has room whenever the options and this one, NOPs left out, are at most 40 bytes."""
     value = int.from_bytes(data, "big")
-    policy = trial(f"add_option(kind={kind}, exid={exid}, value={value}, size={len(data)})")
+    runner = policy(f"add_option(kind={kind}, exid={exid}, value={value}, size={len(data)})")
     packet = build(options=[*around, ACK])
     mine = Other(kind, exid.to_bytes(2, "big") + data)
     before = [one for one in (*around, ACK) if not isinstance(one, Nop)]
     fits = sum(len(one.encode()) for one in (*before, mine)) <= 40
-    out = run(policy, packet)
+    out = run(runner, packet)
     assert sorted(map(repr, options(out))) == sorted(map(repr, [*before, *([mine] if fits else [])]))
 
 
 def validate(arguments: str) -> None:
     stage = f"add_option({arguments})"
-    (policy,) = loads(policy_file(stage)).policies
-    bound = Catalog.of_enabled().bind(policy.do[0])  # type: ignore[arg-type]
-    Manager.of_enabled().validate(bound, policy)
+    (runner,) = loads(policy_file(stage)).policies
+    bound = Catalog.of_enabled().bind(runner.do[0])  # type: ignore[arg-type]
+    Manager.of_enabled().validate(bound, runner)
 
 
 @pytest.mark.parametrize(

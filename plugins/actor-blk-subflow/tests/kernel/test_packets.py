@@ -42,57 +42,57 @@ def options(packet: Decoded) -> list[object]:
     return [placed.option for placed in packet.tcp.options if not isinstance(placed.option, Nop)]
 
 
-def stored(policy: Any) -> list[bytes]:
+def stored(runner: Any) -> list[bytes]:
     """The options that are kept back, of all subflows."""
     found = []
-    for _key, value in policy.map("blocked_addresses").items():
+    for _key, value in runner.map("blocked_addresses").items():
         for length, given_back, option in struct.iter_unpack("=BB30s", value):
             if length and not given_back:
                 found.append(option[:length])
     return found
 
 
-def anew(policy: Any, **shape: Any) -> None:
+def anew(runner: Any, **shape: Any) -> None:
     """Begin a connection on the same ports, so that nothing is known of the one before."""
-    policy.run(build(**shape, flags="FA"))
-    policy.run(build(**shape, flags="S", options=[MpCapable()]))
-    assert stored(policy) == []
+    runner.run(build(**shape, flags="FA"))
+    runner.run(build(**shape, flags="S", options=[MpCapable()]))
+    assert stored(runner) == []
 
 
 @pytest.mark.parametrize("hook", ["ingress", "egress"])
-def test_an_announcement_alone_is_dropped_and_stored(trial: Callable[..., Any], hook: str) -> None:
+def test_an_announcement_alone_is_dropped_and_stored(policy: Callable[..., Any], hook: str) -> None:
     """NOPs in its place would leave the first ACK without MPTCP: the connection would fall back."""
-    policy = trial("blk_subflow()", hook=hook)
+    runner = policy("blk_subflow()", hook=hook)
     for shape in SHAPES:
         for form in FORMS:
-            assert policy.run(build(**shape, options=[form])).verdict == "drop"
-            assert stored(policy) == [form.encode()]
-            anew(policy, **shape)
+            assert runner.run(build(**shape, options=[form])).verdict == "drop"
+            assert stored(runner) == [form.encode()]
+            anew(runner, **shape)
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x1e\x10\x30\x03data"], ids=["ack", "data"])
-def test_beside_a_dss_it_becomes_nops_wherever_it_stands(trial: Callable[..., Any], payload: bytes) -> None:
+def test_beside_a_dss_it_becomes_nops_wherever_it_stands(policy: Callable[..., Any], payload: bytes) -> None:
     dss = Dss(data_ack=1, wide_ack=False, dsn=2, data_length=8, wide_dsn=False) if payload else ACK
-    policy = trial("blk_subflow()")
+    runner = policy("blk_subflow()")
     for form in (one for one in FORMS if len(one.encode()) <= 18):
         for block in ([form, dss], [dss, form], [Nop(), dss, form], [Nop(), form, Nop(), dss]):
             packet = build(options=block, payload=payload)
-            result = policy.run(packet)
+            result = runner.run(packet)
             out = decode(result.data)
             assert (result.verdict, out.valid, out.payload) == ("pass", True, payload)
             assert (options(out), len(out.data)) == ([dss], len(packet))
-            assert stored(policy) == [form.encode()]
-            anew(policy)
+            assert stored(runner) == [form.encode()]
+            anew(runner)
 
 
-def test_a_merged_packet_is_changed_in_place(trial: Callable[..., Any]) -> None:
+def test_a_merged_packet_is_changed_in_place(policy: Callable[..., Any]) -> None:
     merged = bytearray(192)  # struct __sk_buff
     struct.pack_into("=I8xI", merged, 164, 2, 100)  # gso_segs, gso_size
     dss = Dss(data_ack=1, wide_ack=False, dsn=2, data_length=200, wide_dsn=False)
-    policy = trial("blk_subflow()", hook="egress")
-    result = policy.run(build(options=[dss, FORMS[0]], payload=bytes(200)), ctx=bytes(merged))
+    runner = policy("blk_subflow()", hook="egress")
+    result = runner.run(build(options=[dss, FORMS[0]], payload=bytes(200)), ctx=bytes(merged))
     assert (decode(result.data).valid, options(decode(result.data))) == (True, [dss])
-    assert stored(policy) == [FORMS[0].encode()]
+    assert stored(runner) == [FORMS[0].encode()]
 
 
 UNTOUCHED: list[tuple[bytes, str | None]] = [
@@ -115,87 +115,87 @@ UNTOUCHED: list[tuple[bytes, str | None]] = [
 ]
 
 
-def test_these_stay_as_they_are(trial: Callable[..., Any]) -> None:
+def test_these_stay_as_they_are(policy: Callable[..., Any]) -> None:
     """Echoes, what may not be changed, broken options, and data that looks like an announcement."""
-    policy = trial("blk_subflow()")
+    runner = policy("blk_subflow()")
     for packet, reason in UNTOUCHED:
-        result = policy.run(packet)
+        result = runner.run(packet)
         assert (result.verdict, result.data, result.reason) == ("pass", packet, reason)
-        anew(policy)
+        anew(runner)
 
 
-def test_it_is_forgotten_when_it_is_removed(trial: Callable[..., Any]) -> None:
-    policy = trial("blk_subflow()")
-    policy.run(build(options=[FORMS[0]]))
-    policy.run(build(options=[AddAddress(4, FOUR, hmac=HMAC)]))
-    policy.run(build(options=[ACK, RemoveAddress((9, 3))]))
-    assert stored(policy) == [AddAddress(4, FOUR, hmac=HMAC).encode()]
+def test_it_is_forgotten_when_it_is_removed(policy: Callable[..., Any]) -> None:
+    runner = policy("blk_subflow()")
+    runner.run(build(options=[FORMS[0]]))
+    runner.run(build(options=[AddAddress(4, FOUR, hmac=HMAC)]))
+    runner.run(build(options=[ACK, RemoveAddress((9, 3))]))
+    assert stored(runner) == [AddAddress(4, FOUR, hmac=HMAC).encode()]
 
 
-def test_it_is_forgotten_with_the_subflow(trial: Callable[..., Any]) -> None:
-    policy = trial("blk_subflow()")
+def test_it_is_forgotten_with_the_subflow(policy: Callable[..., Any]) -> None:
+    runner = policy("blk_subflow()")
     for flags in ("FA", "R", "RA"):
-        policy.run(build(options=[FORMS[0]]))
-        assert len(stored(policy)) == 1
-        policy.run(build(flags=flags))
-        assert stored(policy) == []
+        runner.run(build(options=[FORMS[0]]))
+        assert len(stored(runner)) == 1
+        runner.run(build(flags=flags))
+        assert stored(runner) == []
 
 
-def test_a_connection_on_the_same_ports_begins_without(trial: Callable[..., Any]) -> None:
-    policy = trial("blk_subflow()")
-    policy.run(build(options=[FORMS[0]]))
-    policy.run(build(flags="S", options=[MpCapable()]))
-    assert stored(policy) == []
+def test_a_connection_on_the_same_ports_begins_without(policy: Callable[..., Any]) -> None:
+    runner = policy("blk_subflow()")
+    runner.run(build(options=[FORMS[0]]))
+    runner.run(build(flags="S", options=[MpCapable()]))
+    assert stored(runner) == []
 
 
-def test_an_id_that_stands_for_another_address_replaces_it(trial: Callable[..., Any]) -> None:
-    policy = trial("blk_subflow()")
+def test_an_id_that_stands_for_another_address_replaces_it(policy: Callable[..., Any]) -> None:
+    runner = policy("blk_subflow()")
     later = AddAddress(3, ip_address("10.9.0.8"), hmac=HMAC)
-    policy.run(build(options=[FORMS[0]]))
-    policy.run(build(options=[later]))
-    assert stored(policy) == [later.encode()]
+    runner.run(build(options=[FORMS[0]]))
+    runner.run(build(options=[later]))
+    assert stored(runner) == [later.encode()]
 
 
 def test_an_id_with_another_address_is_forgotten_also_where_no_policy_selects_it(
-    trial: Callable[..., Any],
+    policy: Callable[..., Any],
 ) -> None:
-    policy = trial("blk_subflow()", when="subflow(sport=40000) and not packet_type('dss')")
-    policy.run(build(options=[FORMS[0]]))
-    policy.run(build(options=[ACK, AddAddress(3, ip_address("10.9.0.8"), hmac=HMAC)]))
-    assert stored(policy) == []
+    runner = policy("blk_subflow()", when="subflow(sport=40000) and not packet_type('dss')")
+    runner.run(build(options=[FORMS[0]]))
+    runner.run(build(options=[ACK, AddAddress(3, ip_address("10.9.0.8"), hmac=HMAC)]))
+    assert stored(runner) == []
 
 
 @pytest.mark.parametrize("hook", ["ingress", "egress"])
-def test_a_join_is_held_until_it_is_released(trial: Callable[..., Any], hook: str) -> None:
-    policy = trial("blk_subflow()", hook=hook)
+def test_a_join_is_held_until_it_is_released(policy: Callable[..., Any], hook: str) -> None:
+    runner = policy("blk_subflow()", hook=hook)
     for shape in SHAPES:
         syn = build(**shape, flags="S", options=[JOIN])
         for _ in range(3):
-            assert policy.run(syn).verdict == "drop"
-        ((key, value),) = policy.map("held_joins").items()
+            assert runner.run(syn).verdict == "drop"
+        ((key, value),) = runner.map("held_joins").items()
         assert struct.unpack("=II", value) == (0, 3)
-        policy.map("held_joins").update(key, struct.pack("=II", 1, 3))
-        result = policy.run(syn)
+        runner.map("held_joins").update(key, struct.pack("=II", 1, 3))
+        result = runner.run(syn)
         assert (result.verdict, result.data) == ("pass", syn)
-        anew(policy, **shape)
+        anew(runner, **shape)
 
 
-def test_a_refused_join_names_a_token_that_nobody_knows(trial: Callable[..., Any]) -> None:
-    out = decode(trial("blk_subflow(refuse=true)").run(build(flags="S", options=[JOIN])).data)
+def test_a_refused_join_names_a_token_that_nobody_knows(policy: Callable[..., Any]) -> None:
+    out = decode(policy("blk_subflow(refuse=true)").run(build(flags="S", options=[JOIN])).data)
     assert out.valid
     assert options(out) == [MpJoinSyn(token=5 ^ 0xFFFFFFFF, nonce=6, address_id=1)]
 
 
-def test_each_half_can_be_left_out(trial: Callable[..., Any]) -> None:
+def test_each_half_can_be_left_out(policy: Callable[..., Any]) -> None:
     announcement, syn = build(options=[FORMS[0]]), build(flags="S", options=[JOIN])
-    joins, addresses = trial("blk_subflow(addresses=false)"), trial("blk_subflow(joins=false)")
+    joins, addresses = policy("blk_subflow(addresses=false)"), policy("blk_subflow(joins=false)")
     assert [one.run(announcement).verdict for one in (joins, addresses)] == ["pass", "drop"]
     assert [one.run(syn).verdict for one in (joins, addresses)] == ["drop", "pass"]
 
 
 @pytest.fixture
-def policy(trial: Callable[..., Any]) -> Any:
-    return trial("blk_subflow()")
+def runner(policy: Callable[..., Any]) -> Any:
+    return policy("blk_subflow()")
 
 
 MOVES = st.one_of(
@@ -209,23 +209,23 @@ MOVES = st.one_of(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=st.lists(MOVES, max_size=12), beside=st.booleans())
 def test_what_is_stored_agrees_with_a_plain_model(
-    policy: Any, moves: list[tuple[str, int, str]], beside: bool
+    runner: Any, moves: list[tuple[str, int, str]], beside: bool
 ) -> None:
-    anew(policy)
+    anew(runner)
     model: dict[int, bytes] = {}
     for what, number, address in moves:
         more = [ACK] if beside else []
         if what == "add":
             option = AddAddress(number, ip_address(address), hmac=HMAC)
             model[number] = option.encode()
-            policy.run(build(options=[*more, option]))
+            runner.run(build(options=[*more, option]))
         elif what == "echo":
             packet = build(options=[*more, AddAddress(number, ip_address(address), echo=True)])
-            assert policy.run(packet).data == packet
+            assert runner.run(packet).data == packet
         elif what == "remove":
             model.pop(number, None)
-            policy.run(build(options=[*more, RemoveAddress((number,))]))
+            runner.run(build(options=[*more, RemoveAddress((number,))]))
         else:
             model.clear()
-            anew(policy)
-        assert sorted(stored(policy)) == sorted(model.values())
+            anew(runner)
+        assert sorted(stored(runner)) == sorted(model.values())

@@ -26,27 +26,27 @@ SHAPES: list[dict[str, Any]] = [{}, V6, {"vlan": [7]}]
 @pytest.mark.parametrize("hook", ["ingress", "egress"])
 @pytest.mark.parametrize("shape", SHAPES, ids=["ipv4", "ipv6", "vlan"])
 def test_what_is_selected_is_dropped_and_nothing_else(
-    trial: Callable[..., Any], shape: dict[str, Any], hook: str
+    policy: Callable[..., Any], shape: dict[str, Any], hook: str
 ) -> None:
-    policy = trial("drop()", when="packet_type('dss')", hook=hook)
+    runner = policy("drop()", when="packet_type('dss')", hook=hook)
     for options in ([Dss(data_ack=1)], FULL):
-        assert policy.run(build(**shape, options=options)).verdict == "drop"
+        assert runner.run(build(**shape, options=options)).verdict == "drop"
     join = build(**shape, flags="S", options=[MpJoinSyn(1, 2, 3)])
-    assert (policy.run(join).verdict, policy.run(join).data) == ("pass", join)
-    assert policy.run(build(**shape, options=[Timestamps(1, 2)])).verdict == "pass"
+    assert (runner.run(join).verdict, runner.run(join).data) == ("pass", join)
+    assert runner.run(build(**shape, options=[Timestamps(1, 2)])).verdict == "pass"
 
 
 @pytest.mark.parametrize("version", [0, 1])
 @pytest.mark.parametrize("flags", ["S", "SA"])
 def test_the_first_handshake_passes_unless_that_is_meant(
-    trial: Callable[..., Any], flags: str, version: int
+    policy: Callable[..., Any], flags: str, version: int
 ) -> None:
     key = None if version and flags == "S" else 5
     syn = build(flags=flags, options=[MpCapable(version=version, sender_key=key)])
-    result = trial("drop()").run(syn)
+    result = policy("drop()").run(syn)
     assert (result.verdict, result.data, result.reason) == ("pass", syn, "unsafe")
-    assert trial("drop(unsafe=true)").run(syn).verdict == "drop"
-    assert trial("drop()").run(build(flags="S", options=[MpJoinSyn(1, 2, 3)])).verdict == "drop"
+    assert policy("drop(unsafe=true)").run(syn).verdict == "drop"
+    assert policy("drop()").run(build(flags="S", options=[MpJoinSyn(1, 2, 3)])).verdict == "drop"
 
 
 OPTIONS = [
@@ -61,9 +61,9 @@ OPTIONS = [
 ]
 
 
-def test_it_agrees_with_a_plain_model(trial: Callable[..., Any]) -> None:
+def test_it_agrees_with_a_plain_model(policy: Callable[..., Any]) -> None:
     """A policy sees packets of MPTCP. A SYN that opens a connection passes, unless that is meant."""
-    policies = [trial("drop()"), trial("drop(unsafe=true)")]
+    policies = [policy("drop()"), policy("drop(unsafe=true)")]
 
     @settings(max_examples=150, deadline=None)
     @given(

@@ -50,13 +50,13 @@ def handshake(
     ]
 
 
-def events(policy: Any, packets: list[bytes], secrets: bool = False) -> list[dict[str, Any]]:
+def events(runner: Any, packets: list[bytes], secrets: bool = False) -> list[dict[str, Any]]:
     """Let packets pass, unchanged, and return what they tell."""
     records: list[bytes] = []
     for packet in packets:
-        result = policy.run(packet)
+        result = runner.run(packet)
         assert (result.verdict, result.data) == ("pass", packet)
-    with pybpf.RingBuffer(policy.shared.cores()["emptcp_events"](), records.append) as ring:
+    with pybpf.RingBuffer(runner.shared.cores()["emptcp_events"](), records.append) as ring:
         ring.poll(0)
     told = []
     for record in records:
@@ -91,39 +91,41 @@ def model(shape: dict[str, Any], version: int, client: int, server: int) -> dict
 @pytest.mark.parametrize("version", [0, 1])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_a_handshake_is_told_once(
-    trial: Callable[..., Any], shape: dict[str, Any], version: int, hook: str
+    policy: Callable[..., Any], shape: dict[str, Any], version: int, hook: str
 ) -> None:
     for one in (shape, back(shape)):
-        policy = trial("get_connect()", hook=hook)
-        assert events(policy, handshake(one, version)) == [model(one, version, CLIENT, SERVER)]
-        assert events(policy, handshake(one, version)[2:]) == []
+        runner = policy("get_connect()", hook=hook)
+        assert events(runner, handshake(one, version)) == [model(one, version, CLIENT, SERVER)]
+        assert events(runner, handshake(one, version)[2:]) == []
 
 
-def test_keys_are_told_only_if_asked_for(trial: Callable[..., Any]) -> None:
-    quiet, asked = (events(trial("get_connect()"), handshake(V4, 1), secrets)[0] for secrets in (False, True))
+def test_keys_are_told_only_if_asked_for(policy: Callable[..., Any]) -> None:
+    quiet, asked = (
+        events(policy("get_connect()"), handshake(V4, 1), secrets)[0] for secrets in (False, True)
+    )
     assert {name: asked[name] for name in asked.keys() - quiet.keys()} == {
         "key": "0123456789abcdef",
         "remote_key": "fedcba9876543210",
     }
 
 
-def test_a_connection_that_began_before_is_not_told(trial: Callable[..., Any]) -> None:
-    assert events(trial("get_connect()"), handshake(V4, 1)[3:]) == []
+def test_a_connection_that_began_before_is_not_told(policy: Callable[..., Any]) -> None:
+    assert events(policy("get_connect()"), handshake(V4, 1)[3:]) == []
 
 
-def test_the_first_data_tells_it_where_the_third_ack_was_lost(trial: Callable[..., Any]) -> None:
+def test_the_first_data_tells_it_where_the_third_ack_was_lost(policy: Callable[..., Any]) -> None:
     packets = handshake(V4, 1)
     last = MpCapable(version=1, sender_key=CLIENT, receiver_key=SERVER, data_length=4)
     packets[2] = build(**V4, sport=5000, dport=443, options=[last], payload=b"data")
-    assert len(events(trial("get_connect()"), packets)) == 1
+    assert len(events(policy("get_connect()"), packets)) == 1
 
 
-def test_keys_that_change_within_the_handshake_are_not_told(trial: Callable[..., Any]) -> None:
-    policy = trial("get_connect()")
+def test_keys_that_change_within_the_handshake_are_not_told(policy: Callable[..., Any]) -> None:
+    runner = policy("get_connect()")
     syn, answer, *_ = handshake(V4, 1)
     *_, third, _, _ = handshake(V4, 1, server=SERVER ^ 1)
-    assert events(policy, [syn, answer, third]) == []
-    assert policy.run(third).reason == "unknown_state"
+    assert events(runner, [syn, answer, third]) == []
+    assert runner.run(third).reason == "unknown_state"
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -134,8 +136,8 @@ def test_keys_that_change_within_the_handshake_are_not_told(trial: Callable[...,
     six=st.booleans(),
 )
 def test_it_agrees_with_a_plain_model(
-    trial: Callable[..., Any], keys: list[int], version: int, around: list[Option], six: bool
+    policy: Callable[..., Any], keys: list[int], version: int, around: list[Option], six: bool
 ) -> None:
     shape = V6 if six else V4
-    (told,) = events(trial("get_connect()"), handshake(shape, version, *keys, around))
+    (told,) = events(policy("get_connect()"), handshake(shape, version, *keys, around))
     assert told == model(shape, version, *keys)

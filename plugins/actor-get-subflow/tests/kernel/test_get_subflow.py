@@ -57,9 +57,9 @@ def join(
 class Host:
     """A policy with what `emptcp run` does for it."""
 
-    def __init__(self, policy: Any) -> None:
-        self.policy = policy
-        self.maps = policy.shared.cores()
+    def __init__(self, runner: Any) -> None:
+        self.policy = runner
+        self.maps = runner.shared.cores()
         self.told: list[Any] = []
 
     def run(self, packets: list[bytes]) -> list[dict[str, Any]]:
@@ -106,9 +106,9 @@ def model(
 @pytest.mark.parametrize("hook", ["ingress", "egress"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_a_subflow_that_joined_is_told_once_and_its_end(
-    trial: Callable[..., Any], shape: dict[str, Any], hook: str
+    policy: Callable[..., Any], shape: dict[str, Any], hook: str
 ) -> None:
-    host = Host(trial("get_subflow()", hook=hook))
+    host = Host(policy("get_subflow()", hook=hook))
     assert host.run(first_subflow(shape)) == []
     host.answer()
     assert host.run(join(shape)) == [model(shape)]
@@ -118,17 +118,17 @@ def test_a_subflow_that_joined_is_told_once_and_its_end(
     assert host.run(fin) == [model(shape) | {"event": "SF_CLOSED"}]
 
 
-def test_a_join_that_outruns_the_tokens_is_told_when_they_are_there(trial: Callable[..., Any]) -> None:
-    host = Host(trial("get_subflow()"))
+def test_a_join_that_outruns_the_tokens_is_told_when_they_are_there(policy: Callable[..., Any]) -> None:
+    host = Host(policy("get_subflow()"))
     assert host.run([*first_subflow(V4), *join(V4)]) == []
     host.answer()
     assert host.run(join(V4)[3:]) == [model(V4)]
 
 
 def test_the_connection_of_a_join_to_nobody_we_know_is_left_out_after_a_second(
-    trial: Callable[..., Any],
+    policy: Callable[..., Any],
 ) -> None:
-    host = Host(trial("get_subflow()"))
+    host = Host(policy("get_subflow()"))
     assert host.run(join(V4)) == []
     state = host.policy.states["get_subflow"]
     slot = flows.States(host.policy.shared.flows(), state, 16)
@@ -141,8 +141,8 @@ def test_the_connection_of_a_join_to_nobody_we_know_is_left_out_after_a_second(
     assert host.run(join(V4)[3:]) == [known]
 
 
-def test_a_flood_of_joins_that_nobody_answers_tells_nothing(trial: Callable[..., Any]) -> None:
-    host = Host(trial("get_subflow()"))
+def test_a_flood_of_joins_that_nobody_answers_tells_nothing(policy: Callable[..., Any]) -> None:
+    host = Host(policy("get_subflow()"))
     syns = [
         build(**V4, sport=1024 + number, dport=443, flags="S", options=[MpJoinSyn(number * 7919, 1, 1)])
         for number in range(500)
@@ -158,10 +158,10 @@ def test_a_flood_of_joins_that_nobody_answers_tells_nothing(trial: Callable[...,
     six=st.booleans(),
 )
 def test_it_agrees_with_a_plain_model(
-    trial: Callable[..., Any], ids: tuple[int, int], backups: tuple[bool, bool], six: bool
+    policy: Callable[..., Any], ids: tuple[int, int], backups: tuple[bool, bool], six: bool
 ) -> None:
     shape = V6 if six else V4
-    host = Host(trial("get_subflow()"))
+    host = Host(policy("get_subflow()"))
     host.run(first_subflow(shape))
     host.answer()
     assert host.run(join(shape, ids, backups)) == [model(shape, ids, backups)]

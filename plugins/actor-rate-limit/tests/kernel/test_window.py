@@ -29,20 +29,20 @@ WINDOW = "mode=window, per=connection"
 ACK = [Dss(data_ack=1)]
 
 
-def handshake(policy: Any, rtt: float, scale: int = 7, **rest: Any) -> None:
+def handshake(runner: Any, rtt: float, scale: int = 7, **rest: Any) -> None:
     """Let the packets of a handshake pass that takes ``rtt`` seconds."""
     there = {"src": "10.0.0.1", "sport": 40000, "dst": "10.0.0.2", "dport": 5001} | rest
     back = {"src": there["dst"], "sport": there["dport"], "dst": there["src"], "dport": there["sport"]}
     family = {"family": rest["family"]} if "family" in rest else {}
     syn = [MpJoinSyn(0, 1, 2, 3), WindowScale(scale)]
-    policy.run(build(flags="S", options=syn, **there))
-    policy.run(build(flags="SA", options=[WindowScale(scale)], **back | family))
+    runner.run(build(flags="S", options=syn, **there))
+    runner.run(build(flags="SA", options=[WindowScale(scale)], **back | family))
     time.sleep(rtt)
-    policy.run(build(options=ACK, window=1, **there))
+    runner.run(build(options=ACK, window=1, **there))
 
 
-def capped(policy: Any, window: int = 0xFFFF, **rest: Any) -> int:
-    result = policy.run(build(options=ACK, window=window, **rest))
+def capped(runner: Any, window: int = 0xFFFF, **rest: Any) -> int:
+    result = runner.run(build(options=ACK, window=window, **rest))
     out = decode(result.data)
     assert result.verdict == "pass"
     assert out.valid
@@ -54,32 +54,32 @@ V6 = {"family": 6, "src": "fd00::1", "dst": "fd00::2"}
 
 
 @pytest.mark.parametrize("shape", [{}, V6], ids=["ipv4", "ipv6"])
-def test_the_window_is_what_the_rate_takes_in_a_round_trip(trial: Callable[..., Any], shape: Any) -> None:
-    policy = trial(f"rate_limit(rate=8mbit, {WINDOW})")
-    handshake(policy, 0.05, **shape)
+def test_the_window_is_what_the_rate_takes_in_a_round_trip(policy: Callable[..., Any], shape: Any) -> None:
+    runner = policy(f"rate_limit(rate=8mbit, {WINDOW})")
+    handshake(runner, 0.05, **shape)
     # A megabyte a second for 50 ms and what the test takes, in units of 128 bytes.
-    window = capped(policy, **shape)
+    window = capped(runner, **shape)
     assert 50_000 // 128 <= window < 200_000 // 128
 
 
-def test_a_smaller_window_a_zero_window_and_a_syn_stay(trial: Callable[..., Any]) -> None:
-    policy = trial(f"rate_limit(rate=8mbit, {WINDOW})")
-    handshake(policy, 0.05)
-    assert capped(policy, window=7) == 7
-    assert capped(policy, window=0) == 0
-    assert capped(policy, flags="SA") == 0xFFFF
+def test_a_smaller_window_a_zero_window_and_a_syn_stay(policy: Callable[..., Any]) -> None:
+    runner = policy(f"rate_limit(rate=8mbit, {WINDOW})")
+    handshake(runner, 0.05)
+    assert capped(runner, window=7) == 7
+    assert capped(runner, window=0) == 0
+    assert capped(runner, flags="SA") == 0xFFFF
 
 
-def test_a_window_is_never_closed(trial: Callable[..., Any]) -> None:
-    policy = trial(f"rate_limit(rate=8kbit, {WINDOW})")
-    handshake(policy, 0.01, scale=14)
-    assert capped(policy) == 1
+def test_a_window_is_never_closed(policy: Callable[..., Any]) -> None:
+    runner = policy(f"rate_limit(rate=8kbit, {WINDOW})")
+    handshake(runner, 0.01, scale=14)
+    assert capped(runner) == 1
 
 
-def test_without_the_handshake_the_round_trip_is_unknown(trial: Callable[..., Any]) -> None:
-    policy = trial(f"rate_limit(rate=8mbit, {WINDOW})")
+def test_without_the_handshake_the_round_trip_is_unknown(policy: Callable[..., Any]) -> None:
+    runner = policy(f"rate_limit(rate=8mbit, {WINDOW})")
     packet = build(options=ACK, window=0xFFFF)
-    result = policy.run(packet)
+    result = runner.run(packet)
     assert (result.data, result.reason) == (packet, "unknown_state")
 
 

@@ -42,8 +42,8 @@ def options(packet: Decoded) -> list[object]:
     return [placed.option for placed in packet.tcp.options if not isinstance(placed.option, Nop)]
 
 
-def run(policy: Any, packet: bytes) -> Decoded:
-    result = policy.run(packet)
+def run(runner: Any, packet: bytes) -> Decoded:
+    result = runner.run(packet)
     out = decode(result.data)
     assert result.verdict == "pass"
     assert out.valid
@@ -53,13 +53,13 @@ def run(policy: Any, packet: bytes) -> Decoded:
 
 @pytest.mark.parametrize("hook", ["ingress", "egress"])
 @pytest.mark.parametrize("shape", [{}, V6, {"vlan": [7]}], ids=["ipv4", "ipv6", "vlan"])
-def test_nops_take_its_place(trial: Callable[..., Any], shape: dict[str, Any], hook: str) -> None:
-    policy = trial("remove_option(option=mp_prio)", hook=hook)
+def test_nops_take_its_place(policy: Callable[..., Any], shape: dict[str, Any], hook: str) -> None:
+    runner = policy("remove_option(option=mp_prio)", hook=hook)
     full = [Nop(), TIME, PRIO, Dss(data_ack=1, dsn=2, data_length=18, wide_ack=False), Nop(), Nop()]
     for block, rest in (([TIME, ACK, PRIO], {}), (full, {"payload": DATA})):
         packet = build(**shape, options=block, **rest)
         left = [one for one in block if not isinstance(one, Nop) and one != PRIO]
-        assert options(run(policy, packet)) == left
+        assert options(run(runner, packet)) == left
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_nops_take_its_place(trial: Callable[..., Any], shape: dict[str, Any], h
     ],
     ids=["the only one", "not there", "signed", "fragment"],
 )
-def test_these_stay_as_they_are(trial: Callable[..., Any], packet: bytes, reason: str | None) -> None:
-    result = trial("remove_option(option=mp_prio)").run(packet)
+def test_these_stay_as_they_are(policy: Callable[..., Any], packet: bytes, reason: str | None) -> None:
+    result = policy("remove_option(option=mp_prio)").run(packet)
     assert (result.verdict, result.data, result.reason) == ("pass", packet, reason)
 
 
@@ -102,36 +102,36 @@ MAP = Dss(dsn=2, data_length=len(DATA), wide_dsn=False)
     ],
 )
 def test_what_is_left_must_be_an_established_subflows(
-    trial: Callable[..., Any], name: str, packet: bytes, goes: bool
+    policy: Callable[..., Any], name: str, packet: bytes, goes: bool
 ) -> None:
     """As check_fully_established() in net/mptcp/options.c wants it, but for an ADD_ADDR that stays."""
-    policy = trial(f"remove_option(option={name})")
+    runner = policy(f"remove_option(option={name})")
     if not goes:
-        result = policy.run(packet)
+        result = runner.run(packet)
         assert (result.data, result.reason) == (packet, "unsafe")
         return
-    before, after = options(decode(packet)), options(run(policy, packet))
+    before, after = options(decode(packet)), options(run(runner, packet))
     assert len(after) == len(before) - 1
     assert set(map(repr, after)) < set(map(repr, before))
-    assert policy.run(packet).reason is None
+    assert runner.run(packet).reason is None
 
 
-def test_the_only_one_goes_if_that_is_meant(trial: Callable[..., Any]) -> None:
-    policy = trial("remove_option(option=mp_prio, unsafe=true)")
-    assert options(run(policy, build(options=[TIME, PRIO]))) == [TIME]
+def test_the_only_one_goes_if_that_is_meant(policy: Callable[..., Any]) -> None:
+    runner = policy("remove_option(option=mp_prio, unsafe=true)")
+    assert options(run(runner, build(options=[TIME, PRIO]))) == [TIME]
     for block in ([MpCapable(version=1)], [MpJoinSyn(1, 2, 3)]):
         name = "mp_capable" if isinstance(block[0], MpCapable) else "mp_join"
         syn = build(flags="S", options=block)
-        assert options(run(trial(f"remove_option(option={name}, unsafe=true)"), syn)) == []
+        assert options(run(policy(f"remove_option(option={name}, unsafe=true)"), syn)) == []
     dss = build(options=[TIME, Dss(data_ack=1, dsn=2, data_length=18)], payload=DATA)
-    assert options(run(trial("remove_option(option=dss, unsafe=true)"), dss)) == [TIME]
+    assert options(run(policy("remove_option(option=dss, unsafe=true)"), dss)) == [TIME]
 
 
-def test_the_first_option_of_a_kind_goes(trial: Callable[..., Any]) -> None:
+def test_the_first_option_of_a_kind_goes(policy: Callable[..., Any]) -> None:
     mine, other = Other(253, b"\xe0\xe1\x07"), Other(253, b"other")
-    policy = trial("remove_option(kind=253)")
-    assert options(run(policy, build(options=[ACK, mine, TIME]))) == [ACK, TIME]
-    assert options(run(policy, build(options=[ACK, mine, other]))) == [ACK, other]
+    runner = policy("remove_option(kind=253)")
+    assert options(run(runner, build(options=[ACK, mine, TIME]))) == [ACK, TIME]
+    assert options(run(runner, build(options=[ACK, mine, other]))) == [ACK, other]
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -141,11 +141,11 @@ def test_the_first_option_of_a_kind_goes(trial: Callable[..., Any]) -> None:
     ),
     what=st.sampled_from(["option=mp_prio", "option=remove_addr", "kind=253"]),
 )
-def test_it_agrees_with_a_plain_model(trial: Callable[..., Any], block: list[Option], what: str) -> None:
+def test_it_agrees_with_a_plain_model(policy: Callable[..., Any], block: list[Option], what: str) -> None:
     gone = {"option=mp_prio": MpPrio, "option=remove_addr": RemoveAddress, "kind=253": Other}[what]
     packet = build(options=[ACK, *block])
     left = [one for one in (ACK, *block) if not isinstance(one, gone | Nop)]
-    assert options(run(trial(f"remove_option({what})"), packet)) == left
+    assert options(run(policy(f"remove_option({what})"), packet)) == left
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_it_agrees_with_a_plain_model(trial: Callable[..., Any], block: list[Opt
 def test_what_would_do_harm_is_refused(arguments: str, said: str) -> None:
     stage = f"remove_option({arguments})"
     text = f'table = "t"\n[[policy]]\nname = "p"\nhook = "ingress"\ndev = "x"\ndo = ["{stage}"]'
-    (policy,) = loads(text).policies
-    bound = Catalog.of_enabled().bind(policy.do[0])  # type: ignore[arg-type]
+    (runner,) = loads(text).policies
+    bound = Catalog.of_enabled().bind(runner.do[0])  # type: ignore[arg-type]
     with pytest.raises(EmptcpError, match=said):
-        Manager.of_enabled().validate(bound, policy)
+        Manager.of_enabled().validate(bound, runner)

@@ -63,8 +63,10 @@ class Model:
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_any_packets_of_a_subflow_come_out_as_the_model_says(trial: Callable[..., Any], wanted: bool) -> None:
-    policy = trial(f"set_backup(on={str(wanted).lower()})")
+def test_any_packets_of_a_subflow_come_out_as_the_model_says(
+    policy: Callable[..., Any], wanted: bool
+) -> None:
+    runner = policy(f"set_backup(on={str(wanted).lower()})")
 
     @settings(max_examples=150, deadline=None)
     @given(st.lists(st.tuples(st.sampled_from(KINDS), st.booleans(), st.integers(0, 1)), max_size=8))
@@ -75,7 +77,7 @@ def test_any_packets_of_a_subflow_come_out_as_the_model_says(trial: Callable[...
             ends = [("10.0.0.1", port), ("10.0.0.2", 5001)]
             (src, sport), (dst, dport) = ends[::-1] if end else ends
             packet = build(src=src, sport=sport, dst=dst, dport=dport, flags=flags, options=options)
-            after = decode(policy.run(packet).data)
+            after = decode(runner.run(packet).data)
             assert after.valid
             assert after.tcp is not None
             left = [one.option for one in after.tcp.options if not isinstance(one.option, Nop)]

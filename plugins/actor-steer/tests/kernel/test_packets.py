@@ -62,11 +62,11 @@ def cable(link: str) -> str:
 
 
 @pytest.fixture
-def steer(trial: Callable[..., Any], links: str) -> Callable[..., Any]:
+def steer(policy: Callable[..., Any], links: str) -> Callable[..., Any]:
     """Make policies that name the links, and run packets in the links' namespace."""
 
     def make(*do: str, **more: Any) -> In:
-        return In(links, trial(*do, netns=links, **more))
+        return In(links, policy(*do, netns=links, **more))
 
     return make
 
@@ -78,8 +78,8 @@ def inside(netns: str, action: Callable[[], Any]) -> Any:
 class In:
     """A policy whose packets pass in a namespace."""
 
-    def __init__(self, netns: str, policy: Any) -> None:
-        self.netns, self.policy = netns, policy
+    def __init__(self, netns: str, runner: Any) -> None:
+        self.netns, self.policy = netns, runner
 
     def run(self, data: bytes, ctx: bytes | None = None) -> Any:
         return inside(self.netns, lambda: self.policy.run(data, ctx=ctx))
@@ -122,35 +122,35 @@ def test_a_bridged_packet_leaves_with_the_link_s_own_address_and_nothing_else_ch
 
 @pytest.mark.parametrize("shape", SHAPES, ids=IDS)
 def test_a_mark_changes_no_byte(steer: Callable[..., Any], shape: dict[str, Any]) -> None:
-    policy = steer("steer(to=[two], by=hash, mode=mark, mark=0x30)")
-    assert policy.mark(build(**shape)) == 0x30
-    assert policy.run(build(**shape)).verdict == "pass"
+    runner = steer("steer(to=[two], by=hash, mode=mark, mark=0x30)")
+    assert runner.mark(build(**shape)) == 0x30
+    assert runner.run(build(**shape)).verdict == "pass"
 
 
 def test_only_the_mask_s_bits_of_a_mark_are_set(steer: Callable[..., Any]) -> None:
-    policy = steer("steer(to=[one], by=hash, mode=mark, mark=0xab, mask=0xf0)")
-    assert policy.mark(build(options=FULL), before=0x1234) == 0x12A4
+    runner = steer("steer(to=[one], by=hash, mode=mark, mark=0xab, mask=0xf0)")
+    assert runner.mark(build(options=FULL), before=0x1234) == 0x12A4
 
 
 @pytest.mark.parametrize("link", ["idle", "lo", "narrow"])
 def test_a_packet_that_a_link_can_not_take_passes_as_it_was(steer: Callable[..., Any], link: str) -> None:
-    policy = steer(f"steer(to=[{link}], by=hash, mode=port)")
+    runner = steer(f"steer(to=[{link}], by=hash, mode=port)")
     packet = build(options=FULL, payload=bytes(1300 - 20 - 20 - len(b"".join(o.encode() for o in FULL)) + 1))
     reason = "too_long" if link == "narrow" else "no_link"
-    result = policy.run(packet)
+    result = runner.run(packet)
     assert (result.verdict, result.data, result.reason) == ("pass", packet, reason)
 
 
 def test_a_packet_as_long_as_the_mtu_leaves_and_a_merged_one_is_judged_by_its_pieces(
     steer: Callable[..., Any],
 ) -> None:
-    policy = steer("steer(to=[narrow], by=hash, mode=port)")
+    runner = steer("steer(to=[narrow], by=hash, mode=port)")
     options = len(b"".join(option.encode() for option in FULL))
     fits = 1300 - 20 - 20 - options
-    assert policy.run(build(options=FULL, payload=bytes(fits))).verdict == "redirect"
+    assert runner.run(build(options=FULL, payload=bytes(fits))).verdict == "redirect"
     merged = build(options=FULL, payload=bytes(2 * fits))
-    assert policy.run(merged, skb(gso_size=fits)).verdict == "redirect"
-    assert policy.run(merged, skb(gso_size=fits + 1)).reason == "too_long"
+    assert runner.run(merged, skb(gso_size=fits)).verdict == "redirect"
+    assert runner.run(merged, skb(gso_size=fits + 1)).reason == "too_long"
 
 
 def test_a_link_that_is_gone_lets_packets_pass(steer: Callable[..., Any], links: str) -> None:
@@ -159,12 +159,12 @@ def test_a_link_that_is_gone_lets_packets_pass(steer: Callable[..., Any], links:
     assert policies[0].run(build(options=FULL)).verdict == "redirect"
     for change in ("soon-far down", "soon-far up", "soon down"):
         namespace.ip(["link", "set", *change.split()], netns=links)
-        for policy in policies:
-            left = policy.run(build(options=FULL)).reason != "no_link"
-            assert left == (change == "soon-far up" and policy is not policies[1])
+        for runner in policies:
+            left = runner.run(build(options=FULL)).reason != "no_link"
+            assert left == (change == "soon-far up" and runner is not policies[1])
     namespace.ip(["link", "delete", "soon"], netns=links)
-    for policy in policies:
-        result = policy.run(build(options=FULL))
+    for runner in policies:
+        result = runner.run(build(options=FULL))
         assert (result.verdict, result.data, result.reason) == ("pass", build(options=FULL), "no_link")
 
 
@@ -172,8 +172,8 @@ def test_a_link_that_is_gone_lets_packets_pass(steer: Callable[..., Any], links:
 def test_no_packet_leaves_by_the_link_that_it_came_in_by(
     steer: Callable[..., Any], links: str, hook: str
 ) -> None:
-    policy = steer("steer(to=[one], by=hash, mode=port)", hook=hook)
-    result = policy.run(build(options=FULL), skb(ifindex=index_of(links, "one")))
+    runner = steer("steer(to=[one], by=hash, mode=port)", hook=hook)
+    result = runner.run(build(options=FULL), skb(ifindex=index_of(links, "one")))
     assert (result.verdict, result.data) == ("pass", build(options=FULL))
     assert result.reason == ("no_link" if hook == "ingress" else None)
 
@@ -198,19 +198,19 @@ def test_a_routed_packet_takes_a_hop_and_goes_where_a_route_does(
     steer: Callable[..., Any], links: str, shape: dict[str, Any]
 ) -> None:
     version = "ipv6" if shape.get("family") == 6 else "ipv4"
-    policy = steer("steer(to=[one], by=hash)")
+    runner = steer("steer(to=[one], by=hash)")
     packet = build(**shape)
     set_forwarding(links, version, 0)
-    assert policy.run(packet).reason == "no_link"
+    assert runner.run(packet).reason == "no_link"
     set_forwarding(links, version, 1)
-    result = policy.run(packet)
+    result = runner.run(packet)
     assert (result.verdict, result.reason) == ("redirect", None)
     after = decode(result.data)
     assert after.valid
     assert (after.ip.ttl if version == "ipv4" else after.ip.hop_limit) == 63  # type: ignore[union-attr]
     assert result.data == build(**shape, ttl=63)
     last = build(**shape, ttl=1)
-    result = policy.run(last)
+    result = runner.run(last)
     assert (result.verdict, result.data, result.reason) == ("pass", last, "no_link")
     out = steer("steer(to=[one], by=hash)", hook="egress").run(packet)
     assert (out.verdict, out.data) == ("redirect", packet)
@@ -245,24 +245,24 @@ def data(sport: int) -> bytes:
 
 
 def test_a_connection_s_subflows_are_counted_and_each_stays_on_its_link(steer: Callable[..., Any]) -> None:
-    policy = steer("steer(to=[one, two, narrow], mode=mark, mark=0)")
+    runner = steer("steer(to=[one, two, narrow], mode=mark, mark=0)")
     numbers = {100: capable(100), 101: join(101, 7, 1), 102: join(102, 7, 2), 103: join(103, 7, 3)}
-    assert [policy.mark(syn, 9) for syn in numbers.values()] == [0, 1, 2, 0]
-    assert policy.mark(join(200, 8, 1), 9) == 1
-    assert [policy.mark(data(port), 9) for port in numbers] == [0, 1, 2, 0]
+    assert [runner.mark(syn, 9) for syn in numbers.values()] == [0, 1, 2, 0]
+    assert runner.mark(join(200, 8, 1), 9) == 1
+    assert [runner.mark(data(port), 9) for port in numbers] == [0, 1, 2, 0]
 
 
 def test_a_syn_that_is_sent_again_is_no_new_subflow(steer: Callable[..., Any]) -> None:
-    policy = steer("steer(to=[one, two, narrow], mode=mark, mark=0)")
-    assert [policy.mark(join(101, 7, 1)) for _ in range(3)] == [1, 1, 1]
-    assert policy.mark(join(102, 7, 2)) == 2
-    assert policy.mark(join(101, 7, 5)) == 0
+    runner = steer("steer(to=[one, two, narrow], mode=mark, mark=0)")
+    assert [runner.mark(join(101, 7, 1)) for _ in range(3)] == [1, 1, 1]
+    assert runner.mark(join(102, 7, 2)) == 2
+    assert runner.mark(join(101, 7, 5)) == 0
 
 
 def test_a_subflow_that_the_peer_opened_is_known_by_its_syn(steer: Callable[..., Any]) -> None:
-    policy = steer("steer(to=[one, two], mode=mark, mark=4)", when="subflow(saddr=10.0.0.1)")
-    assert policy.mark(join(101, 7, 1, back=True)) == 0
-    assert policy.mark(data(101)) == 5
+    runner = steer("steer(to=[one, two], mode=mark, mark=4)", when="subflow(saddr=10.0.0.1)")
+    assert runner.mark(join(101, 7, 1, back=True)) == 0
+    assert runner.mark(data(101)) == 5
 
 
 def test_a_subflow_from_before_is_left_alone_and_counted(steer: Callable[..., Any]) -> None:

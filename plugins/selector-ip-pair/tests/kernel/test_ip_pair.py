@@ -38,23 +38,23 @@ TAGGED = build(vlan=[7], src="10.1.2.3", dst="192.168.0.9", options=[Dss(data_ac
         ("ip_pair(saddr='::/0')", [V4, V6, TAGGED]),
     ],
 )
-def test_it_matches_exactly_these(trial: Callable[..., Any], when: str, packets: list[bytes]) -> None:
-    policy = trial("record('packets')", when=when)
-    matched = [packet for packet in (V4, V6, TAGGED) if policy.run(packet).matched]
+def test_it_matches_exactly_these(policy: Callable[..., Any], when: str, packets: list[bytes]) -> None:
+    runner = policy("record('packets')", when=when)
+    matched = [packet for packet in (V4, V6, TAGGED) if runner.run(packet).matched]
     assert matched == packets
 
 
-def test_it_leaves_packets_as_they_are(trial: Callable[..., Any]) -> None:
-    policy = trial("record('packets')", when="ip_pair(10.0.0.0/8)")
+def test_it_leaves_packets_as_they_are(policy: Callable[..., Any]) -> None:
+    runner = policy("record('packets')", when="ip_pair(10.0.0.0/8)")
     for packet in (V4, V6, TAGGED):
-        result = policy.run(packet)
+        result = runner.run(packet)
         assert (result.verdict, result.data) == ("pass", packet)
 
 
-def test_a_device_without_ethernet_header_is_read_from_the_ip_header(trial: Callable[..., Any]) -> None:
+def test_a_device_without_ethernet_header_is_read_from_the_ip_header(policy: Callable[..., Any]) -> None:
     packet = build(link="none", src="10.1.2.3", dst="192.168.0.9", options=[Dss(data_ack=1)])
-    policy = trial("record('packets')", when="ip_pair(10.1.2.3, 192.168.0.9)", link="none")
-    assert policy.run(packet).matched == ("trial",)
+    runner = policy("record('packets')", when="ip_pair(10.1.2.3, 192.168.0.9)", link="none")
+    assert runner.run(packet).matched == ("trial",)
 
 
 def near(base: IPv4Address | IPv6Address) -> st.SearchStrategy[IPv4Address | IPv6Address]:
@@ -65,13 +65,13 @@ def near(base: IPv4Address | IPv6Address) -> st.SearchStrategy[IPv4Address | IPv
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), six=st.booleans())
 def test_it_agrees_with_the_prefixes_of_python(
-    trial: Callable[..., Any], data: st.DataObject, six: bool
+    policy: Callable[..., Any], data: st.DataObject, six: bool
 ) -> None:
     base = ip_address("2001:db8::a5a5:5a5a") if six else ip_address("172.16.165.90")
     bits = st.integers(0, base.max_prefixlen)
     source, target = (ip_network((base, data.draw(bits)), strict=False) for _ in range(2))
-    policy = trial("record('packets')", when=f"ip_pair(saddr='{source}', daddr='{target}')")
+    runner = policy("record('packets')", when=f"ip_pair(saddr='{source}', daddr='{target}')")
     for _ in range(8):
         src, dst = data.draw(near(base)), data.draw(near(base))
         packet = build(family=6 if six else 4, src=str(src), dst=str(dst), options=[Dss(data_ack=1)])
-        assert bool(policy.run(packet).matched) == (src in source and dst in target)
+        assert bool(runner.run(packet).matched) == (src in source and dst in target)

@@ -26,8 +26,8 @@ DSS = Dss(data_ack=1)
 HOSTILE = b"\xfd\x05\xe0\xe1\x07" * 4
 
 
-def matches(policy: Any, packet: bytes) -> bool:
-    result = policy.run(packet)
+def matches(runner: Any, packet: bytes) -> bool:
+    result = runner.run(packet)
     assert (result.verdict, result.data) == ("pass", packet)
     return bool(result.matched)
 
@@ -54,21 +54,21 @@ def matches(policy: Any, packet: bytes) -> bool:
     ids=["ipv4", "ipv6", "two tags", "hostile payload"],
 )
 def test_kind_identifier_and_value_must_be_there(
-    trial: Callable[..., Any], shape: dict[str, Any], when: str, found: bool
+    policy: Callable[..., Any], shape: dict[str, Any], when: str, found: bool
 ) -> None:
-    policy = trial("record('packets')", when=when)
+    runner = policy("record('packets')", when=when)
     time = Timestamps(0x01020304, 9)
     for options in ([DSS, MINE, time], [Nop(), time, Nop(), MINE, Nop(), Nop(), DSS, Nop()]):
-        assert matches(policy, build(**shape, options=options)) == found
-    assert not matches(policy, build(**shape, options=[DSS]))
+        assert matches(runner, build(**shape, options=options)) == found
+    assert not matches(runner, build(**shape, options=[DSS]))
 
 
-def test_what_stands_behind_the_options_is_none(trial: Callable[..., Any]) -> None:
-    policy = trial("record('packets')", when="option()")
+def test_what_stands_behind_the_options_is_none(policy: Callable[..., Any]) -> None:
+    runner = policy("record('packets')", when="option()")
     whole = [DSS, Nop(), Dss(data_ack=1, dsn=2, data_length=len(HOSTILE))]
-    assert not matches(policy, build(options=whole, payload=HOSTILE))
-    assert not matches(policy, build(options=[DSS, bytes([0, 253, 5, 0xE0, 0xE1, 7, 0, 0])]))
-    assert not matches(policy, build(options=[DSS, bytes([99, 1, 253, 5, 0xE0, 0xE1, 7, 0])]))
+    assert not matches(runner, build(options=whole, payload=HOSTILE))
+    assert not matches(runner, build(options=[DSS, bytes([0, 253, 5, 0xE0, 0xE1, 7, 0, 0])]))
+    assert not matches(runner, build(options=[DSS, bytes([99, 1, 253, 5, 0xE0, 0xE1, 7, 0])]))
 
 
 OPTIONS = st.one_of(
@@ -82,18 +82,18 @@ OPTIONS = st.one_of(
 )
 
 
-def test_it_agrees_with_a_plain_model(trial: Callable[..., Any]) -> None:
+def test_it_agrees_with_a_plain_model(policy: Callable[..., Any]) -> None:
     pairs = [(kind, exid) for kind in (253, 254) for exid in (0, 0xE0E1, 0xE0E2)]
-    policies = [trial("record('packets')", when=f"option(kind={kind}, exid={exid})") for kind, exid in pairs]
+    policies = [policy("record('packets')", when=f"option(kind={kind}, exid={exid})") for kind, exid in pairs]
 
     @settings(max_examples=60, deadline=None)
     @given(options=st.lists(OPTIONS, max_size=4))
     def agrees(options: list[Option]) -> None:
         packet = build(options=[DSS, *options])
         known = [(one.kind, one.value[:2]) for one in options if isinstance(one, Other)]
-        for policy, (kind, exid) in zip(policies, pairs, strict=True):
+        for runner, (kind, exid) in zip(policies, pairs, strict=True):
             found = any(k == kind and (not exid or v == exid.to_bytes(2, "big")) for k, v in known)
-            assert matches(policy, packet) == found
+            assert matches(runner, packet) == found
 
     agrees()
 
@@ -126,15 +126,15 @@ def is_there(options: list[Option], kind: int, exid: int, value: int, size: int)
     return False
 
 
-def test_values_agree_with_a_plain_model(trial: Callable[..., Any]) -> None:
+def test_values_agree_with_a_plain_model(policy: Callable[..., Any]) -> None:
     texts = [f"option(kind={kind}, exid={e}, value={value}, size={size})" for kind, e, value, size in WANTED]
-    policies = [trial("record('packets')", when=text) for text in texts]
+    policies = [policy("record('packets')", when=text) for text in texts]
 
     @settings(max_examples=150, deadline=None)
     @given(options=st.lists(st.one_of(VALUED, st.just(Nop())), min_size=1, max_size=3))
     def agrees(options: list[Option]) -> None:
         packet = build(options=[DSS, *options])
-        seen = [matches(policy, packet) for policy in policies]
+        seen = [matches(runner, packet) for runner in policies]
         assert seen == [is_there(options, *wanted) for wanted in WANTED]
 
     agrees()
@@ -151,7 +151,7 @@ def test_what_does_not_go_together_is_refused(stage: str, said: str) -> None:
     text = (
         f'table = "t"\n[[policy]]\nname = "p"\nhook = "ingress"\ndev = "x"\nwhen = "{stage}"\ndo = ["drop"]'
     )
-    (policy,) = loads(text).policies
-    bound = Catalog.of_enabled().bind(policy.when.stage)  # type: ignore[union-attr]
+    (runner,) = loads(text).policies
+    bound = Catalog.of_enabled().bind(runner.when.stage)  # type: ignore[union-attr]
     with pytest.raises(EmptcpError, match=said):
-        Manager.of_enabled().validate(bound, policy)
+        Manager.of_enabled().validate(bound, runner)

@@ -68,7 +68,7 @@ def told(request: pytest.FixtureRequest) -> Iterator[Told]:
         for names in TYPES:
             text = "".join(POLICY.format(name=name, hook=hook) for name in names)
             table = loads(f'table = "t"\n{text}')
-            bound = [bind(table, policy, hook, Catalog.of_enabled()) for policy in table.policies]
+            bound = [bind(table, runner, hook, Catalog.of_enabled()) for runner in table.policies]
             runners.append(made.enter_context(Runner(bound, hook, backend, engine=engine)))
 
         def types(packet: bytes) -> set[str]:
@@ -160,12 +160,12 @@ def test_what_lies_behind_the_end_of_the_options_is_none(told: Told) -> None:
     assert told(build(options=[Nop(), b"\x1e\xff"], payload=PAYLOAD)) == {"data", "no_mptcp"}
 
 
-def test_a_merged_packet_is_of_the_types_of_its_header(trial: Callable[..., Any]) -> None:
+def test_a_merged_packet_is_of_the_types_of_its_header(policy: Callable[..., Any]) -> None:
     merged = (3).to_bytes(4, "little") + bytes(8) + (100).to_bytes(4, "little")  # gso_segs, gso_size
     context = bytes(164) + merged + bytes(192 - 164 - len(merged))  # struct __sk_buff
-    policy = trial("record('packets')", when="packet_type('data') and packet_type('mp_prio')", hook="egress")
+    runner = policy("record('packets')", when="packet_type('data') and packet_type('mp_prio')", hook="egress")
     packet = build(options=BOTH, payload=bytes(300))
-    assert policy.run(packet, ctx=context).matched
+    assert runner.run(packet, ctx=context).matched
 
 
 @dataclass(frozen=True)

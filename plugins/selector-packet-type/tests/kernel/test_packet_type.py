@@ -88,8 +88,8 @@ PACKETS = {
 }
 
 
-def matched(policy: Any) -> set[str]:
-    return {name for name, (packet, _types) in PACKETS.items() if policy.run(packet).matched}
+def matched(runner: Any) -> set[str]:
+    return {name for name, (packet, _types) in PACKETS.items() if runner.run(packet).matched}
 
 
 def packets(*types: str) -> set[str]:
@@ -102,30 +102,30 @@ PLAIN = packets("no_mptcp")
 
 @pytest.mark.parametrize("kind", [kind for kind in ALL if kind != "no_mptcp"])
 def test_a_type_matches_exactly_its_packets_among_those_of_mptcp(
-    trial: Callable[..., Any], kind: str
+    policy: Callable[..., Any], kind: str
 ) -> None:
     assert packets(kind)
-    assert matched(trial("record('packets')", when=f"packet_type('{kind}')")) == packets(kind) - PLAIN
+    assert matched(policy("record('packets')", when=f"packet_type('{kind}')")) == packets(kind) - PLAIN
 
 
-def test_no_mptcp_matches_plain_tcp(trial: Callable[..., Any]) -> None:
-    assert matched(trial("record('packets')", when="packet_type('no_mptcp')")) == PLAIN
+def test_no_mptcp_matches_plain_tcp(policy: Callable[..., Any]) -> None:
+    assert matched(policy("record('packets')", when="packet_type('no_mptcp')")) == PLAIN
 
 
-def test_several_types_match_what_is_of_one_of_them(trial: Callable[..., Any]) -> None:
-    policy = trial("record('packets')", when="packet_type('syn', 'add_addr', 'rst')")
-    assert matched(policy) == packets("syn", "add_addr", "rst") - PLAIN
+def test_several_types_match_what_is_of_one_of_them(policy: Callable[..., Any]) -> None:
+    runner = policy("record('packets')", when="packet_type('syn', 'add_addr', 'rst')")
+    assert matched(runner) == packets("syn", "add_addr", "rst") - PLAIN
 
 
-def test_types_combine_by_and_and_not(trial: Callable[..., Any]) -> None:
-    policy = trial("record('packets')", when="packet_type('dss') and not packet_type('data', 'fin')")
-    assert matched(policy) == packets("dss") - packets("data", "fin")
-    policy = trial("record('packets')", when="packet_type('no_mptcp') and packet_type('data')")
-    assert matched(policy) == {"plain data"}
+def test_types_combine_by_and_and_not(policy: Callable[..., Any]) -> None:
+    runner = policy("record('packets')", when="packet_type('dss') and not packet_type('data', 'fin')")
+    assert matched(runner) == packets("dss") - packets("data", "fin")
+    runner = policy("record('packets')", when="packet_type('no_mptcp') and packet_type('data')")
+    assert matched(runner) == {"plain data"}
 
 
-def test_it_leaves_packets_as_they_are(trial: Callable[..., Any]) -> None:
-    policy = trial("record('packets')", when="packet_type('no_mptcp', 'dss', 'mp_join')")
+def test_it_leaves_packets_as_they_are(policy: Callable[..., Any]) -> None:
+    runner = policy("record('packets')", when="packet_type('no_mptcp', 'dss', 'mp_join')")
     for packet, _types in PACKETS.values():
-        result = policy.run(packet)
+        result = runner.run(packet)
         assert (result.verdict, result.data) == ("pass", packet)

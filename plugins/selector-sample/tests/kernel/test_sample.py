@@ -57,7 +57,7 @@ def load(where: tuple[str, str, str], *whens: str) -> Runner:
     engine, hook, backend = where
     policies = (HEAD.format(name=f"p{n}", hook=hook, when=when) for n, when in enumerate(whens))
     table = loads('table = "t"\n' + "".join(policies))
-    bound = [bind(table, policy, hook, Catalog.of_enabled()) for policy in table.policies]
+    bound = [bind(table, runner, hook, Catalog.of_enabled()) for runner in table.policies]
     return Runner(bound, hook, backend, engine=engine)
 
 
@@ -68,9 +68,9 @@ def make(where: tuple[str, str, str]) -> Iterator[Make]:
         yield lambda *whens: made.enter_context(load(where, *whens))
 
 
-def matches(policy: Runner, *packets: bytes) -> str:
+def matches(runner: Runner, *packets: bytes) -> str:
     """One letter per packet, and all packets pass as they are."""
-    results = [policy.run(packet) for packet in packets]
+    results = [runner.run(packet) for packet in packets]
     assert [(result.verdict, result.data) for result in results] == [("pass", packet) for packet in packets]
     return "".join("x" if result.matched else "." for result in results)
 
@@ -81,17 +81,17 @@ def flow(sport: int, seed: int = 0) -> tuple[bytes, float]:
 
 def test_a_share_of_the_flows_matches(make: Make) -> None:
     shares = (0, 25, 60, 100)
-    policy = make(*(f"sample(share={share}%)" for share in shares))
+    runner = make(*(f"sample(share={share}%)" for share in shares))
     for sport in range(40000, 40060):
         packet, place = flow(sport)
         expected = [f"p{n}" for n, share in enumerate(shares) if place * 100 < share]
-        assert list(policy.run(packet).matched) == expected
+        assert list(runner.run(packet).matched) == expected
 
 
 @pytest.mark.parametrize("shape", [{}, {"family": 6}, {"vlan": [7]}, {"vlan": [7, 8], "family": 6}], ids=str)
 def test_all_packets_of_a_flow_are_chosen_alike(make: Make, shape: dict[str, Any]) -> None:
     ends = {4: ("10.0.0.1", "10.0.0.2"), 6: ("fd00::1", "fd00::2")}[shape.get("family", 4)]
-    policy = make("sample(share=50%, seed=7)")
+    runner = make("sample(share=50%, seed=7)")
     seen = set()
     for sport in range(40000, 40010):
         expected = place(ends[0], sport, ends[1], 5001, 7) < 0.5
@@ -101,39 +101,39 @@ def test_all_packets_of_a_flow_are_chosen_alike(make: Make, shape: dict[str, Any
             build(sport=sport, options=FULL, payload=b"\x1e\x1e", **shape),
             build(options=OPTIONS, **back, **shape),
         ]
-        assert matches(policy, *packets) == ("xxx" if expected else "...")
+        assert matches(runner, *packets) == ("xxx" if expected else "...")
         seen.add(expected)
     assert seen == {True, False}
 
 
 def test_the_last_of_so_many_packets_matches(make: Make) -> None:
     packets = [build(options=OPTIONS, sport=40000 + n) for n in range(9)]
-    policy = make(*(f"sample(every={every})" for every in (1, 2, 4)))
-    found = [policy.run(packet).matched for packet in packets]
+    runner = make(*(f"sample(every={every})" for every in (1, 2, 4)))
+    found = [runner.run(packet).matched for packet in packets]
     assert found == [("p0",), ("p0", "p1"), ("p0",), ("p0", "p1", "p2")] * 2 + [("p0",)]
 
 
 def test_each_stage_counts_for_itself_and_only_what_comes_to_it(make: Make) -> None:
     ack, data = build(options=OPTIONS), build(options=FULL, payload=b"abc")
-    policy = make("packet_type('data') and sample(every=2)", "sample(every=3)", "sample(every=3)")
-    found = [policy.run(packet).matched for packet in (ack, data, ack, data, ack, data)]
+    runner = make("packet_type('data') and sample(every=2)", "sample(every=3)", "sample(every=3)")
+    found = [runner.run(packet).matched for packet in (ack, data, ack, data, ack, data)]
     assert found == [(), (), ("p1", "p2"), ("p0",), (), ("p1", "p2")]
 
 
 def test_share_and_every_hold_together(make: Make) -> None:
-    policy = make("sample(share=50%, every=2)")
+    runner = make("sample(share=50%, every=2)")
     ports = [port for port in range(40000, 40100) if flow(port)[1] >= 0.5][:1]
     ports += [port for port in range(40000, 40100) if flow(port)[1] < 0.5][:1]
     out, chosen = (flow(port)[0] for port in ports)
-    assert matches(policy, chosen, out, out, chosen, chosen, chosen) == "...x.x"
+    assert matches(runner, chosen, out, out, chosen, chosen, chosen) == "...x.x"
 
 
-def test_a_merged_packet_counts_once(trial: Callable[..., Any]) -> None:
+def test_a_merged_packet_counts_once(policy: Callable[..., Any]) -> None:
     merged = (3).to_bytes(4, "little") + bytes(8) + (100).to_bytes(4, "little")  # gso_segs, gso_size
     context = bytes(164) + merged + bytes(192 - 164 - len(merged))  # struct __sk_buff
-    policy = trial("record('packets')", when="sample(every=3)", hook="egress")
+    runner = policy("record('packets')", when="sample(every=3)", hook="egress")
     packet = build(options=OPTIONS, payload=bytes(300))
-    assert [bool(policy.run(packet, ctx=context).matched) for _ in range(6)] == [False, False, True] * 2
+    assert [bool(runner.run(packet, ctx=context).matched) for _ in range(6)] == [False, False, True] * 2
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def load(where: tuple[str, str, str], *whens: str) -> Runner:
     engine, hook, backend = where
     policies = (HEAD.format(name=f"p{n}", hook=hook, when=when) for n, when in enumerate(whens))
     table = loads('table = "t"\n' + "".join(policies))
-    bound = [bind(table, policy, hook, Catalog.of_enabled()) for policy in table.policies]
+    bound = [bind(table, runner, hook, Catalog.of_enabled()) for runner in table.policies]
     return Runner(bound, hook, backend, engine=engine)
 
 
@@ -80,11 +80,11 @@ def handshake(version: int = 1, **shape: Any) -> list[bytes]:
     ]
 
 
-def matches(policy: Runner, *packets: bytes) -> list[bool | None]:
+def matches(runner: Runner, *packets: bytes) -> list[bool | None]:
     """Whether each packet matches; None: the state is unknown. All packets pass as they are."""
     found: list[bool | None] = []
     for one in packets:
-        result = policy.run(one)
+        result = runner.run(one)
         assert (result.verdict, result.data) == ("pass", one)
         assert result.reason in (None, "unknown_state")
         found.append(None if result.reason else bool(result.matched))
@@ -105,21 +105,21 @@ WIRE = {
 
 @pytest.mark.parametrize("wide", [True, False])
 def test_numbers_on_the_wire_are_compared_around_their_end(make: Make, wide: bool) -> None:
-    policy = make(*(f"sequence({ends}relative=false)" for ends in WIRE))
+    runner = make(*(f"sequence({ends}relative=false)" for ends in WIRE))
     if not wide:
-        policy.run(packet(mapped(IDSN + 1, 1)))  # tells the upper half
+        runner.run(packet(mapped(IDSN + 1, 1)))  # tells the upper half
     for n, byte in enumerate((1, 5, 599)):
-        result = policy.run(packet(mapped(IDSN + byte, byte, wide=wide)))
+        result = runner.run(packet(mapped(IDSN + byte, byte, wide=wide)))
         assert result.matched == tuple(f"p{at}" for at, held in enumerate(WIRE.values()) if held[n])
 
 
 def test_a_number_of_four_bytes_without_any_of_eight_before_is_compared_by_its_lower_half(make: Make) -> None:
-    policy = make(f"sequence(first={5 * LOW - 10}, last={5 * LOW + 10}, relative=false)")
-    assert matches(policy, *(packet(mapped(n, 1, wide=False)) for n in (-11, -10, 0, 10, 11))) == [
+    runner = make(f"sequence(first={5 * LOW - 10}, last={5 * LOW + 10}, relative=false)")
+    assert matches(runner, *(packet(mapped(n, 1, wide=False)) for n in (-11, -10, 0, 10, 11))) == [
         False, True, True, True, False,
     ]  # fmt: skip
-    assert matches(policy, packet(mapped(5 * LOW, 1)), packet(mapped(7 * LOW, 1))) == [True, False]
-    assert matches(policy, packet(mapped(5, 1, wide=False))) == [False]
+    assert matches(runner, packet(mapped(5 * LOW, 1)), packet(mapped(7 * LOW, 1))) == [True, False]
+    assert matches(runner, packet(mapped(5, 1, wide=False))) == [False]
 
 
 @pytest.mark.parametrize(
@@ -130,28 +130,28 @@ def test_a_number_of_four_bytes_without_any_of_eight_before_is_compared_by_its_l
 def test_relative_numbers_count_from_the_first_byte_of_each_direction(
     make: Make, version: int, shape: dict[str, Any]
 ) -> None:
-    policy = make("sequence(first=1, last=1000)")
-    matches(policy, *handshake(version, **shape))
+    runner = make("sequence(first=1, last=1000)")
+    matches(runner, *handshake(version, **shape))
     there = [packet(mapped(IDSN + n, n), **shape) for n in (1, 5, 1000, 1001, 1)]
     back = [packet(mapped(BACK_IDSN + n, n), back=True, **shape) for n in (1, 1001, 999)]
-    assert matches(policy, *there, *back) == [True, True, True, False, True, True, False, True]
-    assert matches(policy, packet(mapped(IDSN + 700, 3, wide=False), **shape)) == [True]
-    assert matches(policy, packet(mapped(IDSN + 1700, 3, wide=False), **shape)) == [False]
+    assert matches(runner, *there, *back) == [True, True, True, False, True, True, False, True]
+    assert matches(runner, packet(mapped(IDSN + 700, 3, wide=False), **shape)) == [True]
+    assert matches(runner, packet(mapped(IDSN + 1700, 3, wide=False), **shape)) == [False]
 
 
 def test_the_first_data_of_version_1_is_number_1_and_tells_where_the_second_begins(make: Make) -> None:
-    policy = make("sequence(first=1, last=1)", "sequence(last=100)", "sequence(space=ssn, last=1)")
-    matches(policy, *handshake())
+    runner = make("sequence(first=1, last=1)", "sequence(last=100)", "sequence(space=ssn, last=1)")
+    matches(runner, *handshake())
     first = packet(MpCapable(sender_key=5, receiver_key=6, data_length=100), data=bytes(100))
-    found = [policy.run(one) for one in (first, packet(mapped(IDSN + 101, 101)), packet(mapped(IDSN + 9, 9)))]
+    found = [runner.run(one) for one in (first, packet(mapped(IDSN + 101, 101)), packet(mapped(IDSN + 9, 9)))]
     assert [one.matched for one in found] == [("p0", "p1", "p2"), (), ("p1",)]
     assert [one.reason for one in found] == [None, None, None]
 
 
 def test_the_first_data_of_version_1_has_no_number_on_the_wire(make: Make) -> None:
-    policy = make("sequence(relative=false)")
+    runner = make("sequence(relative=false)")
     first = packet(MpCapable(sender_key=5, receiver_key=6, data_length=4, checksum=1))
-    assert matches(policy, *handshake(), first) == [False, False, False, None]
+    assert matches(runner, *handshake(), first) == [False, False, False, None]
 
 
 @pytest.mark.parametrize(
@@ -168,56 +168,56 @@ def test_the_first_data_of_version_1_has_no_number_on_the_wire(make: Make) -> No
 def test_numbers_of_a_connection_whose_start_was_not_seen_are_unknown(
     make: Make, before: list[bytes]
 ) -> None:
-    policy = make("sequence(first=1)", "not sequence(first=1)")
+    runner = make("sequence(first=1)", "not sequence(first=1)")
     for one in before:
-        policy.run(one)
+        runner.run(one)
     last = packet(mapped(IDSN + 401, 301 if len(before) > 2 else 1))
     if not before:
-        assert matches(policy, last) == [None]
-    result = policy.run(last)
+        assert matches(runner, last) == [None]
+    result = runner.run(last)
     assert (result.matched, result.reason) == (("p1",), "unknown_state")
     assert result.counts["t/p0/sequence"].reasons == {"unknown_state": 1}
-    assert matches(policy, packet(Dss(data_ack=1), data=b"")) == [
+    assert matches(runner, packet(Dss(data_ack=1), data=b"")) == [
         True
     ]  # by p1; no mapping is nothing unknown
 
 
 def test_a_new_connection_of_the_same_ports_begins_anew(make: Make) -> None:
-    policy = make("sequence(last=10)")
+    runner = make("sequence(last=10)")
     for start in (IDSN, 123456):
-        matches(policy, *handshake())
-        assert matches(policy, packet(mapped(start + 1, 1)), packet(mapped(start + 11, 11))) == [True, False]
+        matches(runner, *handshake())
+        assert matches(runner, packet(mapped(start + 1, 1)), packet(mapped(start + 11, 11))) == [True, False]
 
 
 def test_a_connection_that_begins_with_four_bytes_goes_on_with_eight(make: Make) -> None:
-    policy = make("sequence(first=1, last=1000)")
-    matches(policy, *handshake())
+    runner = make("sequence(first=1, last=1000)")
+    matches(runner, *handshake())
     narrow = [packet(mapped(IDSN + n, n, wide=False)) for n in (1, 900, 1001)]
     wide = [packet(mapped(IDSN + n, n)) for n in (900, 1001, 1 + LOW)]
-    assert matches(policy, *narrow, *wide) == [True, True, False, True, False, False]
+    assert matches(runner, *narrow, *wide) == [True, True, False, True, False, False]
 
 
 def test_what_carries_no_mapping_does_not_match(make: Make) -> None:
-    policy = make("sequence()", "sequence(space=ssn)")
+    runner = make("sequence()", "sequence(space=ssn)")
     plain = [packet(Dss(data_ack=1), data=b""), packet(Timestamps(1, 2)), packet(Dss(), data=b"")]
-    assert matches(policy, *handshake(), *plain) == [False] * 6
+    assert matches(runner, *handshake(), *plain) == [False] * 6
     cut = mapped(IDSN + 1, 1).encode()
-    assert matches(policy, packet(cut[:1] + bytes([len(cut) - 1]) + cut[2:-1])) == [False]
+    assert matches(runner, packet(cut[:1] + bytes([len(cut) - 1]) + cut[2:-1])) == [False]
 
 
 def test_subflow_numbers_are_those_of_the_mapping(make: Make) -> None:
-    policy = make(f"sequence(space=ssn, first={LOW - 2}, last=3)")
+    runner = make(f"sequence(space=ssn, first={LOW - 2}, last=3)")
     numbers = (LOW - 3, LOW - 2, LOW - 1, 0, 3, 4)
-    assert matches(policy, *(packet(mapped(1, n)) for n in numbers)) == [False, True, True, True, True, False]
+    assert matches(runner, *(packet(mapped(1, n)) for n in numbers)) == [False, True, True, True, True, False]
     end = Dss(dsn=9, subflow_seq=0, data_length=1, data_fin=True)
-    assert matches(policy, packet(end, data=b""), packet(mapped(1, 0, data_fin=True))) == [False, True]
+    assert matches(runner, packet(end, data=b""), packet(mapped(1, 0, data_fin=True))) == [False, True]
 
 
 def test_subflow_numbers_on_the_wire_are_those_of_tcp(make: Make) -> None:
-    policy = make("sequence(space=ssn, first=4294967290, last=20, relative=false)")
+    runner = make("sequence(space=ssn, first=4294967290, last=20, relative=false)")
     some = (4294967289, 4294967290, 0, 20, 21)
-    assert matches(policy, *(packet(mapped(1, 1), seq=n) for n in some)) == [False, True, True, True, False]
-    assert matches(policy, packet(Dss(data_ack=1), seq=7, data=b"", family=6)) == [True]
+    assert matches(runner, *(packet(mapped(1, 1), seq=n) for n in some)) == [False, True, True, True, False]
+    assert matches(runner, packet(Dss(data_ack=1), seq=7, data=b"", family=6)) == [True]
 
 
 HOSTILE = b"\x1e\x14\x20\x0f" + bytes(16)  # a DSS, but in the payload
@@ -233,21 +233,21 @@ BLOCKS: list[list[Any]] = [
 
 
 def test_the_option_is_found_wherever_it_lies(make: Make) -> None:
-    policy = make("sequence(last=10)", "sequence(space=ssn, last=1)")
+    runner = make("sequence(last=10)", "sequence(space=ssn, last=1)")
     for block in BLOCKS:
-        matches(policy, *handshake())
+        matches(runner, *handshake())
         for data in (HOSTILE, HOSTILE * 50):
-            result = policy.run(packet(*block, data=data))
+            result = runner.run(packet(*block, data=data))
             assert (result.matched, result.reason) == (("p0", "p1"), None)
 
 
-def test_a_merged_packet_is_compared_by_its_first_byte(trial: Callable[..., Any]) -> None:
+def test_a_merged_packet_is_compared_by_its_first_byte(policy: Callable[..., Any]) -> None:
     merged = (3).to_bytes(4, "little") + bytes(8) + (100).to_bytes(4, "little")  # gso_segs, gso_size
     context = bytes(164) + merged + bytes(192 - 164 - len(merged))  # struct __sk_buff
-    policy = trial("record('packets')", when="sequence(last=100)", hook="egress")
-    matches(policy, *handshake())
+    runner = policy("record('packets')", when="sequence(last=100)", hook="egress")
+    matches(runner, *handshake())
     packets = [packet(mapped(IDSN + n, n, length=300), data=bytes(300)) for n in (1, 301)]
-    assert [bool(policy.run(one, ctx=context).matched) for one in packets] == [True, False]
+    assert [bool(runner.run(one, ctx=context).matched) for one in packets] == [True, False]
 
 
 # Selectors, and the range of each. The first two are of relative numbers.

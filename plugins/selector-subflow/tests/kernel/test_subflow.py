@@ -39,15 +39,15 @@ ALL = (THERE, BACK, V6, HIGH)
         ("subflow(dport=443) or subflow(sport=443)", [THERE, BACK, V6]),
     ],
 )
-def test_it_matches_exactly_these(trial: Callable[..., Any], when: str, packets: list[bytes]) -> None:
-    policy = trial("record('packets')", when=when)
-    assert [packet for packet in ALL if policy.run(packet).matched] == packets
+def test_it_matches_exactly_these(policy: Callable[..., Any], when: str, packets: list[bytes]) -> None:
+    runner = policy("record('packets')", when=when)
+    assert [packet for packet in ALL if runner.run(packet).matched] == packets
 
 
-def test_it_leaves_packets_as_they_are(trial: Callable[..., Any]) -> None:
-    policy = trial("record('packets')", when="subflow(dport=443)")
+def test_it_leaves_packets_as_they_are(policy: Callable[..., Any]) -> None:
+    runner = policy("record('packets')", when="subflow(dport=443)")
     for packet in ALL:
-        result = policy.run(packet)
+        result = runner.run(packet)
         assert (result.verdict, result.data) == ("pass", packet)
 
 
@@ -65,11 +65,11 @@ PARTS = {"saddr": PREFIXES, "sport": PORTS, "daddr": PREFIXES, "dport": PORTS}
     packets=st.lists(st.tuples(HOSTS, PORTS, HOSTS, PORTS), min_size=4, max_size=12),
 )
 def test_it_agrees_with_a_plain_model(
-    trial: Callable[..., Any], wanted: dict[str, Any], packets: list[tuple[str, int, str, int]]
+    policy: Callable[..., Any], wanted: dict[str, Any], packets: list[tuple[str, int, str, int]]
 ) -> None:
     """Each part that is given must fit, and those that are left open fit anything."""
     given = ", ".join(f"{name}={value}" for name, value in wanted.items())
-    policy = trial("record('packets')", when=f"subflow({given})")
+    runner = policy("record('packets')", when=f"subflow({given})")
     for src, sport, dst, dport in packets:
         is_so = {"saddr": src, "sport": sport, "daddr": dst, "dport": dport}
         fits = all(
@@ -77,4 +77,4 @@ def test_it_agrees_with_a_plain_model(
             for name, value in wanted.items()
         )
         packet = build(src=src, sport=sport, dst=dst, dport=dport, options=DSS)
-        assert bool(policy.run(packet).matched) == fits
+        assert bool(runner.run(packet).matched) == fits

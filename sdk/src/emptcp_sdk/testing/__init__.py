@@ -28,7 +28,7 @@ A table of packets (:class:`Row`) is a list of tests; ``pytest --packet-times`` 
         connection.run(Spare(), ticks=3, write=100_000)
         assert connection["slow"].backup
 
-``trial`` makes a policy for one back-end and engine at a time, for tests of maps and of single places; the
+``policy`` loads a policy for one back-end and engine at a time, for tests of maps and of single places; the
 fixtures ``backend`` and ``engine`` say which. Packets and options are built by :mod:`emptcp_sdk.packets`.
 
 The plugins that the ``pyproject.toml`` at pytest's root declares are enabled for the tests, whatever
@@ -57,7 +57,7 @@ from .trial import Place, policy_file
 if TYPE_CHECKING:
     from emptcp.chain.dryrun import Runner
 
-    Trial = Callable[..., Runner]
+    Policy = Callable[..., Runner]
 
 __all__ = [
     "Everywhere",
@@ -162,10 +162,10 @@ def engine(backend: str) -> str:
 
 
 @pytest.fixture
-def trial(backend: str, engine: str, plugins_under_test: list[str]) -> Iterator[Trial]:
-    """Make policies: ``trial(*actors, when="", hook="ingress", link="ethernet", netns=None)``.
+def policy(backend: str, engine: str, plugins_under_test: list[str]) -> Iterator[Policy]:
+    """Load policies: ``policy(*actors, when="", hook="ingress", link="ethernet", netns=None)``.
 
-    A policy is an ``emptcp.chain.dryrun.Runner``: the very program that would be attached, run by
+    What it returns is an ``emptcp.chain.dryrun.Runner``: the very program that would be attached, run by
     BPF_PROG_TEST_RUN with maps of its own. Egress is TC, whatever the back-end, and so are stages that work
     at TC only. ``netns`` is the namespace of the devices that a stage names, by default the test's own.
     """
