@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from emptcp.errors import EmptcpError, did_you_mean
 from emptcp.hookspecs import hookimpl, hookspec
 from emptcp.plugins.occasions import (
+    Action,
     Change,
     ConnectionEntry,
     Endpoint,
@@ -88,6 +89,7 @@ _MODULES = {
 __all__ = [
     "CHAIN_ABI",
     "HOOK_API",
+    "Action",
     "BoundStage",
     "Change",
     "Connection",

@@ -23,7 +23,8 @@ When each is called::
     monitor                                          a program sends      > emptcp_describe
     list                                             counters are read    > emptcp_format, emptcp_notes
     connections                                      the flow table       > emptcp_metrics,
-                                                                            emptcp_connection_metrics
+                                                                            emptcp_connection_metrics,
+                                                                            emptcp_actions
     COMMAND      emptcp_commands, for a command that the plugin's manifest declares
 """
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import argparse
 
     from emptcp.plugins.catalog import BoundStage
-    from emptcp.plugins.occasions import Change, ConnectionEntry, Ends, FlowEntry, StageEvent
+    from emptcp.plugins.occasions import Action, Change, ConnectionEntry, Ends, FlowEntry, StageEvent
     from emptcp.policy.model import Policy
 
 PROJECT = "emptcp"
@@ -228,6 +229,26 @@ def emptcp_connection_metrics(connections: Sequence[ConnectionEntry]) -> Sequenc
         @hookimpl
         def emptcp_connection_metrics(connections):
             return [{"packets": sum(count(one.state) for one in each.subflows)} for each in connections]
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def emptcp_actions(entries: Sequence[FlowEntry]) -> Sequence[Sequence[Action]]:
+    """Tell what the plugin's actors did last to subflows, as `emptcp connections` prints it.
+
+    :param entries: the subflows asked about, with the fragments' state.
+    :returns: for each entry, in their order, what is in force of that; empty where nothing is.
+
+    .. code-block:: python
+
+        from emptcp.api import Action, hookimpl
+
+
+        @hookimpl
+        def emptcp_actions(entries):
+            capped = (capped_at(one.state) for one in entries)
+            return [[Action("cap_window", f"at {size} bytes", 0)] if size else [] for size in capped]
     """
     raise NotImplementedError
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
 from emptcp import pybpf
@@ -18,7 +19,7 @@ from emptcp.chain.description import PolicyRecord
 from emptcp.chain.objects import Objects
 from emptcp.chain.plan import BoundPolicy, companions_for, plan
 from emptcp.chain.shared import PrivateMaps
-from emptcp.chain.states import allocate, offsets
+from emptcp.chain.states import Places, allocate, offsets
 from emptcp.chain.storage import Store
 from emptcp.chain.stores import listed
 
@@ -50,7 +51,7 @@ class Runner:
 
     ``link`` is what packets begin with: ``ethernet`` or ``none`` (an IP header). ``off`` tells of each
     policy, by table and name, whether it is switched off; ``contents`` what is in a set or map, which without
-    it is what the file lists.
+    it is what the file lists; ``slots`` are places in the flow table's entries that are given already.
     """
 
     def __init__(
@@ -62,12 +63,13 @@ class Runner:
         engine: str = "fused",
         off: Callable[[str, str], bool] = lambda table, policy: False,
         contents: Callable[[Store], Mapping[bytes, bytes]] = listed,
+        slots: Places = MappingProxyType({}),
     ) -> None:
         self.backend = backend
         made = plan(hook, policies, companions_for(hook, policies))
         self._plan = made
         place = program.Place(hook, backend, program.L2[link], device="(trial)", engine=engine)
-        self.states = offsets(allocate(made.fragments, {}))
+        self.states = offsets(allocate(made.fragments, slots))
         with ExitStack() as opened:
             self.shared = opened.enter_context(closing(PrivateMaps(contents)))
             self._objects = opened.enter_context(Objects(self.shared))

@@ -111,6 +111,16 @@ def entries(pins: Pins, cookie: int) -> list[FlowEntry]:
         return list(_entries(flows, places, cookie & 0xFFFFFFFF))
 
 
+def raw(pins: Pins, cookie: int, one: Endpoint, other: Endpoint) -> tuple[bytes, bytes] | None:
+    """Return a subflow's key and value in a namespace's flow table, ``None`` where it has none."""
+    path = pins.flows(cookie)
+    if not path.exists():
+        return None
+    with pybpf.Map.from_pin(path) as table:
+        value = table.lookup(key(one, other))
+    return (key(one, other), value) if value is not None else None
+
+
 def connections(entries: Iterable[FlowEntry], ours: Collection[int] = ()) -> list[ConnectionEntry]:
     """Return subflows by connection, those of an unknown one left out.
 

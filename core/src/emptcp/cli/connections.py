@@ -1,184 +1,272 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`emptcp connections`: MPTCP connections, their subflows, and what plugins measured on each."""
+"""`emptcp connections`: MPTCP connections, their subflows, what is done to them, and what was measured."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emptcp.mptcp.sockets import Subflow
-    from emptcp.plugins.occasions import ConnectionEntry, Endpoint, FlowEntry
+    from emptcp.control.closed import ClosedConnection
+    from emptcp.control.seen import Look, Metrics, Seen
+    from emptcp.plugins.occasions import ConnectionEntry, Endpoint
 
 SCHEMA = 1
-_UNITS = {"rtt": (1e3, "ms")}
+"""Number of the JSON's schema: fields are added without raising it, never changed or taken away."""
 
-Metrics = Mapping[str, float]
+SHOWN = 10
+"""Closed connections that are printed, the last ones; JSON has all that are kept."""
 
-
-@dataclass(frozen=True)
-class _Row:
-    """A subflow: what the socket says (on an end host), what plugins say (where policies run)."""
-
-    endpoints: tuple[Endpoint, Endpoint]
-    socket: Subflow | None
-    metrics: Metrics
-    entry: FlowEntry | None = None
-
-    @property
-    def token(self) -> str:
-        """The token of our end; on a hop that of an end, where programs were told of connections."""
-        tokens = self.entry.tokens if self.entry is not None else ()
-        known = (self.socket.token if self.socket is not None else 0, *tokens)
-        return next((_token(token) for token in known if token), "")
+HEADER = (
+    *("TOKEN", "LOCAL", "REMOTE", "STATE", "PATH", "BACKUP", "RTT", "SENDING", "RECEIVING", "PACING"),
+    *("SENT", "RECEIVED", "POLICIES", "LAST ACTION", "METRICS"),
+)
 
 
 def register(groups: Any) -> None:
     """Add the command to the parser's subcommands."""
+    from emptcp.cli import live
+
     parser = groups.add_parser(
         "connections",
         help="print MPTCP connections, their subflows and metrics",
         description="Prints the MPTCP subflows of this host's sockets and those that policies saw passing, "
-        "with what plugins measured, and then what they measured of connections as a whole. A connection is "
-        "told by its token.",
+        "with their paths, rates and bytes, who made them backup, which policies select them, what these did "
+        "last, and what plugins measured; then the connections that ended, as far as `emptcp run` kept them. "
+        "A connection is told by its token.",
     )
     parser.add_argument("--netns", default="", metavar="NAME", help="the network namespace")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=live.interval,
+        const=1.0,
+        metavar="SECONDS",
+        help="look again each second, or so many, until Ctrl-C or q; with rates measured between two looks",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, with --watch a line for each look")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from emptcp.plugins.manager import Manager
+    from emptcp.cli import live
 
-    manager = Manager.of_enabled()
-    rows = _rows(arguments.netns, manager)
-    connections = _connections(rows)
-    hook = manager.hook.emptcp_connection_metrics
-    metrics = _merged(hook(connections=connections) if connections else [], len(connections))
-    whole = list(zip(connections, metrics, strict=True))
-    if arguments.json:
-        told = {
-            "subflows": [_json(row) for row in rows],
-            "connections": [_connection_json(*one) for one in whole],
-        }
-        print(json.dumps({"schema": SCHEMA, **told}))
-        return 0
+    with Watch(arguments.netns) as watch:
+        if arguments.watch is None:
+            _print(watch, arguments.json)
+            return 0
+        if not arguments.json:
+            return live.redraw(lambda: list(lines(*watch.look())), arguments.watch)
+        try:
+            while True:
+                _print(watch, True)
+                time.sleep(arguments.watch)
+        except KeyboardInterrupt:
+            return 0
+
+
+def _print(watch: Watch, as_json: bool) -> None:
+    look, closed = watch.look()
+    print(json.dumps(as_data(look, closed)) if as_json else "\n".join(lines(look, closed)), flush=True)
+
+
+class Watch:
+    """Looks at a namespace's connections, and notices those that end in between. A context manager."""
+
+    def __init__(self, netns: str) -> None:
+        from emptcp.control import closed, view
+
+        with ExitStack() as opened:
+            self.view = opened.enter_context(view.at(netns))
+            self._endings = opened.enter_context(closing(closed.Endings(self.view.namespace)))
+            self._opened = opened.pop_all()
+        self._closed: list[ClosedConnection] = []
+
+    def look(self) -> tuple[Look, list[ClosedConnection]]:
+        """Look now; return the connections that ended, too, as far as somebody kept them."""
+        from emptcp.control import closed
+
+        look = self.view.look()
+        self._closed = [*self._closed, *self._endings.look(look.records)][-closed.MOST :]
+        cookie = self.view.namespace.cookie
+        kept = [one for one in closed.kept_connections() if one.cookie == cookie]
+        known = {_identity(one) for one in kept}
+        found = [*kept, *(one for one in self._closed if _identity(one) not in known)]
+        return look, sorted(found, key=lambda one: one.ended)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._opened.close()
+
+
+def _identity(one: ClosedConnection) -> tuple[object, ...]:
+    return one.token, frozenset((subflow.local, subflow.remote) for subflow in one.subflows)
+
+
+# For the eye
+
+
+def lines(look: Look, closed: Sequence[ClosedConnection]) -> Iterator[str]:
+    """Yield the tables of a look: subflows, metrics of connections, and what ended."""
     from emptcp.cli.columns import aligned
 
-    header = ("TOKEN", "LOCAL", "REMOTE", "BACKUP", "RTT", "METRICS")
-    print("\n".join(aligned([header, *(_cells(row) for row in rows)])))
-    if shown := [_connection_cells(*one) for one in whole if one[1]]:
-        print("\n".join(["", *aligned([("CONNECTION", "SUBFLOWS", "METRICS"), *shown])]))
-    return 0
+    yield from aligned([HEADER, *map(cells, look.subflows)])
+    if shown := [(one, found) for one, found in look.connections if found]:
+        yield ""
+        yield from aligned([("CONNECTION", "SUBFLOWS", "METRICS"), *(_whole(*pair) for pair in shown)])
+    if closed:
+        ended = (row for one in closed[-SHOWN:] for row in _closed_cells(one))
+        yield ""
+        yield from aligned([("CLOSED", "TOKEN", "LOCAL", "REMOTE", "SENT", "RECEIVED"), *ended])
 
 
-def _rows(netns: str, manager: Any) -> list[_Row]:
-    from emptcp.chain import flows, pins
-    from emptcp.hooks import namespaces
-    from emptcp.mptcp.sockets import subflows
+def cells(one: Seen) -> tuple[str, ...]:
+    """Return a subflow's cells, in the order of :data:`HEADER`."""
+    from emptcp.cli import amounts
 
-    namespace = namespaces.resolve(netns)
-    sockets = {_key((s.local, s.local_port), (s.remote, s.remote_port)): s for s in subflows(namespace)}
-    tree = pins.find()
-    entries = flows.entries(tree, namespace.cookie) if tree is not None else []
-    metrics = _merged(manager.hook.emptcp_metrics(entries=entries) if entries else [], len(entries))
-    rows = []
-    for entry, found in zip(entries, metrics, strict=True):
-        socket = sockets.pop(_key(*entry.endpoints), None)
-        known = _with_tokens(entry, socket)
-        rows.append(_Row(_from_here(entry.endpoints, socket), socket, found, known))
-    rows += [_Row(((s.local, s.local_port), (s.remote, s.remote_port)), s, {}) for s in sockets.values()]
-    return sorted(rows, key=lambda row: (row.token, str(row.endpoints)))
-
-
-def _connections(rows: Sequence[_Row]) -> list[ConnectionEntry]:
-    """Return the connections of the subflows that programs saw, as far as tokens tell."""
-    from emptcp.chain import flows
-
-    ours = {row.socket.token for row in rows if row.socket is not None}
-    return flows.connections([row.entry for row in rows if row.entry is not None], ours)
+    kernel, ends = one.kernel, [amounts.endpoint(end) for end in one.ends]
+    after = [", ".join(name for _, name in one.policies), "; ".join(map(_action, actions(one)))]
+    after.append(amounts.metrics(one.metrics))
+    if kernel is None:
+        return (amounts.token(one.token), *ends, *[""] * 9, *after)
+    return (
+        amounts.token(one.token),
+        *ends,
+        kernel.state,
+        one.path,
+        f"yes, {one.backup_by}" if one.backup_by else "no",
+        amounts.milliseconds(kernel.rtt),
+        amounts.rate(one.rates.sent if one.rates else kernel.delivery_rate or None),
+        amounts.rate(one.rates.received if one.rates else None),
+        amounts.rate(kernel.pacing_rate),
+        amounts.size(kernel.acked),
+        amounts.size(kernel.received),
+        *after,
+    )
 
 
-def _merged(answers: Iterable[Sequence[Metrics]], count: int) -> list[dict[str, float]]:
-    """Merge what the plugins tell of each subflow or connection."""
-    merged: list[dict[str, float]] = [{} for _ in range(count)]
-    for answer in answers:
-        for row, found in zip(merged, answer, strict=False):
-            row.update(found)
-    return merged
+def _whole(one: ConnectionEntry, metrics: Metrics) -> tuple[str, ...]:
+    from emptcp.cli import amounts
+
+    known = next(filter(None, one.tokens))
+    return amounts.token(known), str(len(one.subflows)), amounts.metrics(metrics)
 
 
-def _with_tokens(entry: FlowEntry, socket: Subflow | None) -> FlowEntry:
-    """Return the entry with the tokens that our socket knows."""
-    if socket is None:
-        return entry
-    tokens = socket.token, socket.remote_token
-    turned = entry.endpoints[0] != (socket.local, socket.local_port)
-    return replace(entry, tokens=(tokens[1], tokens[0]) if turned else tokens)
+def actions(one: Seen) -> list[dict[str, str]]:
+    """Return what actors did last: whose sending it changes is ``us`` or ``peer``, on a hop an address."""
+    found = []
+    for action in one.actions:
+        if one.ours is not None:
+            whose = "us" if action.end == one.ours else "peer"
+        else:
+            whose = str(one.entry.endpoints[action.end][0]) if one.entry is not None else ""
+        found.append({"actor": action.actor, "what": action.text, "whose": whose})
+    return found
 
 
-def _key(one: Endpoint, other: Endpoint) -> frozenset[Endpoint]:
-    return frozenset((one, other))
+def _action(one: dict[str, str]) -> str:
+    return f"{one['actor']}: {one['what']} ({one['whose']})"
 
 
-def _from_here(ends: tuple[Endpoint, Endpoint], socket: Subflow | None) -> tuple[Endpoint, Endpoint]:
-    """Return the endpoints, the local one first where that is known."""
-    if socket is not None and ends[0] != (socket.local, socket.local_port):
-        return ends[1], ends[0]
-    return ends
+def _closed_cells(one: ClosedConnection) -> Iterator[tuple[str, ...]]:
+    from emptcp.cli import amounts
+
+    when = time.strftime("%H:%M:%S", time.localtime(one.ended))
+    for subflow in one.subflows:
+        ends = (_text_end(subflow.local), _text_end(subflow.remote))
+        counts = amounts.size(subflow.acked), amounts.size(subflow.received)
+        yield when, amounts.token(one.token), *ends, *counts
 
 
-def _cells(row: _Row) -> Sequence[str]:
-    socket = row.socket
-    ends = [
-        f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
-        for address, port in row.endpoints
-    ]
-    backup = ("yes" if socket.backup or socket.request_backup else "no") if socket is not None else ""
-    rtt = f"{socket.rtt_us / 1000:.1f} ms" if socket is not None and socket.rtt_us else ""
-    return row.token, *ends, backup, rtt, _numbers(row.metrics)
+def _text_end(end: tuple[str, int]) -> str:
+    return f"[{end[0]}]:{end[1]}" if ":" in end[0] else f"{end[0]}:{end[1]}"
 
 
-def _connection_cells(one: ConnectionEntry, metrics: Metrics) -> Sequence[str]:
-    return _token(next(filter(None, one.tokens))), str(len(one.subflows)), _numbers(metrics)
+# For programs
 
 
-def _token(token: int) -> str:
-    return f"{token:08x}"
-
-
-def _numbers(metrics: Metrics) -> str:
-    return ", ".join(f"{name} {_number(name, value)}" for name, value in metrics.items())
-
-
-def _number(name: str, value: float) -> str:
-    scale, unit = _UNITS.get(name.partition("_")[0], (1, ""))
-    if unit:
-        return f"{value * scale:.1f} {unit}"
-    return f"{value:g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def _json(row: _Row) -> dict[str, Any]:
-    socket = row.socket
+def as_data(look: Look, closed: Sequence[ClosedConnection]) -> dict[str, Any]:
+    """Return a look as one JSON object. Times are in seconds, rates in bytes per second."""
     return {
-        "endpoints": [[str(address), port] for address, port in row.endpoints],
-        "token": row.token or None,
-        "backup": socket.backup if socket is not None else None,
-        "request_backup": socket.request_backup if socket is not None else None,
-        "rtt": socket.rtt_us / 1e6 if socket is not None and socket.rtt_us else None,
-        "metrics": dict(row.metrics),
+        "schema": SCHEMA,
+        "time": time.time(),
+        "subflows": [_subflow(one) for one in look.subflows],
+        "connections": [_connection(*one) for one in look.connections],
+        "closed": [_closed(one) for one in closed],
     }
 
 
-def _connection_json(one: ConnectionEntry, metrics: Metrics) -> dict[str, Any]:
-    ends = [[[str(address), port] for address, port in each.endpoints] for each in one.subflows]
+def _subflow(one: Seen) -> dict[str, Any]:
+    from emptcp.cli import amounts
+
     return {
-        "tokens": [_token(token) if token else None for token in one.tokens],
+        "endpoints": [_end(end) for end in one.ends],
+        "token": amounts.token(one.token) or None,
+        "path": one.path or None,
+        **_of_kernel(one),
+        "backup_by": one.backup_by or None,
+        "measured": {"sent": one.rates.sent, "received": one.rates.received} if one.rates else None,
+        "policies": [{"table": table, "policy": policy} for table, policy in one.policies],
+        "last_actions": actions(one),
+        "metrics": dict(one.metrics),
+    }
+
+
+def _of_kernel(one: Seen) -> dict[str, Any]:
+    """Return what the socket says; null everywhere on a host without it."""
+    known = one.kernel
+    return {
+        "state": known and known.state,
+        "backup": known and known.is_told_backup,
+        "request_backup": known and known.requests_backup,
+        "rtt": (known and known.rtt) or None,
+        "min_rtt": (known and known.min_rtt) or None,
+        "cwnd": known and known.cwnd,
+        "pacing_rate": known and known.pacing_rate,
+        "delivery_rate": (known and known.delivery_rate) or None,
+        "sent": known and known.sent,
+        "acked": known and known.acked,
+        "received": known and known.received,
+        "unacked": known and known.unacked,
+        "not_sent": known and known.not_sent,
+        "retransmissions": known and known.retransmissions,
+    }
+
+
+def _connection(one: ConnectionEntry, metrics: Metrics) -> dict[str, Any]:
+    from emptcp.cli import amounts
+
+    ends = [[_end(end) for end in each.endpoints] for each in one.subflows]
+    return {
+        "tokens": [amounts.token(token) or None for token in one.tokens],
         "subflows": [
             each[::-1] if one.end(entry) else each for each, entry in zip(ends, one.subflows, strict=True)
         ],
         "metrics": dict(metrics),
     }
+
+
+def _closed(one: ClosedConnection) -> dict[str, Any]:
+    from emptcp.cli import amounts
+
+    subflows = [
+        {
+            "endpoints": [list(each.local), list(each.remote)],
+            "sent": each.sent,
+            "acked": each.acked,
+            "received": each.received,
+            "final": each.final,
+        }
+        for each in one.subflows
+    ]
+    return {"token": amounts.token(one.token) or None, "ended": one.ended, "subflows": subflows}
+
+
+def _end(end: Endpoint) -> list[Any]:
+    return [str(end[0]), end[1]]

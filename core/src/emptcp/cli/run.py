@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def register(groups: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from emptcp.chain.instance import Instance
     from emptcp.chain.pins import make_run_folder
+    from emptcp.control.closed import Keeper
     from emptcp.control.duty import Duty
     from emptcp.control.guard import Guard
     from emptcp.control.resident import Resident, StopSignals
@@ -36,8 +38,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
     folder = make_run_folder()
     guards = not arguments.no_guard
-    with Instance(folder, guards=guards), StopSignals() as stop, Runtime(_say) as runtime:
-        duty = Duty(_say, _report, Guard() if guards else None, runtime)
+    with ExitStack() as opened:
+        opened.enter_context(Instance(folder, guards=guards))
+        stop, runtime = opened.enter_context(StopSignals()), opened.enter_context(Runtime(_say))
+        keeper = opened.enter_context(closing(Keeper()))
+        duty = Duty(_say, _report, Guard() if guards else None, runtime, keeper)
         Resident(duty, folder).run(stop, lambda: _begin(duty, runtime))
     _say("stopped; all policies stay in force")
     return 0

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 from emptcp.chain import controllers
 from emptcp.control import memory
 from emptcp.control.assignment import Assignment
-from emptcp.control.path import Path
+from emptcp.control.path import Path, places
 from emptcp.control.process import Answer, ControllerProcess
 from emptcp.control.selection import Selection
 from emptcp.control.settings import Changed, ControllerMaps, decode
-from emptcp.errors import EmptcpError
-from emptcp.hooks import devices
 
 if TYPE_CHECKING:
     from emptcp.chain.pins import Pins
@@ -104,20 +102,8 @@ class Charge:
         if self._looked and now - self._looked < LOOK:
             return False
         before, first, self._looked = self._places, not self._looked, now
-        by_index = {index: path for path in self.wanted.paths for index in self._devices(path)}
-        self._places = {str(index): path.name for index, path in by_index.items()}
-        for address, index in devices.addresses(self.wanted.namespace).items() if by_index else ():
-            if index in by_index:
-                self._places[str(address)] = by_index[index].name
-        self._places |= {path.local: path.name for path in self.wanted.paths if path.local}
+        self._places = places(self.wanted.namespace, self.wanted.paths)
         return first or self._places != before
-
-    def _devices(self, path: Path) -> Iterator[int]:
-        for pattern in path.devices:
-            try:
-                yield from (one.ifindex for one in devices.match(self.wanted.namespace, [pattern]))
-            except EmptcpError:  # it may come back
-                continue
 
     def put_in_force(self, answer: Answer) -> list[Changed]:
         """Write the settings of an answer; return them.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from emptcp.chain.pins import Pins
     from emptcp.chain.session import Outcome
     from emptcp.chain.tables import Entry
+    from emptcp.control.closed import Keeper
     from emptcp.control.resident import Waker
     from emptcp.control.runtime import Runtime
     from emptcp.hooks.namespaces import Namespace
@@ -55,6 +56,7 @@ class Duty:
         report: Callable[[Outcome], None],
         guard: Guard | None = None,
         runtime: Runtime | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self._say = say
         self._report = report
@@ -65,6 +67,7 @@ class Duty:
         self._followed = Following()
         self._guard = guard
         self._runtime = runtime
+        self._keeper = keeper
         self._catalog: Catalog | None = None
 
     def refresh(self) -> None:
@@ -91,7 +94,7 @@ class Duty:
     def sweep(self) -> None:
         """Bring sockets to what actors want of them, once a second: those from before the policies.
 
-        Then let the guard look.
+        Then keep the connections that ended, and let the guard look.
         """
         if time.monotonic() - self._swept < SWEEP:
             return
@@ -104,7 +107,13 @@ class Duty:
                 sockets.run_everywhere(tree)
             with self._going_on():
                 self._follow_sockets(tree)
+        self._keep_ended()
         self._guarded()
+
+    def _keep_ended(self) -> None:
+        if self._keeper is not None:
+            with self._going_on():
+                self._keeper.look(self.namespaces())
 
     def wakers(self) -> list[Waker]:
         """Wake the loop when controllers have set something."""
@@ -181,6 +190,7 @@ class Duty:
 
             for warning in apply.tell_running():
                 self._say(f"warning: {warning}")
+        self._keep_ended()  # those that end from here on
 
     def namespaces(self) -> Iterator[Namespace]:
         """Yield the namespaces that tables name and that exist."""

@@ -9,7 +9,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from emptcp.mptcp.measured import Measured
-from emptcp.mptcp.sockets import BACKUP, REQUEST_BACKUP
+from emptcp.mptcp.sockets import BACKUP, JOINING, REQUEST_BACKUP, STATES
 
 if TYPE_CHECKING:
     from emptcp.control.path import Path
@@ -66,9 +66,26 @@ class ConnectionSubflow:
         return self._now.device or self._now.bound_device
 
     @property
+    def requests_backup(self) -> bool:
+        """Whether the local endpoint makes it backup."""
+        return bool(self._now.flags & REQUEST_BACKUP)
+
+    @property
+    def is_told_backup(self) -> bool:
+        """Whether the peer asked for backup, or a policy did in its name."""
+        return bool(self._now.flags & BACKUP)
+
+    @property
     def open(self) -> bool:
         """Whether both ends look at MPTCP options that arrive on it."""
         return self._now.open
+
+    @property
+    def state(self) -> str:
+        """Its state as `ss` names it; ``joining`` until its join is answered."""
+        if self._now.flags & JOINING:
+            return "joining"
+        return STATES.get(self._now.state, str(self._now.state))
 
     @property
     def rtt(self) -> float:
@@ -167,9 +184,9 @@ class ConnectionSubflow:
         """Who made it backup: ``controller``, ``kernel`` (the local endpoint) or ``peer``; else empty."""
         if self._in_force.get("backup"):
             return "controller"
-        if self._now.flags & REQUEST_BACKUP:
+        if self.requests_backup:
             return "kernel"
-        return "peer" if self._now.flags & BACKUP else ""
+        return "peer" if self.is_told_backup else ""
 
     @property
     def rate(self) -> float | None:
@@ -190,7 +207,7 @@ class ConnectionSubflow:
 
     @property
     def _told(self) -> bool:
-        return bool(self._now.flags & (BACKUP | REQUEST_BACKUP))
+        return self.is_told_backup or self.requests_backup
 
     def changes(self) -> Iterator[tuple[str, int | None]]:
         """Yield each setter whose value is to be another one, and that value; ``None`` takes it back."""

@@ -22,7 +22,7 @@ from emptcp.control.channel import Channel
 from emptcp.control.connection import Connections
 from emptcp.control.controller import Controller
 from emptcp.control.memory import Memory
-from emptcp.control.path import Path
+from emptcp.control.path import Path, at
 from emptcp.control.settings import encode
 from emptcp.control.subflow import ConnectionSubflow
 
@@ -66,8 +66,7 @@ class Worker:
     def _path_of(self, subflow: ConnectionSubflow) -> Path | None:
         if not self._places:
             return None
-        # By its address first: a path may be told by that alone, and a fresh subflow's device is unknown.
-        return self._places.get(str(subflow.local[0])) or self._places.get(str(subflow.device))
+        return at(self._places, subflow.local[0], subflow.device)
 
 
 def _make(assignment: Assignment) -> Controller:

@@ -31,8 +31,24 @@ _AF_INET = 2
 BACKUP, REQUEST_BACKUP, TIMESTAMPS, JOINING = 1, 2, 4, 8
 """enum subflow_flag: backup by the peer, by the local endpoint; timestamps; a join is not answered yet."""
 
-# Linux's numbers of TCP states (include/net/tcp_states.h) in which both ends still take options.
-OPEN_STATES = {1: "established", 4: "fin-wait-1", 5: "fin-wait-2", 8: "close-wait"}
+STATES = {
+    1: "established",
+    2: "syn-sent",
+    3: "syn-recv",
+    4: "fin-wait-1",
+    5: "fin-wait-2",
+    6: "time-wait",
+    7: "closed",
+    8: "close-wait",
+    9: "last-ack",
+    10: "listening",
+    11: "closing",
+    12: "syn-recv",
+}
+"""Linux's numbers of TCP states (include/net/tcp_states.h), and what `ss` calls them."""
+
+# Those in which both ends still take options.
+OPEN_STATES = {number: STATES[number] for number in (1, 4, 5, 8)}
 
 Address = IPv4Address | IPv6Address
 

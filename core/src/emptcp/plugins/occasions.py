@@ -97,6 +97,20 @@ class FlowEntry:
 
 
 @dataclass(frozen=True)
+class Action:
+    """What an actor did last to a subflow, as far as it is in force: ``text`` says it in a few words.
+
+    ``end`` is the number of the entry's end (0 or 1) whose sending it changes. ``backup`` is whether that end
+    was told to use the subflow as a backup, ``None`` when it is about something else.
+    """
+
+    actor: str
+    text: str
+    end: int
+    backup: bool | None = None
+
+
+@dataclass(frozen=True)
 class ConnectionEntry:
     """A connection: the tokens of its two ends, 0 where not known, and its subflows' entries.
 

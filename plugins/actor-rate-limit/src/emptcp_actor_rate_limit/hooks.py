@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from emptcp.api import (
+    Action,
     BoundStage,
     Change,
     EmptcpError,
     Ends,
+    FlowEntry,
     FlowStates,
     Policy,
     Subflow,
@@ -37,8 +39,9 @@ from emptcp_actor_rate_limit.values import (
 
 NAME = "rate_limit"
 
-# The first word of struct rate_limit_state: bytes per second that each end may send
+# The first word of struct rate_limit_state: bytes per second that each end may send; and what we set
 _WANTED = struct.Struct("=2I")
+_PACED_AT = 8
 _UNPACED = 0xFFFFFFFF
 
 _PACING_NEEDS = ("sock_ops", "netns_cookie", "bpf_iter_setsockopt")
@@ -161,6 +164,17 @@ def _write(flows: FlowStates, subflow: Subflow, rate: int) -> None:
     wanted = list(_WANTED.unpack_from(slot)) if slot is not None else [0, 0]
     wanted[our_end(subflow)] = rate
     flows.put(*ends, _WANTED.pack(*wanted))
+
+
+@hookimpl
+def emptcp_actions(entries: Sequence[FlowEntry]) -> Sequence[Sequence[Action]]:
+    """Tell at which rate sockets are paced."""
+    return [_actions(one.state[NAME]) if NAME in one.state else [] for one in entries]
+
+
+def _actions(slot: bytes) -> list[Action]:
+    paced = enumerate(_WANTED.unpack_from(slot, _PACED_AT))
+    return [Action(NAME, f"paced at {rate * 8 / 1e6:g}mbit", end) for end, rate in paced if rate]
 
 
 @hookimpl

@@ -3,11 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from emptcp.api import BoundStage, Change, EmptcpError, Ends, FromMap, Policy, hookimpl
+from emptcp.api import (
+    Action,
+    BoundStage,
+    Change,
+    EmptcpError,
+    Ends,
+    FlowEntry,
+    FromMap,
+    Policy,
+    hookimpl,
+)
 
-from .told import End
+from .told import UNKNOWN, End, Told, value
 
 NAME = "set_backup"
 
@@ -73,6 +83,18 @@ def emptcp_removed(change: Change) -> None:
         from .steer import give_back
 
         give_back(change, end)
+
+
+@hookimpl
+def emptcp_actions(entries: Sequence[FlowEntry]) -> Sequence[Sequence[Action]]:
+    """Tell the bit that was said last: an option in one end's name steers what the other one sends."""
+    return [_actions(one.state[NAME]) if NAME in one.state else [] for one in entries]
+
+
+def _actions(slot: bytes) -> list[Action]:
+    said = enumerate(Told.decode(slot).told)
+    found = [(1 - end, bit == value(True)) for end, bit in said if bit != UNKNOWN]
+    return [Action(NAME, "backup" if backup else "not backup", end, backup) for end, backup in found]
 
 
 def _end(change: Change) -> End | None:

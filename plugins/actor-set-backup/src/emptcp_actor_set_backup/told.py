@@ -52,6 +52,12 @@ class Told:
             self, held_until=_at(self.held_until, end, until), following=_at(self.following, end, 0)
         )
 
+    @classmethod
+    def decode(cls, slot: bytes) -> Told:
+        """Read a slot's bytes."""
+        told_at, *pairs = _SLOT.unpack_from(slot)
+        return cls(told_at, *zip(pairs[::2], pairs[1::2], strict=True))
+
     def encode(self) -> bytes:
         """Return the slot's bytes."""
         return _SLOT.pack(self.told_at, *self.held_until, *self.following, *self.told, *self.own)
@@ -66,10 +72,7 @@ def _at(pair: tuple[int, int], end: int, number: int | None) -> tuple[int, int]:
 def read(flows: FlowStates, subflow: Subflow) -> Told:
     """Return what is known of a subflow; nothing, when it has no entry."""
     slot = flows.get(*_endpoints(subflow))
-    if slot is None:
-        return Told()
-    told_at, *pairs = _SLOT.unpack_from(slot)
-    return Told(told_at, *zip(pairs[::2], pairs[1::2], strict=True))
+    return Told.decode(slot) if slot is not None else Told()
 
 
 def write(flows: FlowStates, subflow: Subflow, told: Told) -> None:
