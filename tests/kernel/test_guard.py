@@ -18,21 +18,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
 from emptcp.chain import off
 from emptcp.control.harm import HARM
 from emptcp.hooks import namespaces
-from emptcp.lab import namespace
+from emptcp.lab import namespace, offload
 from emptcp.lab.host import Host
 from emptcp.lab.path import Path as LabPath
 from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.inject import Injector
 from emptcp.packet.build import build
-from emptcp.packet.mptcp import MpTcpReset
+from emptcp.packet.mptcp import Dss, MpTcpReset
 from emptcp_sdk.compiler import compile_source, find_compiler
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
@@ -70,6 +70,33 @@ EMPTCP_ACTOR(mark, pkt, struct mark, param)
 	return EMPTCP_NEXT;
 }
 """
+# Writes into packets without a word to their checksum: another window, or the checksum itself.
+RAW = """
+#include <emptcp/actor.h>
+
+struct mark {{
+	__u32 number;
+}};
+
+EMPTCP_ACTOR(mark, pkt, struct mark, param)
+{{
+	__u16 other = param->number + 1000;
+	__u32 at = pkt->parsed->l4 + {at};
+	__u8 *place;
+
+	if (!pkt->parsed->payload_len)
+		return EMPTCP_NEXT;
+	if (pkt->backend == EMPTCP_TC) {{
+		bpf_skb_store_bytes(pkt->ctx, at, &other, sizeof(other), 0);
+		return EMPTCP_NEXT;
+	}}
+	place = emptcp_bytes(pkt, at, sizeof(other));
+	if (place)
+		__builtin_memcpy(place, &other, sizeof(other));
+	return EMPTCP_NEXT;
+}}
+"""
+WINDOW, CHECKSUM = 14, 16
 POLICY = """
 table = "t"
 [[policy]]
@@ -97,7 +124,31 @@ dev = "left*"
 when = "subflow(dport={port}) and not packet_type('syn')"
 do = ["rate_limit(rate=1gbit, mode=police)"]
 """
+
+# Loses the mappings of all connections but one.
+BREAKING = """
+table = "u"
+[[policy]]
+name = "breaks"
+hook = "ingress"
+dev = "path*"
+when = "not subflow(dport={port})"
+do = ["mark()"]
+"""
+
+# Works on packets, of that one or of the others.
+WORKING = """
+table = "t"
+[[policy]]
+name = "works"
+hook = "ingress"
+dev = "path*"
+when = "{when}"
+do = ["rate_limit(rate=1gbit, mode=police)"]
+"""
 HEARD = "RST with MP_TCPRST (middlebox)"
+FELL_BACK = "fallback to plain TCP"
+SPOILT = "wrong TCP checksum"
 HARMLESS = """
 table = "t"
 [[policy]]
@@ -133,6 +184,22 @@ def installed(stranger: Callable[..., Path], broken: Path, emptcp: Command) -> N
     package = stranger()
     shutil.copy(broken, package / "mark.bpf.o")
     emptcp("plugins", "enable", "mark")
+
+
+@pytest.fixture
+def writes_raw(stranger: Callable[..., Path], emptcp: Command, tmp_path: Path) -> Callable[[int, str], None]:
+    """Return what installs an actor that writes two bytes into the TCP header: where, and at which hook."""
+
+    def install(at: int, hook: str) -> None:
+        source = tmp_path / "raw.bpf.c"
+        source.write_text(RAW.format(at=at))
+        package = stranger()
+        compile_source(find_compiler(), source, package / "mark.bpf.o")
+        manifest = package / "emptcp.toml"
+        manifest.write_text(manifest.read_text().replace('"ingress"', f'"{hook}"'))
+        emptcp("plugins", "enable", "mark")
+
+    return install
 
 
 class Traffic:
@@ -244,7 +311,7 @@ def test_a_fallback_that_only_the_kernel_counts_switches_off_too(
             done = emptcp("apply", path, "--netns", lab.b.netns, "--guard-window", "30")
             ended = time.monotonic()
         assert done.code == 1, done
-        assert "MPTcpExtDssFallback 1" in done.err
+        assert f"{FELL_BACK} 1" in done.err
         assert running.harmed
         assert ended - running.harmed < 2
         emptcp("remove", "t")
@@ -506,3 +573,114 @@ def test_a_thousand_connections_to_a_plain_tcp_server_switch_nothing_off(
     assert not failed
     assert done.code == 0, done
     assert lab.a.counters()["MPTcpExtMPCapableFallbackSYNACK"] - before == 1000
+
+
+@pytest.mark.parametrize("touched", [True, False], ids=["touched", "untouched"])
+@pytest.mark.usefixtures("installed")
+def test_only_a_fallback_of_a_connection_that_the_policy_can_touch_is_its_doing(
+    emptcp: Command, write: Callable[..., str], touched: bool
+) -> None:
+    """Another table's policy makes a connection fall back, while this one works on it, or on another."""
+    with (
+        two_hosts([LabPath(100e6, 0.01)], link="veth", name=f"t{os.getpid()}f") as lab,
+        between(lab) as spared,
+    ):
+        selected = f"subflow(dport={spared.client.getpeername()[1]})"
+        breaking = write(BREAKING.format(port=spared.client.getpeername()[1]), "breaking.toml")
+        assert emptcp("apply", breaking, "--netns", lab.b.netns).code == 0
+        working = write(WORKING.format(when=f"not {selected}" if touched else selected))
+        with ExitStack() as stack:
+            others: list[Traffic] = []
+            late = threading.Timer(3, lambda: others.append(stack.enter_context(between(lab))))
+            late.start()
+            done = emptcp("apply", working, "--netns", lab.b.netns, "--guard-window", "9")
+            ended = time.monotonic()
+            late.join(30)
+        fell = lab.b.counters()["MPTcpExtDssFallback"]
+    assert others
+    assert others[0].harmed
+    assert fell >= 1
+    assert (done.code, FELL_BACK in done.err) == (int(touched), touched), done
+    assert off.read().skips("t", "works") == touched
+    assert not touched or ended - others[0].harmed < 2
+
+
+def test_packets_that_a_router_spoils_switch_off_who_did_it(
+    hop: tuple[str, str, str],
+    emptcp: Command,
+    write: Callable[[str], str],
+    writes_raw: Callable[[int, str], None],
+) -> None:
+    client, router, server = hop
+    writes_raw(WINDOW, "ingress")
+    Host("client", client).call(lambda: offload.turn_off(["left1", "left2"]))
+    with traffic(client, server, "10.9.1.1") as running:
+        path = write(POLICY.format(device="left*"))
+        done = emptcp("apply", path, "--netns", router, "--guard-window", "30")
+        ended = time.monotonic()
+    assert done.code == 1, done
+    assert SPOILT in done.err
+    assert off.read().skips("t", "broken")
+    assert running.harmed
+    assert ended - running.harmed < 2
+
+
+def test_packets_that_an_end_host_spoils_before_their_checksum_is_filled_in_switch_off_too(
+    lab: Lab,
+    emptcp: Command,
+    write: Callable[[str], str],
+    writes_raw: Callable[[int, str], None],
+) -> None:
+    writes_raw(CHECKSUM, "egress")
+    with between(lab):
+        path = write(POLICY.format(device="path*").replace("ingress", "egress"))
+        done = emptcp("apply", path, "--netns", lab.a.netns, "--guard-window", "30")
+    assert done.code == 1, done
+    assert SPOILT in done.err
+
+
+def test_packets_that_an_end_host_spoils_as_they_come_in_are_counted_by_its_kernel(
+    lab: Lab,
+    emptcp: Command,
+    write: Callable[[str], str],
+    writes_raw: Callable[[int, str], None],
+) -> None:
+    writes_raw(WINDOW, "ingress")
+    lab.a.call(lambda: offload.turn_off([path.a.device for path in lab.paths]))
+    with between(lab) as running:
+        path = write(POLICY.format(device="path*"))
+        done = emptcp("apply", path, "--netns", lab.b.netns, "--guard-window", "30")
+        ended = time.monotonic()
+    assert done.code == 1, done
+    assert "TcpInCsumErrors" in done.err
+    assert running.harmed
+    assert ended - running.harmed < 2
+
+
+def test_packets_that_come_wrong_to_a_router_are_nobodys_doing_there(
+    hop: tuple[str, str, str], emptcp: Command, write: Callable[[str], str]
+) -> None:
+    client, router, server = hop
+    with traffic(client, server, "10.9.1.1") as running:
+        port = running.client.getpeername()[1]
+        before = Host("server", server).counters()["TcpInCsumErrors"]
+        thread = threading.Thread(target=send_wrong, args=(client, port))
+        thread.start()
+        path = write(SELECTING.format(port=port))
+        done = emptcp("apply", path, "--netns", router, "--guard-window", "8")
+        thread.join(30)
+        came = Host("server", server).counters()["TcpInCsumErrors"] - before
+    assert came == 40  # they went through the router, where the policy worked on them
+    assert done.code == 0, done
+    assert not off.read().skips("t", "slow")
+
+
+def send_wrong(client: str, port: int) -> None:
+    """Send data with a wrong checksum by the router for four seconds."""
+    ends: dict[str, Any] = {"src": "10.8.1.1", "sport": 40000, "dst": "10.9.1.1", "dport": port}
+    right = build(link="none", options=[Dss(data_ack=1, dsn=1, data_length=200)], payload=bytes(200), **ends)
+    wrong = right[:-1] + b"\1"
+    with Injector(namespaces.resolve(client)) as injector:
+        for _ in range(40):
+            injector.send(wrong)
+            time.sleep(0.1)

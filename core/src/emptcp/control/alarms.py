@@ -3,8 +3,9 @@
 
 An end complains: by a RST with an MP_TCPRST that says "middlebox interference" (RFC 8684 section 3.6,
 reason 6), or by MP_FAIL (section 3.7). A socket filter in the kernel passes on what may be one; all else
-costs its few loads. Or data has no mapping any more (:mod:`emptcp.control.mappings`). Of packets with data
-only as many are looked at as the socket holds between two looks; the kernel lets go of the others at once.
+costs its few loads. Or data has no mapping any more (:mod:`emptcp.control.mappings`), or a wrong checksum
+(:mod:`emptcp.control.checksums`). Of packets with data only as many are looked at as the socket holds between
+two looks; the kernel lets go of the others at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from emptcp.control.checksums import Checksums, is_right
 from emptcp.control.mappings import Mappings
 from emptcp.hooks import namespaces
 from emptcp.hooks.namespaces import Namespace
@@ -29,6 +31,9 @@ MIDDLEBOX = 6
 
 _ETH_P_ALL = 0x0003
 _SO_ATTACH_FILTER = 26
+_SOL_PACKET, _PACKET_AUXDATA, _PACKET_OUTGOING = 263, 8, 4
+_CHECKSUM_NOT_READY = 1 << 3
+_AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata: its first word is the status
 _MOST = 1 << 16  # bytes of a packet
 _AT_ONCE = 1000  # packets for one look
 
@@ -44,6 +49,16 @@ _LONGEST_HEADERS = 40 + 60  # bytes of IPv6 and TCP; an IPv4 header with options
 # Where an option of 12 bytes may stand in a TCP header, in words: senders align MP_FAIL.
 _PLACES = range(20, 52, 4)
 _MP_FAIL, _MP_FAIL_MASK = 0x1E0C6000, 0xFFFFF000  # kind 30, 12 bytes, subtype 6
+
+
+@dataclass(frozen=True)
+class _Passing:
+    """A packet from its IP header on, by which device it passed, and whether its checksum is filled in."""
+
+    device: str
+    data: bytes
+    leaves: bool
+    filled: bool
 
 
 @dataclass(frozen=True)
@@ -69,18 +84,25 @@ class Alarms:
             self._complaints.close()
             raise
         self._mappings = Mappings()
+        self._checksums = Checksums()
 
     def read(self) -> list[Complaint]:
         """Return what was heard since the last time."""
-        heard = [complaint(device, packet) for device, packet in _received(self._complaints)]
-        return [one for one in heard if one is not None] + list(self._lost())
+        heard = [complaint(one.device, one.data) for one in _received(self._complaints)]
+        return [one for one in heard if one is not None] + list(self._spoilt())
 
-    def _lost(self) -> Iterator[Complaint]:
+    def _spoilt(self) -> Iterator[Complaint]:
         now = time.monotonic()
-        for device, packet in _received(self._data):
-            ends = self._mappings.lost(now, device, decode(packet, "none"))
-            if ends is not None:
+        for one in _received(self._data):
+            packet = decode(one.data, "none")
+            if packet.tcp is None or packet.ip is None or not packet.payload:
+                continue
+            ends = (packet.ip.src, packet.tcp.sport), (packet.ip.dst, packet.tcp.dport)
+            if self._mappings.lost(now, one.device, ends, packet):
                 yield Complaint("", "data without DSS", ends)
+            right = is_right(packet, one.filled)
+            if self._checksums.spoilt(now, one.device, ends, right, one.leaves):
+                yield Complaint("", "wrong TCP checksum", ends)
 
     def close(self) -> None:
         """Hear no more."""
@@ -88,12 +110,14 @@ class Alarms:
         self._data.close()
 
 
-def _received(source: socket.socket) -> Iterator[tuple[str, bytes]]:
-    """Yield what waits in a socket: the device's name, and the packet from its IP header on."""
+def _received(source: socket.socket) -> Iterator[_Passing]:
+    """Yield what waits in a socket."""
     with suppress(BlockingIOError):
         for _ in range(_AT_ONCE):
-            packet, address = source.recvfrom(_MOST)
-            yield str(address[0]), packet
+            data, extra, _flags, address = source.recvmsg(_MOST, socket.CMSG_SPACE(_AUXDATA.size))
+            status = next((_AUXDATA.unpack_from(value)[0] for _, _, value in extra), 0)
+            leaves = address[2] == _PACKET_OUTGOING
+            yield _Passing(str(address[0]), data, leaves, not status & _CHECKSUM_NOT_READY)
 
 
 def complaint(device: str, packet: bytes) -> Complaint | None:
@@ -123,6 +147,7 @@ def _open(code: Sequence[tuple[int, int, int, int]]) -> socket.socket:
         buffer = ctypes.create_string_buffer(packed)
         program = struct.pack("HP", len(code), ctypes.addressof(buffer))
         made.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        made.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
         _bind_everywhere(made)  # only now: what came before the filter would all be queued
     except OSError:
         made.close()

@@ -5,8 +5,10 @@ Guarded are policies with an actor that drops packets, or inserts, rewrites or r
 policy with an actor that is not first-party: what a stranger's manifest leaves out is what the guard is for.
 Harm is what the kernel of an end host counts (:mod:`emptcp.control.harm`) and what an end complains of in a
 packet that passes by (:mod:`emptcp.control.alarms`). It is laid at the door of every guarded policy whose
-guarded actors acted in the last seconds: what was counted, of that namespace; what was heard, of that device,
-and only where the policy can have touched that subflow (:mod:`emptcp.chain.reach`).
+guarded actors acted in the last seconds on that device, and only where the policy can have touched that
+subflow (:mod:`emptcp.chain.reach`). Counts have no ends: sockets tell whose a fallback was
+(:mod:`emptcp.control.fallbacks`). What nobody tells of must be several, and is laid at the door of all that
+acted.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 from emptcp.chain import pins, running, switches, trips
 from emptcp.chain.description import Description, PolicyRecord, StageRecord
@@ -22,7 +23,8 @@ from emptcp.chain.reach import Reach
 from emptcp.chain.running import Running
 from emptcp.chain.trips import Trip
 from emptcp.control.alarms import Alarms, Complaint
-from emptcp.control.harm import Rates
+from emptcp.control.fallbacks import Fallbacks
+from emptcp.control.harm import FALLBACKS, Crowd, Rates
 from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
 from emptcp.hooks.namespaces import Namespace
@@ -43,14 +45,23 @@ Guarded = tuple[Running, PolicyRecord, list[str]]
 """A program, a policy of it, and the names of the policy's guarded stages."""
 
 
-@dataclass
 class _Space:
     """What is known of one namespace. ``acted``: when each policy last did, by device."""
 
-    namespace: Namespace
-    alarms: Alarms
-    rates: Rates = field(default_factory=Rates)
-    acted: dict[tuple[Name, str], float] = field(default_factory=dict)
+    def __init__(self, namespace: Namespace) -> None:
+        self.namespace = namespace
+        self.alarms = Alarms(namespace)
+        self.acted: dict[tuple[Name, str], float] = {}
+        self._rates = Rates()
+        self._fallbacks = Fallbacks(namespace)
+        self._crowd = Crowd(RECENT)
+        self._fell = 0
+
+    def begin(self, now: float) -> None:
+        """Begin to count."""
+        counted = namespaces.call(self.namespace, read_counters)
+        self._rates.beyond(now, counted)
+        self._fell = sum(counted.get(name, 0) for name in FALLBACKS)
 
     def harm(self, now: float) -> Harm:
         """Return what was done since the last time."""
@@ -59,7 +70,24 @@ class _Space:
             counted = namespaces.call(self.namespace, read_counters)
         except EmptcpError:  # it went
             return Counter(), heard
-        return Counter(self.rates.beyond(now, counted)), heard
+        risen = Counter(self._rates.beyond(now, counted))
+        heard += self._told_by_sockets(counted, risen)
+        return self._crowd.add(now, +risen), heard
+
+    def _told_by_sockets(self, counted: Mapping[str, int], risen: Counter[str]) -> Iterator[Complaint]:
+        """Yield the fallbacks of connections that are there, and leave the others of ``risen``."""
+        before, self._fell = self._fell, sum(counted.get(name, 0) for name in FALLBACKS)
+        fallen = self._fallbacks.fresh() if self._fell != before else []
+        if not any(risen[name] for name in FALLBACKS):
+            return  # as many as before
+        for one in fallen:
+            for device in one.devices or ("",):
+                yield Complaint(device, "fallback to plain TCP", one.ends)
+        explained = len({one.token for one in fallen})
+        for name in FALLBACKS:
+            taken = min(explained, risen[name])
+            risen[name] -= taken
+            explained -= taken
 
 
 class Guard:
@@ -88,8 +116,8 @@ class Guard:
         self._began = True
         for namespace in spaces:
             if namespace.cookie not in self._spaces:
-                space = self._spaces[namespace.cookie] = _Space(namespace, Alarms(namespace))
-                space.rates.beyond(time.monotonic(), namespaces.call(namespace, read_counters))
+                space = self._spaces[namespace.cookie] = _Space(namespace)
+                space.begin(time.monotonic())
 
     def look(self) -> list[Trip]:
         """Look at all that is guarded; switch off what hurts, and return it.
@@ -161,7 +189,7 @@ class Guard:
         for cookie in wanted.keys() - self._spaces.keys():
             try:
                 namespace = namespaces.by_cookie(cookie, wanted[cookie])
-                self._spaces[cookie] = _Space(namespace, Alarms(namespace))
+                self._spaces[cookie] = _Space(namespace)
             except EmptcpError:  # it went, and its policies with it
                 continue
 

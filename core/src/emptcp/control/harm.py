@@ -8,7 +8,7 @@ say nothing, and are not among these.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 
 HARM = (
@@ -21,6 +21,15 @@ HARM = (
     "MPTcpExtMPFailTx",
 )
 """Counters of a network namespace, named as nstat does. A kernel that lacks one counts nothing there."""
+
+FALLBACKS = ("MPTcpExtDSSCorruptionFallback", "MPTcpExtDssFallback")
+"""Those of :data:`HARM` that tell of a connection which went on as plain TCP."""
+
+CROWD = 3
+"""How often a count must rise within seconds to tell by itself. It has no ends: one may be anybody's."""
+
+SURE = frozenset({"MPTcpExtDSSCorruptionReset"})
+"""Counts that tell at once: neither a packet nor a socket would tell of it otherwise."""
 
 MEMORY = 60.0
 """Seconds that the rate before is taken from."""
@@ -53,6 +62,31 @@ class Rates:
         return {
             name: rise for name, rise in risen.items() if is_beyond(rise, (last[name] - first[name]) * share)
         }
+
+
+class Crowd:
+    """Counts that nothing else explains, until there are so many that they tell.
+
+    What one connection suffers is heard with its ends, or its socket tells. What is left are connections that
+    were gone before anybody looked, and wrong checksums of what comes in.
+    """
+
+    def __init__(self, within: float) -> None:
+        self._within = within
+        self._last: dict[str, float] = {}
+        self._so_far: Counter[str] = Counter()
+
+    def add(self, now: float, risen: Mapping[str, int]) -> Counter[str]:
+        """Take what rose at ``now`` (seconds); return what tells, with how often it rose."""
+        told: Counter[str] = Counter()
+        for name, rise in risen.items():
+            if now - self._last.get(name, now) > self._within:
+                self._so_far[name] = 0
+            self._last[name] = now
+            self._so_far[name] += rise
+            if name in SURE or self._so_far[name] >= CROWD:
+                told[name] = self._so_far[name]
+        return told
 
 
 def is_beyond(rise: int, expected: float) -> bool:

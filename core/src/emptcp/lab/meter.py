@@ -8,33 +8,24 @@ come from the MPTCP part of the same answer (MPTCP_SUBFLOW_ATTR_FLAGS, Linux 5.9
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from emptcp.errors import EmptcpError
 from emptcp.lab.host import Host
+from emptcp.mptcp import diag
 
-NETLINK_SOCK_DIAG = 4
-SOCK_DIAG_BY_FAMILY = 20
-NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-
-INET_DIAG_INFO, INET_DIAG_ULP_INFO = 2, 19
+INET_DIAG_ULP_INFO = 19
 INET_ULP_INFO_MPTCP = 3
 MPTCP_SUBFLOW_ATTR_FLAGS = 8
 BACKUP_BY_PEER, BACKUP_BY_US = 1 << 4, 1 << 5
 # All states but LISTEN (10), TIME_WAIT (6) and NEW_SYN_RECV (12), which have no subflow to tell of.
 STATES = 0xFFF & ~(1 << 10) & ~(1 << 6)
 
-_HEADER = struct.Struct("=IHHII")
-_REQUEST = struct.Struct("=BBBxI48x")
 _ENDPOINTS = struct.Struct("!HH16s16s")
 _ENDPOINTS_AT = 4
-_MESSAGE_SIZE = 72
 # struct tcp_info
 _RTT_AT, _RETRANSMITTED_AT, _ACKED_AT = 68, 100, 120
 
@@ -63,10 +54,7 @@ class Meter:
     """Reads a host's subflows any number of times over one netlink socket."""
 
     def __init__(self, host: Host) -> None:
-        self._socket = host.call(
-            lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
-        )
-        self._socket.settimeout(5)
+        self._socket = host.call(diag.connect)
 
     def read(self) -> list[Reading]:
         """The host's MPTCP subflows, of both address families. Raises EmptcpError when the kernel refuses."""
@@ -83,48 +71,17 @@ class Meter:
         self.close()
 
     def _dump(self, family: int) -> Iterator[Reading]:
-        body = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), STATES)
-        size = _HEADER.size + len(body)
-        header = _HEADER.pack(size, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, family, 0)
-        self._socket.send(header + body)
-        for message in self._messages():
+        for message in diag.dump(self._socket, family, socket.IPPROTO_TCP, STATES):
             reading = decode(message)
             if reading is not None:
                 yield reading
 
-    def _messages(self) -> Iterator[bytes]:
-        while True:
-            for kind, message in split(self._socket.recv(1 << 18)):
-                if kind == NLMSG_DONE:
-                    return
-                if kind == NLMSG_ERROR:
-                    raise _refused(-struct.unpack_from("=i", message)[0])
-                yield message
-
-
-def _refused(code: int) -> EmptcpError:
-    return EmptcpError(
-        f"the kernel does not list its TCP sockets (sock_diag): {os.strerror(code)}",
-        fix="Load the kernel module that does: modprobe tcp_diag",
-    )
-
-
-def split(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Kind and body of each netlink message in a datagram."""
-    at = 0
-    while at + _HEADER.size <= len(data):
-        size, kind, *_ = _HEADER.unpack_from(data, at)
-        if size < _HEADER.size:
-            return
-        yield kind, data[at + _HEADER.size : at + size]
-        at += -(-size // 4) * 4
-
 
 def decode(message: bytes) -> Reading | None:
     """A struct inet_diag_msg with its attributes; ``None`` when the socket is no MPTCP subflow."""
-    attributes = _attributes(message[_MESSAGE_SIZE:])
+    attributes = diag.attributes(message[diag.MESSAGE_SIZE :])
     flags = _mptcp_flags(attributes.get(INET_DIAG_ULP_INFO, b""))
-    info = attributes.get(INET_DIAG_INFO, b"")
+    info = attributes.get(diag.INET_DIAG_INFO, b"")
     if flags is None or len(info) < _ACKED_AT + 8:
         return None
     local_port, remote_port, local, remote = _ENDPOINTS.unpack_from(message, _ENDPOINTS_AT)
@@ -141,24 +98,11 @@ def decode(message: bytes) -> Reading | None:
     )
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    at = 0
-    while at + 4 <= len(data):
-        size, kind = struct.unpack_from("=HH", data, at)
-        if size < 4:
-            break
-        # The two highest bits say nested and byte order.
-        found[kind & 0x3FFF] = data[at + 4 : at + size]
-        at += -(-size // 4) * 4
-    return found
-
-
 def _mptcp_flags(protocol: bytes) -> int | None:
-    subflow = _attributes(protocol).get(INET_ULP_INFO_MPTCP)
+    subflow = diag.attributes(protocol).get(INET_ULP_INFO_MPTCP)
     if subflow is None:
         return None
-    flags = _attributes(subflow).get(MPTCP_SUBFLOW_ATTR_FLAGS, b"")
+    flags = diag.attributes(subflow).get(MPTCP_SUBFLOW_ATTR_FLAGS, b"")
     return int.from_bytes(flags[:4], sys.byteorder)
 
 

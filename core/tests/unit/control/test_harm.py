@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 
 from emptcp.control.alarms import Complaint, complaint
-from emptcp.control.harm import Rates, is_beyond
+from emptcp.control.harm import Crowd, Rates, is_beyond
 from emptcp.packet.build import build
 from emptcp.packet.mptcp import Dss, MpFail, MpTcpReset
 
@@ -82,3 +82,19 @@ def test_a_complaint_tells_between_which_ends() -> None:
     (src, sport), (dst, dport) = ends
     packet = build(options=[MpFail(dsn=5)], link="none", src=src, sport=sport, dst=dst, dport=dport)
     assert complaint("eth0", packet) == Complaint("eth0", "MP_FAIL", ends)
+
+
+def test_a_count_without_ends_tells_from_the_third_on_within_seconds() -> None:
+    crowd = Crowd(3.0)
+    assert [dict(crowd.add(float(now), {FALLBACK: 1})) for now in (0, 1, 2, 9, 10)] == [
+        {},
+        {},
+        {FALLBACK: 3},
+        {},
+        {},
+    ]
+    assert crowd.add(11.0, {FALLBACK: 5}) == {FALLBACK: 7}
+
+
+def test_a_reset_for_a_damaged_mapping_tells_alone() -> None:
+    assert Crowd(3.0).add(0.0, {"MPTcpExtDSSCorruptionReset": 1}) == {"MPTcpExtDSSCorruptionReset": 1}

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emptcp.lab import meter
+from emptcp.mptcp import diag
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -63,4 +64,4 @@ def test_a_plain_tcp_socket_is_no_subflow() -> None:
 @given(cut=st.integers(0, len(V4)), junk=st.binary(max_size=64))
 def test_whatever_is_cut_off_or_added_does_no_harm(cut: int, junk: bytes) -> None:
     meter.decode(V4[: max(cut, 72)] + junk)
-    list(meter.split(V4[:cut] + junk))
+    list(diag.split(V4[:cut] + junk))
