@@ -11,7 +11,7 @@ from pathlib import Path
 
 from emptcp.api import EmptcpError, hookimpl
 
-ROUNDS, REPEAT = 9, 20_000
+ROUNDS, REPEAT = 31, 20_000
 QUICK_ROUNDS, QUICK_REPEAT = 1, 200
 STEER_ROUNDS, STEER_SECONDS = 61, 0.1
 ACCURACY_ROUNDS = 3

@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,45 +17,94 @@ from emptcp.errors import EmptcpError
 from emptcp.policy import model
 from emptcp_bench import packets
 
+CHAIN_ACTORS = (1, 3, 7, 15)
+"""Actors behind the selector in chains of 2, 4, 8 and 16 stages."""
+
 HAND_WRITTEN = (
     "empty",
     "look_up",
+    "bare_flow_1",
     "bare_flows_1",
     "bare_flows_7",
-    "bare_flow_1",
-    "whole_flows_1",
-    "whole_flows_7",
     "whole_flow_1",
+    *(f"{kind}_flows_{actors}" for kind in ("whole", "calls") for actors in CHAIN_ACTORS),
 )
 """Functions of monolith.bpf.c, without the back-end."""
 
-CHAINS = {
-    "fused_flows_1": ("in_flows", 1, False),
-    "fused_flows_7": ("in_flows", 7, False),
-    "fused_flow_1": ("is_flow", 1, False),
-    "fused_state_1": ("in_flows", 1, True),
-}
-"""Chain: its selector, how many windows it rewrites, whether an actor keeps a state per flow."""
+PAPER = {"xdp": CHAIN_ACTORS, "tc": (1, 3)}
+"""By back-end, for how many actors paper.bpf.c has a chain: skb->cb has room for five entries."""
 
-_MASKS = tuple(1 << bit for bit in range(7))
-_FLOWS_MAP, _SETTINGS_MAP = "bench_flows", "monolith.bss"
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain that emptcp makes: its selector, how many windows it rewrites, whether an actor has a state."""
+
+    selector: str
+    actors: int
+    state: bool = False
+    engine: str = "fused"
+
+
+CHAINS = {
+    "fused_flow_1": Chain("is_flow", 1),
+    "fused_state_1": Chain("in_flows", 1, state=True),
+    **{
+        f"{engine}_flows_{actors}": Chain("in_flows", actors, engine=engine)
+        for engine in ("fused", "tail")
+        for actors in CHAIN_ACTORS
+    },
+}
+
+_MASKS = tuple(1 << bit for bit in range(max(CHAIN_ACTORS)))
+_FLOWS_MAP, _PROGRAMS_MAP = "bench_flows", "bench_programs"
+_LAST, _IMMEDIATE = 255, 0x40
+
+
+def names(backend: str) -> list[str]:
+    """Return the names of all programs that there are for a back-end."""
+    return [*HAND_WRITTEN, *(f"paper_flows_{actors}" for actors in PAPER[backend]), *CHAINS]
 
 
 @contextmanager
 def loaded(backend: str) -> Iterator[dict[str, pybpf.Program]]:
     """Load all programs for a back-end, ``xdp`` or ``tc``, with the same flows; yield them by name."""
     with ExitStack() as stack:
-        names = [f"{name}_{backend}" for name in HAND_WRITTEN]
-        written = stack.enter_context(pybpf.load_object(_object("monolith"), programs=names))
-        _fill(written.maps[_FLOWS_MAP])
-        written.maps[_SETTINGS_MAP].update(bytes(4), packets.wanted() + struct.pack("<7I", *_MASKS))
-        found = {name: written.programs[f"{name}_{backend}"] for name in HAND_WRITTEN}
-        for name, (selector, rewrites, state) in CHAINS.items():
-            runner = stack.enter_context(Runner([_policy(selector, rewrites, state)], backend=backend))
-            if selector == "in_flows":
+        found = _hand_written(stack, backend)
+        for actors in PAPER[backend]:
+            found[f"paper_flows_{actors}"] = _paper(stack, backend, actors)
+        for name, chain in CHAINS.items():
+            runner = stack.enter_context(Runner([_policy(chain)], backend=backend, engine=chain.engine))
+            if chain.selector == "in_flows":
                 _fill(runner.map(_FLOWS_MAP))
             found[name] = runner.loaded.program
         yield found
+
+
+def _hand_written(stack: ExitStack, backend: str) -> dict[str, pybpf.Program]:
+    wanted = {name: f"{name}_{backend}" for name in HAND_WRITTEN}
+    written = stack.enter_context(pybpf.load_object(_object("monolith"), programs=wanted.values()))
+    _fill(written.maps[_FLOWS_MAP])
+    settings = packets.wanted() + struct.pack(f"<{len(_MASKS)}I", *_MASKS)
+    written.maps["monolith.bss"].update(bytes(4), settings)
+    return {name: written.programs[function] for name, function in wanted.items()}
+
+
+def _paper(stack: ExitStack, backend: str, actors: int) -> pybpf.Program:
+    """Load one of the paper's chains: its root, and the stages in the program array."""
+    root, *stages = (f"paper_{name}_{backend}" for name in (f"flows_{actors}", "select", "toggle"))
+    written = stack.enter_context(pybpf.load_object(_object("paper"), programs=(root, *stages)))
+    _fill(written.maps[_FLOWS_MAP])
+    select, toggle = (written.programs[name] for name in stages)
+    array = written.maps[_PROGRAMS_MAP]
+    for place in range(1 + actors):
+        program = toggle if place else select
+        array.update(struct.pack("<I", place), struct.pack("<I", program.fd))
+    entries = [struct.pack("<BBH", 1, 0, 0)]
+    for number, mask in enumerate(_MASKS[:actors]):
+        following = number + 2 if number + 1 < actors else _LAST
+        entries.append(struct.pack("<BBH", following, _IMMEDIATE | number, mask))
+    written.maps[".data.chain"].update(bytes(4), b"".join(entries).ljust(4 * 16, b"\0"))
+    return written.programs[root]
 
 
 def _object(name: str) -> Path:
@@ -69,15 +119,15 @@ def _fill(flows: pybpf.Map) -> None:
     flows.update_batch([(packets.key(number), struct.pack("<I", number)) for number in range(packets.FLOWS)])
 
 
-def _policy(selector: str, rewrites: int, state: bool) -> BoundPolicy:
-    wanted = packets.wanted() if selector == "is_flow" else b""
-    masks = [struct.pack("<I", mask) for mask in _MASKS[:rewrites]]
+def _policy(chain: Chain) -> BoundPolicy:
+    wanted = packets.wanted() if chain.selector == "is_flow" else b""
+    masks = [struct.pack("<I", mask) for mask in _MASKS[: chain.actors]]
     return BoundPolicy(
         table="bench",
-        name=selector,
-        when=model.Select(model.StageSpec("selector", selector)),
-        selectors=(_stage("selector", selector, wanted),),
-        actors=tuple(_actors(masks, state)),
+        name=chain.selector,
+        when=model.Select(model.StageSpec("selector", chain.selector)),
+        selectors=(_stage("selector", chain.selector, wanted),),
+        actors=tuple(_actors(masks, chain.state)),
     )
 
 

@@ -25,7 +25,9 @@ kernel measured them. Ratios are made round by round and net of the empty progra
 itself costs; GROSS is the median of the ratios with it.
 bare_*: by hand, nothing but the task. whole_*: by hand, with what core promises: only MPTCP, lengths and
 fragments checked, packets and bytes counted per stage. look_up: by hand, a look-up of the 4-tuple in a hash
-table of 10,000 flows. fused_*: the joined chain, as it would be attached."""
+table of 10,000 flows. calls_*: as whole_*, each actor a subprogram. paper_*: by tail calls with the entries
+in metadata or skb->cb, each stage parsing anew, as the paper describes it. fused_*, tail_*: the chain as each
+engine of emptcp makes it, as it would be attached."""
 
 
 def as_json(results: Results) -> dict[str, Any]:
@@ -38,6 +40,9 @@ def as_json(results: Results) -> dict[str, Any]:
         "repeat": results.repeat,
         "costs": [_cost(one) for one in results.costs],
         "comparisons": [_comparison(one) for one in results.comparisons],
+        "figures": {
+            name: None if value is None else round(value, 3) for name, value in results.figures.items()
+        },
     }
 
 
@@ -48,7 +53,10 @@ def as_text(results: Results) -> str:
     )
     costs = [_COSTS, *map(_cost_cells, results.costs)]
     ratios = [_RATIOS, *map(_ratio_cells, results.comparisons)]
-    return "\n".join([how, "", *table(costs, 3), "", *table(ratios, 3)])
+    figures = [
+        f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in results.figures.items()
+    ]
+    return "\n".join([how, "", *table(costs, 3), "", *table(ratios, 3), "", *figures])
 
 
 def _cost(cost: Cost) -> dict[str, Any]:

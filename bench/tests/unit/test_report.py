@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from emptcp_bench import report
 from emptcp_bench.chain import CASES, Comparison, Cost, Results
 from emptcp_bench.measure import Spread
@@ -36,3 +38,14 @@ def test_what_drowned_in_noise_is_null() -> None:
     first, second = report.as_json(RESULTS)["comparisons"]
     assert first["ratio"] == {"min": 1.0, "median": 2.0, "max": 3.0}
     assert second["ratio"] is None
+
+
+def test_a_figure_is_the_worse_one_of_the_back_ends() -> None:
+    (case,) = (one for one in CASES if one.program == "fused_flows_7")
+    both = [
+        Comparison(backend, case, "whole_flows_7", Spread(1.0, median, 9.0), SPREAD)
+        for backend, median in (("xdp", 1.25), ("tc", 1.5))
+    ]
+    figures = report.as_json(replace(RESULTS, comparisons=tuple(both)))["figures"]
+    assert figures["fused8_over_monolith"] == 1.5
+    assert figures["fused8_over_paper"] is None
