@@ -108,6 +108,12 @@ class ConnectionSubflow:
         return self._now.cwnd * self._now.mss
 
     @property
+    def window(self) -> int:
+        """What the other end takes beyond what it has acknowledged, of the whole connection; told with each
+        acknowledgement, so what a subflow without any says is old."""
+        return self._now.send_window
+
+    @property
     def mss(self) -> int:
         """Payload of a full segment."""
         return self._now.mss

@@ -4,11 +4,20 @@
 The kernel's scheduler asks for each segment whether the fastest subflow has room; ECF asks in addition
 whether the slower one would be done before a wait for the fast one was. Here that is asked of all that waits
 now, and the answer holds until the next tick: a slow subflow that would be late is backup meanwhile.
+
+What the receive window does not take can't be sent by any subflow, and does not count: it waits for what is
+under way, and where that goes by the slow one, a window takes the slow one's round trip. A window that still
+grows is none to reckon with.
 """
 
 from __future__ import annotations
 
-from emptcp.api import Connection, ConnectionSubflow, Controller
+from collections.abc import Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from emptcp.api import Connection, ConnectionSubflow, Controller, Path
+from emptcp_scheduler_ecf.window import Window
 
 
 class Ecf(Controller):
@@ -16,14 +25,22 @@ class Ecf(Controller):
 
     beta: float
 
+    def __init__(self, parameters: Mapping[str, Any] | None = None, paths: Sequence[Path] = ()) -> None:
+        super().__init__(parameters, paths)
+        self._windows: WeakKeyDictionary[Connection, Window] = WeakKeyDictionary()
+
     def tick_connection(self, connection: Connection) -> None:
         """Compare each slower subflow with the fastest one."""
         fast, *slower = connection.subflows.by_rtt()
+        window = self._windows.setdefault(connection, Window())
+        in_use = not any(slow.backup for slow in slower)
+        longest = max((slow.rtt for slow in slower), default=0.0)
+        window.see(fast.window, connection.queued, longest, self.interval if in_use else 0.0)
         for slow in slower:
             if fast.rtt and slow.rtt and fast.cwnd and slow.cwnd:
-                slow.backup = self._wait(fast, slow, connection.queued)
+                slow.backup = self._wait(fast, slow, min(connection.queued, window.takes))
 
-    def _wait(self, fast: ConnectionSubflow, slow: ConnectionSubflow, queued: int) -> bool:
+    def _wait(self, fast: ConnectionSubflow, slow: ConnectionSubflow, queued: float) -> bool:
         """Whether what waits is delivered sooner when it waits for the fast subflow.
 
         The fast subflow takes a round trip for each window of what waits, and one more; what goes by the slow

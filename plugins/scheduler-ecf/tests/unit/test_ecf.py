@@ -43,6 +43,42 @@ def test_it_is_given_back_when_too_much_waits_and_spared_again_behind_it() -> No
     assert len(connection.settings) == 3
 
 
+def test_a_small_receive_window_is_left_to_the_fast_subflow_however_much_waits() -> None:
+    """64 KiB take the fast one three round trips, against 200 ms of all that is under way."""
+    connection = two(0.02, 0.2)
+    connection.window = 1 << 16
+    connection.run(ecf(), ticks=5, write=20_000_000)
+    assert connection.settings == []  # it may grow yet
+    scheduler = ecf()
+    connection.run(scheduler, ticks=20, write=20_000_000)
+    assert [(one.subflow, one.value) for one in connection.settings] == [("slow", True)]
+    connection.window = 1 << 20
+    connection.run(scheduler, ticks=1, write=20_000_000)
+    assert connection.settings[-1].value is False
+
+
+def test_a_large_receive_window_and_one_that_grows_are_used_in_full() -> None:
+    for growth, windows in ((1.0, 1 << 20), (1.2, 1 << 16)):
+        connection = two(0.02, 0.2)
+        scheduler = ecf()
+        for step in range(30):
+            connection.window = round(windows * growth**step)
+            connection.run(scheduler, ticks=1, write=20_000_000)
+        assert connection.settings == []
+
+
+def test_a_window_that_is_not_needed_says_nothing() -> None:
+    """While little waits nobody knows how large it would become."""
+    connection = two(0.02, 0.2)
+    connection.subflows["slow"].rtt = 0.03
+    connection.window = 1 << 16
+    scheduler = ecf()
+    connection.run(scheduler, ticks=50, write=100_000)
+    connection.subflows["slow"].rtt = 0.2
+    connection.run(scheduler, ticks=5, write=20_000_000)
+    assert connection.settings == []
+
+
 def test_paths_that_are_alike_are_both_used() -> None:
     connection = two(0.02, 0.025)
     connection.run(ecf(), ticks=5, write=100_000)

@@ -68,6 +68,8 @@ class SimulatedConnection:
     def __init__(self, subflows: Mapping[str, SimulatedSubflow], queued: int = 0) -> None:
         self.subflows = dict(subflows)
         self.queued = queued
+        self.window = 1 << 20
+        """The receive window that the other end tells, in bytes; what moves does not go by it."""
         self.settings: list[Setting] = []
         """All that was set, in order."""
         self._now = 0.0
@@ -147,7 +149,7 @@ class SimulatedConnection:
         flags = BACKUP if self._backup[name] else 0
         head = (local, remote, _AF_INET, self._ports[name], 443, _ESTABLISHED, flags, 1, number, number)
         sequence = one.sent % (1 << 32)
-        moving = (sequence, sequence, 1 << 20, sequence, 0, 0, 1 << 20)
+        moving = (sequence, sequence, self.window, sequence, 0, 0, 1 << 20)
         rtt, rate = round(one.rtt * 1e6), round(one.rate)
         delivered = max(1, round(one.rate / MSS))
         return RECORD.pack(
