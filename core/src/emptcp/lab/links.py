@@ -24,11 +24,17 @@ KINDS = ("auto", "veth", "netem", "relay")
 FRAME = MTU + 14
 
 
-def choose(kind: str, host: Host) -> str:
-    """Turn ``auto`` into netem when this kernel has it, else into the relay."""
+def choose(kind: str, host: Host, paths: Sequence[LabPath] = ()) -> str:
+    """Turn ``auto`` into netem when this kernel has it, else into the relay; the latter has shared links."""
     if kind not in KINDS:
         fix = did_you_mean(kind, KINDS).capitalize() or f"There are: {', '.join(KINDS)}."
         raise EmptcpError(f"there is no link '{kind}'", fix=fix)
+    if any(path.path.link for path in paths):
+        if kind not in ("auto", "relay"):
+            raise EmptcpError(
+                f"paths that share a link can't be joined by {kind}", fix="Use the link 'relay', or 'auto'."
+            )
+        return "relay"
     if kind == "auto":
         return "netem" if has_netem(host) else "relay"
     return kind
@@ -92,7 +98,8 @@ def let_run(relay: subprocess.Popen[str]) -> None:
 
 
 def _for_relay(path: LabPath) -> dict[str, str | float]:
-    return {"device": path.name, "rate": path.rate, "rtt": path.rtt, "queue": path.path.queue_bytes}
+    shape = {"rate": path.rate, "rtt": path.rtt, "queue": path.path.queue_bytes}
+    return {"device": path.name, "link": path.path.link, **shape}
 
 
 def netem(path: LabPath) -> list[str]:

@@ -19,12 +19,14 @@ class Path:
 
     ``rate`` is in bit/s and counts whole Ethernet frames, as tc does: TCP's payload is about 5 % less.
     ``rtt`` is in seconds for there and back, on an idle link. ``queue`` is how many bytes wait before
-    the link drops; ``None`` is one bandwidth-delay product, and at least 64 KiB.
+    the link drops; ``None`` is one bandwidth-delay product, and at least 64 KiB. Paths that name the same
+    ``link`` go by one, and share its rate and its queue.
     """
 
     rate: float = 100e6
     rtt: float = 0.020
     queue: int | None = None
+    link: str = ""
 
     def __post_init__(self) -> None:
         if not 10e3 <= self.rate <= 100e9:

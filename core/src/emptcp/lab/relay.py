@@ -4,7 +4,7 @@
 One process holds both ends of all paths and sleeps in one select(2), whose timeout counts microseconds where
 epoll's counts milliseconds. A direction of a path needs two numbers only:
 
-* ``free``: when the transmitter will have sent everything it was given. A frame that comes in leaves the
+* ``free``: when its transmitter will have sent everything it was given. A frame that comes in leaves the
   transmitter at ``max(now, free) + size / rate`` and arrives ``delay`` later.
 * how long ``free`` is ahead of now: that is the queue, in time. A frame that would wait longer than the
   queue's bytes take is dropped, as at a router with one drop-tail queue.
@@ -39,32 +39,60 @@ MOST_LATE = 250_000
 PAUSE = 100e-6
 
 
+class Transmitter:
+    """``free`` is when it will have sent everything it was given, in ns. Paths of one link share it."""
+
+    __slots__ = ("free",)
+
+    def __init__(self) -> None:
+        self.free = 0.0
+
+
 class Direction:
     """One direction of a path: frames read from ``source`` are written to ``sink`` when they are due.
 
     ``rate`` in bit/s of whole frames, ``delay`` in seconds, ``queue`` in bytes.
     """
 
-    __slots__ = ("delay", "dropped", "free", "longest_wait", "on_the_way", "per_byte", "sink", "source")
+    __slots__ = (
+        "delay",
+        "dropped",
+        "longest_wait",
+        "on_the_way",
+        "per_byte",
+        "sink",
+        "source",
+        "transmitter",
+    )
 
-    def __init__(self, source: int, sink: int, *, rate: float, delay: float, queue: int) -> None:
+    def __init__(
+        self,
+        source: int,
+        sink: int,
+        *,
+        rate: float,
+        delay: float,
+        queue: int,
+        transmitter: Transmitter | None = None,
+    ) -> None:
         self.source = source
         self.sink = sink
         self.per_byte = 8 * SECOND / rate
         self.delay = delay * SECOND
         self.longest_wait = queue * self.per_byte
-        self.free = 0.0
+        self.transmitter = transmitter or Transmitter()
         self.dropped = 0
         self.on_the_way: deque[tuple[float, bytes]] = deque()
 
     def take(self, frame: bytes, now: float) -> None:
         """Put a frame on its way, or drop it when the queue is full. ``now`` in ns."""
-        start = self.free if self.free > now else now
+        transmitter = self.transmitter
+        start = transmitter.free if transmitter.free > now else now
         if start - now > self.longest_wait:
             self.dropped += 1
             return
-        self.free = start + len(frame) * self.per_byte
-        self.on_the_way.append((self.free + self.delay, frame))
+        transmitter.free = start + len(frame) * self.per_byte
+        self.on_the_way.append((transmitter.free + self.delay, frame))
 
     def read(self, now: float) -> None:
         """Take what the source has, up to a batch."""
@@ -134,15 +162,18 @@ def carry(directions: Sequence[Direction]) -> None:
 def open_paths(a: str, b: str, paths: Sequence[dict[str, Any]]) -> list[Direction]:
     """Make both TAP devices of every path and the two directions between them.
 
-    ``paths`` are dicts with device, rate (bit/s), rtt (s) and queue (bytes).
+    ``paths`` are dicts with device, rate (bit/s), rtt (s), queue (bytes) and link (paths that name the same
+    one share its rate and queue; empty: a link of its own).
     """
     devices = [path["device"] for path in paths]
     ends_a, ends_b = (_open_all(devices, host) for host in (a, b))
     directions = []
+    links: dict[str, tuple[Transmitter, Transmitter]] = {}
     for path, end_a, end_b in zip(paths, ends_a, ends_b, strict=True):
-        for source, sink in ((end_a, end_b), (end_b, end_a)):
+        link = links.setdefault(path["link"] or path["device"], (Transmitter(), Transmitter()))
+        for source, sink, transmitter in ((end_a, end_b, link[0]), (end_b, end_a, link[1])):
             shape = {"rate": path["rate"], "delay": path["rtt"] / 2, "queue": path["queue"]}
-            directions.append(Direction(source, sink, **shape))
+            directions.append(Direction(source, sink, **shape, transmitter=transmitter))
     return directions
 
 

@@ -109,7 +109,7 @@ def _build(
     for host in hosts:
         namespace.add(host.netns)
         settings.make_steady(host)
-    kind = links.choose(link, a)
+    kind = links.choose(link, a, paths)
     described = tuple({"name": path.name, "rate": path.rate, "rtt": path.rtt} for path in paths)
     _join(replace(record, link=kind, paths=described), paths, hosts, kept)
     links.configure(paths, a, b)

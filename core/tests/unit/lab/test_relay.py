@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emptcp.lab.relay import Direction, Sleep
+from emptcp.lab.relay import Direction, Sleep, Transmitter
 
 MILLISECOND = 1_000_000
 ARRIVALS = st.lists(st.tuples(st.integers(0, 400_000), st.integers(60, 1514)), min_size=1, max_size=200)
@@ -44,6 +44,20 @@ def test_a_full_queue_drops_what_comes_last() -> None:
     assert link.dropped == 9
     link.take(bytes(1250), MILLISECOND)
     assert link.dropped == 9
+
+
+def test_paths_of_one_link_share_its_rate_and_its_queue() -> None:
+    shared = Transmitter()
+    shape = {"rate": 100e6, "queue": 12_500, "transmitter": shared}
+    near, far = Direction(-1, -1, delay=0.010, **shape), Direction(-1, -1, delay=0.050, **shape)
+    for _ in range(10):
+        near.take(bytes(1250), 0)
+        far.take(bytes(1250), 0)
+    # Eleven fit: one on the wire and ten that wait, whichever way they go.
+    assert len(near.on_the_way) + len(far.on_the_way) == 11
+    assert near.dropped + far.dropped == 9
+    due = [at for at, _ in near.on_the_way]
+    assert [later - at for at, later in itertools.pairwise(due)] == pytest.approx([200_000] * 5)
 
 
 @given(arrivals=ARRIVALS, rate=st.sampled_from([1e6, 100e6, 1e9]), queue=st.integers(0, 50_000))
