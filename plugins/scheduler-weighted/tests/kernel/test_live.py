@@ -33,13 +33,14 @@ table = "weighted"
 dev = "{one}"
 [path.wan2]
 dev = "{two}"
-cost = 10
+cost = {cost}
 {more}
 [[controller]]
 name = "overflow"
 use = "weighted"
 paths = ["wan1", "wan2"]
 netns = "{netns}"
+with = {{ weights = {weights} }}
 """
 
 
@@ -57,11 +58,12 @@ class Machine:
         done = subprocess.run(command, env=self.environment, timeout=60, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
-    def apply(self, more: str = "") -> None:
+    def apply(self, more: str = "", *, cost: int = 10, weights: str = "[]") -> None:
         """Put the table in force."""
         one, two = (path.a.device for path in self.lab.paths)
         file = self.folder / "table.toml"
-        file.write_text(TABLE.format(one=one, two=two, netns=self.lab.a.netns, more=more))
+        told = {"netns": self.lab.a.netns, "more": more, "cost": cost, "weights": weights}
+        file.write_text(TABLE.format(one=one, two=two, **told))
         self("apply", str(file), "--guard-window", "0")
 
     def run(self) -> None:
@@ -188,6 +190,24 @@ def test_the_second_path_is_used_when_the_first_is_full_and_only_then(machine: M
         within(40, full, lambda: rates)
         stream.rate = 8e6
         within(60, spared, lambda: rates)
+
+
+def test_paths_of_one_cost_carry_what_their_weights_say(machine: Machine) -> None:
+    """Four to one over 20 and 10 Mbit/s: the second path could carry half of what the first does."""
+    machine.apply(cost=0, weights='["4", "1"]')
+    machine.run()
+    with contextlib.ExitStack() as opened:
+        stream = Stream(machine.lab, opened)
+        stream.rate = 1e9
+        rates: list[list[float]] = []
+
+        def held() -> bool:
+            rates.append(stream.mbit(4))
+            first, second = rates[-1]
+            return 3.2 < first / second < 5 and first > 0.85 * PAYLOAD * RATES[0] * 1e-6
+
+        within(60, held, lambda: rates)
+        assert held() or held(), rates
 
 
 def test_a_quota_counts_on_over_a_crash(machine: Machine) -> None:
