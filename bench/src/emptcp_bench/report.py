@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
+from emptcp.lab.machine import machine
 from emptcp_bench.chain import Comparison, Cost, Results
 from emptcp_bench.measure import COUNTED, TURNS, Spread
 
@@ -108,17 +107,3 @@ def table(rows: Sequence[Row], words: int) -> Iterator[str]:
             for n, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
-
-
-def machine() -> str:
-    """Return what was measured on."""
-    return f"{_processor()}, Linux {platform.release()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())

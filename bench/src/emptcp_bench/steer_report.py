@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from emptcp_bench.report import Row, machine, numbers, spread, table
+from emptcp.lab.machine import machine
+from emptcp_bench.report import Row, numbers, spread, table
 from emptcp_bench.steer import Steered
 
 SCHEMA = 1

@@ -7,8 +7,9 @@ import datetime
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from emptcp.lab.machine import machine
 from emptcp_bench.accuracy.row import Row
-from emptcp_bench.report import machine, table
+from emptcp_bench.report import table
 
 SCHEMA = 1
 

@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 SCENARIOS = {"two-path": "one connection over two paths; a policy makes one of them backup and gives it back"}
-PICTURE = "emptcp-two-path.svg"
+USE_CASES = ("heterogeneous", "overflow")
+PICTURE = "emptcp-{}.svg"
+RATE, RTT = "100mbit", "20ms,50ms"
+DURATION, CASE_SECONDS, ROUNDS = "20s", "6s", 7
 
 RUN_HELP = """\
 Builds two hosts and two paths, lets host a send to host b over one MPTCP connection, applies a policy file in
-mid-transfer, removes it later, and shows what that did: live, as a table, and as a picture. Nothing stays."""
+mid-transfer, removes it later, and shows what that did: live, as a table, and as a picture. Nothing stays.
+
+A use case is measured with and without emptcp in turns, over a grid that is fixed: heterogeneous (the
+scheduler ecf), overflow (the scheduler weighted). It takes minutes; --quick measures one point once."""
 
 UP_HELP = """\
 Builds two hosts, a and b, and leaves them standing to play with. Addresses are 10.0.N.1 (host a) and 10.0.N.2
@@ -42,19 +48,29 @@ def register(groups: Any) -> None:
     _register_down(commands)
     _register_exec(commands)
     _register_list(commands)
+    _register_page(commands)
 
 
 def _register_run(commands: Any) -> None:
     parser = commands.add_parser("run", help="run a scenario and show what it did", description=RUN_HELP)
-    parser.add_argument("scenario", metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("scenario", metavar="SCENARIO", help=", ".join((*SCENARIOS, *USE_CASES)))
     _add_path_options(parser)
-    parser.add_argument("--duration", default="20s", metavar="TIME", help="of the whole run (20s)")
+    text = f"of the whole run ({DURATION}), or of each measurement of a use case ({CASE_SECONDS})"
+    parser.add_argument("--duration", metavar="TIME", help=text)
+    parser.add_argument("--rounds", type=_rounds, help=f"of a use case ({ROUNDS}); 6 for a 95 %% interval")
+    parser.add_argument("--quick", action="store_true", help="of a use case, one point and one round")
+    parser.add_argument(
+        "--note", default="", metavar="TEXT", help="what a use case's JSON says of the machine"
+    )
     policy = parser.add_mutually_exclusive_group()
     policy.add_argument("--policy", type=File, metavar="FILE", help="instead of the scenario's own")
     policy.add_argument("--no-policy", action="store_true", help="the same traffic, untouched, to compare")
     picture = parser.add_mutually_exclusive_group()
     picture.add_argument(
-        "--picture", type=File, metavar="FILE", help=f"SVG, PNG or PDF by its ending ({PICTURE})"
+        "--picture",
+        type=File,
+        metavar="FILE",
+        help=f"SVG, PNG or PDF by its ending ({PICTURE.format('SCENARIO')})",
     )
     picture.add_argument("--no-picture", action="store_true", help="draw none")
     parser.add_argument("--json", action="store_true", help="print JSON; progress goes to standard error")
@@ -92,13 +108,19 @@ def _register_list(commands: Any) -> None:
     parser.set_defaults(run=_list)
 
 
+def _register_page(commands: Any) -> None:
+    parser = commands.add_parser(
+        "page", help="print the page of use cases from what `lab run --json` printed"
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", type=File, help="with the JSON of a use case")
+    parser.set_defaults(run=_page)
+
+
 def _add_path_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--rate", default="100mbit", metavar="RATE[,RATE..]", help="of the paths in turn (100mbit)"
+        "--rate", default=RATE, metavar="RATE[,RATE..]", help=f"of the paths in turn ({RATE})"
     )
-    parser.add_argument(
-        "--rtt", default="20ms,50ms", metavar="TIME[,TIME..]", help="of the paths in turn (20ms,50ms)"
-    )
+    parser.add_argument("--rtt", default=RTT, metavar="TIME[,TIME..]", help=f"of the paths in turn ({RTT})")
     parser.add_argument(
         "--link", default="auto", metavar="KIND", help="auto, netem, relay, or veth: no rate, no delay (auto)"
     )
@@ -108,13 +130,15 @@ def _run(arguments: argparse.Namespace) -> int:
     from emptcp.lab import options, process, report, scenario, steering, topology
     from emptcp.lab.progress import Progress
 
-    _known(arguments.scenario, SCENARIOS, "scenario")
+    _known(arguments.scenario, (*SCENARIOS, *USE_CASES), "scenario")
+    if arguments.scenario in USE_CASES:
+        return _compare(arguments)
     paths = options.paths(arguments.rate, arguments.rtt)
     if len(paths) != 2:
         raise EmptcpError(
             f"two-path has 2 paths, not {len(paths)}", fix="Give two rates and two RTTs at most."
         )
-    timeline = scenario.Timeline.lasting(options.seconds(arguments.duration))
+    timeline = scenario.Timeline.lasting(options.seconds(arguments.duration or DURATION))
     policy = None if arguments.no_policy else (arguments.policy or scenario.POLICY)
     if policy is not None:
         steering.LabTable("lab").table(policy)
@@ -126,6 +150,54 @@ def _run(arguments: argparse.Namespace) -> int:
         progress.begin(lab, timeline, policy)
         run = scenario.run_two_path(lab, timeline, progress, table, policy or scenario.POLICY)
     return _show(run, report.verdict(run), picture, arguments.json)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    """Measure a use case. Its grid is fixed, so paths and policies of one's own are refused."""
+    from emptcp.lab import comparison, comparison_picture, comparison_report, grid, options, process, steering
+
+    if arguments.policy or arguments.no_policy or (arguments.rate, arguments.rtt) != (RATE, RTT):
+        raise EmptcpError(
+            f"the paths and the policy of {arguments.scenario} are fixed",
+            fix="Leave --rate, --rtt and --policy out, or run: emptcp lab run two-path",
+        )
+    use_case = grid.USE_CASES[arguments.scenario]
+    picture = _picture(arguments)
+    points = (use_case.quick,) if arguments.quick else use_case.points
+    rounds = arguments.rounds or (1 if arguments.quick else ROUNDS)
+    plan = comparison.Plan(points, rounds, options.seconds(arguments.duration or CASE_SECONDS))
+    process.go_first()
+    progress = sys.stderr if arguments.json else sys.stdout
+    with _ended_by_signals():
+        found = list(
+            comparison.compare(
+                use_case,
+                plan,
+                steering.controlled,
+                arguments.link,
+                lambda line: print(line, file=progress, flush=True),
+            )
+        )
+    measured = [one for _, one in found]
+    answer = comparison_report.as_json(use_case, plan, found[0][0], measured, arguments.note)
+    if picture is not None:
+        comparison_picture.draw(answer, picture)
+    print(json.dumps(answer, indent=1) if arguments.json else f"\n{comparison_report.table(answer)}")
+    return 0
+
+
+def _page(arguments: argparse.Namespace) -> int:
+    from emptcp.lab import comparison_report
+
+    answers = [json.loads(file.read_text(encoding="utf-8")) for file in arguments.files]
+    print(comparison_report.page(answers), end="")
+    return 0
+
+
+def _rounds(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError("write a number from 1 to 1000")
+    return int(text)
 
 
 def _show(run: Run, verdict: Verdict, picture: File | None, as_json: bool) -> int:
@@ -152,7 +224,7 @@ def _picture(arguments: argparse.Namespace) -> File | None:
     if arguments.picture is None and not picture.available():
         print("No picture will be drawn: that takes pip install 'emptcp[lab]'", file=sys.stderr)
         return None
-    file = arguments.picture or File(PICTURE)
+    file = arguments.picture or File(PICTURE.format(arguments.scenario))
     picture.check(file)
     return file
 

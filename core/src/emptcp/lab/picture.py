@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +66,15 @@ def available() -> bool:
 
 def draw(run: Run, file: File) -> None:
     """Draw the run into a file; its name's ending tells SVG, PNG or PDF."""
+    save(lambda: figure(run), file)
+
+
+def save(figure: Callable[[], Figure], file: File) -> None:
+    """Draw a figure in the house's style into a file."""
     import matplotlib as mpl
 
     with mpl.rc_context(STYLE):
-        drawn = figure(run)
+        drawn = figure()
         drawn.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)
     _give_to_caller(file)
 

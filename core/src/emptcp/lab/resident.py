@@ -26,20 +26,22 @@ def resident(*options: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-P", "-m", "emptcp.cli.main", "run", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         try:
-            _wait(process)
+            wait_for(process, b"ready")
             yield process
         finally:
             process.terminate()
             process.wait(10)
 
 
-def _wait(process: subprocess.Popen[bytes]) -> None:
+def wait_for(process: subprocess.Popen[bytes], words: bytes) -> None:
+    """Read what it says until these words come. Raises EmptcpError with what came instead."""
     assert process.stderr is not None
     said, deadline = b"", time.monotonic() + PATIENCE
-    while b"ready" not in said:
+    while words not in said:
         ready, _, _ = select.select([process.stderr], [], [], max(0, deadline - time.monotonic()))
         piece = os.read(process.stderr.fileno(), 4096) if ready else b""
         said += piece
         if not piece:
             why = said.decode(errors="replace").strip() or "it said nothing"
-            raise EmptcpError(f"emptcp run does not start: {why}", fix="Run: emptcp doctor")
+            wanted = "does not start" if words == b"ready" else f"does not say '{words.decode()}'"
+            raise EmptcpError(f"emptcp run {wanted}: {why}", fix="Run: emptcp doctor")

@@ -20,7 +20,7 @@ def mptcp_socket(address: str, timeout: float | None = None) -> socket.socket:
     return made
 
 
-def listen(wildcard: str, port: int = 0, timeout: float | None = None) -> socket.socket:
+def listen(wildcard: str, port: int = 0, timeout: float | None = None, *, backlog: int = 1) -> socket.socket:
     """A listening MPTCP socket.
 
     At the wildcard, because a join to an announced address is a SYN that must meet a listener there; for the
@@ -29,7 +29,7 @@ def listen(wildcard: str, port: int = 0, timeout: float | None = None) -> socket
     listener = mptcp_socket(wildcard, timeout)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((wildcard, port))
-    listener.listen(1)
+    listener.listen(backlog)
     return listener
 
 

@@ -7,14 +7,17 @@ with the same name is touched. Loading policies is costly, so it is imported whe
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emptcp.errors import EmptcpError
+from emptcp.lab.resident import resident, wait_for
 
 if TYPE_CHECKING:
+    from emptcp.lab.topology import Lab
     from emptcp.policy.model import Controller, Policy, Table
 
 
@@ -73,3 +76,19 @@ def lift(namespaces: Collection[str]) -> None:
 
         for name in names:
             apply.remove(name, keep_effects=True)
+
+
+@contextmanager
+def controlled(lab: Lab, file: Path) -> Iterator[None]:
+    """Keep a file with one controller in force at host a, with an ``emptcp run`` from when that runs.
+
+    The process is there for this alone: what is measured without it shall not have it either.
+    """
+    table = LabTable(lab.name)
+    with resident("--no-guard") as process:
+        table.apply(file, lab.a.netns)
+        try:
+            wait_for(process, b"runs as process")
+            yield
+        finally:
+            table.remove(file, lab.a.netns)

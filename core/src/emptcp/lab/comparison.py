@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a use case: each point of its grid with and without emptcp, in turns, round after round.
+
+What applies policies and runs controllers is handed in as ``Force``: it stands above the lab.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path as File
+from statistics import median
+
+from emptcp.lab import namespace
+from emptcp.lab.grid import BACKUP, COMPLETION, GOODPUT, SPARED, TCP, Metric, Point, UseCase
+from emptcp.lab.load import Load, Outcome
+from emptcp.lab.ratio import Ratio, compared
+from emptcp.lab.topology import Lab, two_hosts
+
+OURS = "emptcp"
+WARM = 2.0
+"""Seconds that are left out at the beginning of a stream: slow start, and a controller's first looks."""
+PAUSE = 0.3
+"""Seconds between two measurements, in which what is left of the last one's connections goes."""
+
+Force = Callable[[Lab, File], AbstractContextManager[None]]
+"""Keeps a policy file in force at host a of a lab, from when its controllers run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a point of the grid gave: by setting a value for each round; ``OURS`` is one of them."""
+
+    point: Point
+    values: dict[str, list[float]]
+
+    def against(self, setting: str) -> Ratio:
+        """Compare emptcp with one of the others."""
+        return compared(self.values[setting], self.values[OURS], more=self.point.metric.more)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Of which points to measure how many rounds, of so many seconds each."""
+
+    points: Sequence[Point]
+    rounds: int
+    seconds: float
+
+
+def compare(
+    use_case: UseCase, plan: Plan, force: Force, link: str, say: Callable[[str], None]
+) -> Iterator[tuple[str, Measured]]:
+    """Measure the points one by one; yield the kind of link, and what was found."""
+    settings = (*use_case.against, OURS)
+    for point in plan.points:
+        say(point.name)
+        values: dict[str, list[float]] = {setting: [] for setting in settings}
+        with two_hosts(point.paths, name=f"case{os.getpid()}", link=link) as lab:
+            lab.b.set("net.ipv4.tcp_rmem", f"4096 131072 {point.receive_buffer}")
+            for number in range(plan.rounds):
+                start = number % len(settings)
+                for setting in settings[start:] + settings[:start]:
+                    values[setting].append(_measure(lab, point, setting, use_case, force, plan.seconds))
+                    say(f"  {setting}: {values[setting][-1]:.2f} {point.metric.unit}")
+            yield lab.link, Measured(point, values)
+
+
+def _measure(lab: Lab, point: Point, setting: str, use_case: UseCase, force: Force, seconds: float) -> float:
+    time.sleep(PAUSE)
+    if setting == OURS:
+        with force(lab, use_case.policy):
+            return _value(point.metric, _load(lab, point, seconds), lab)
+    _make_backup(lab, setting == BACKUP)
+    try:
+        return _value(point.metric, _load(lab, point, seconds, mptcp=setting != TCP), lab)
+    finally:
+        _make_backup(lab, False)
+
+
+def _load(lab: Lab, point: Point, seconds: float, *, mptcp: bool = True) -> Outcome:
+    with Load(lab, point.traffic, mptcp=mptcp) as load:
+        return load.run(WARM, seconds)
+
+
+def _make_backup(lab: Lab, backup: bool) -> None:
+    """Let host b announce the last path's address as backup, or not."""
+    address = lab.paths[-1].b.address(lab.family)
+    word = "backup" if backup else "nobackup"
+    namespace.ip(["mptcp", "endpoint", "change", address, word], netns=lab.b.netns)
+
+
+def _value(metric: Metric, outcome: Outcome, lab: Lab) -> float:
+    if metric == GOODPUT:
+        return outcome.mbit
+    if metric == COMPLETION:
+        return median(outcome.completions) * 1e3
+    assert metric == SPARED
+    return 100 * outcome.by_path[lab.paths[0].name] / max(1, sum(outcome.by_path.values()))

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the use cases measure, fixed before it is measured: paths, buffers, traffic, and what is compared.
+
+The first path of a point is its best one, by rate and by round-trip time: plain TCP is sent over that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path as File
+
+from emptcp.lab.path import Path
+
+POLICIES = File(__file__).parent / "policies"
+
+TUNED = 32 << 20
+"""Bytes that a receive buffer may grow to where it shall not matter."""
+DEFAULT = 6 << 20
+"""The kernel's own limit on most machines (tcp_rmem)."""
+SMALL = 256 << 10
+
+KERNEL, BACKUP, TCP = "kernel", "kernel, last path backup", "TCP on path1"
+"""What emptcp is compared with: MPTCP as the kernel does it; with the last path's address announced as
+backup (``ip mptcp endpoint .. backup``); plain TCP over the best path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What host a sends to host b: ``connections`` at once, each at ``rate`` bit/s (``None``: as fast as it
+    can), or, with a ``size``, one connection of so many bytes after the other."""
+
+    connections: int = 1
+    rate: float | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What is compared, and whether more of it is better."""
+
+    name: str
+    unit: str
+    more: bool = True
+
+
+GOODPUT = Metric("goodput", "Mbit/s")
+SPARED = Metric("bytes that path1 carries", "%")
+COMPLETION = Metric("completion", "ms", more=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of a grid; ``receive_buffer`` is the most that one grows to, in bytes."""
+
+    name: str
+    paths: tuple[Path, ...]
+    metric: Metric
+    traffic: Traffic = Traffic()
+    receive_buffer: int = TUNED
+
+
+@dataclass(frozen=True, slots=True)
+class UseCase:
+    """A question and its grid. ``quick`` is the point that is enough to see whether it works at all."""
+
+    name: str
+    help: str
+    policy: File
+    against: tuple[str, ...]
+    points: tuple[Point, ...]
+    quick: Point
+
+
+def _unlike(rates: tuple[float, float], rtts: tuple[float, float]) -> tuple[Path, ...]:
+    """Return paths of so many Mbit/s and milliseconds."""
+    return tuple(Path(rate=rate * 1e6, rtt=rtt / 1e3) for rate, rtt in zip(rates, rtts, strict=True))
+
+
+def _heterogeneous() -> UseCase:
+    buffers = {"256k": SMALL, "6m": DEFAULT}
+    streams = [
+        Point(f"{rates[0]}/{rates[1]} Mbit/s, {rtts[0]}/{rtts[1]} ms, {buffer} buffer",
+              _unlike(rates, rtts), GOODPUT, receive_buffer=buffers[buffer])
+        for rates in ((20, 20), (20, 5))
+        for rtts in ((20, 50), (20, 200))
+        for buffer in buffers
+    ]  # fmt: skip
+    files = [
+        Point(f"20/20 Mbit/s, 20/{slow} ms, files of 1 MB",
+              _unlike((20, 20), (20, slow)), COMPLETION, Traffic(size=1_000_000), DEFAULT)
+        for slow in (50, 200)
+    ]  # fmt: skip
+    many = Point("20/20 Mbit/s, 20/50 ms, 6m buffer, 100 connections",
+                 _unlike((20, 20), (20, 50)), GOODPUT, Traffic(connections=100), DEFAULT)  # fmt: skip
+    return UseCase(
+        "heterogeneous",
+        "a fast and a slow path; the scheduler ecf against the kernel's own, and TCP on the fast one",
+        POLICIES / "heterogeneous.toml",
+        (KERNEL, TCP),
+        (*streams, *files, many),
+        quick=streams[0],
+    )
+
+
+def _overflow() -> UseCase:
+    paths = _unlike((20, 10), (20, 40))
+    light = [
+        Point(f"{rate} Mbit/s wanted of 20/10", paths, SPARED, Traffic(rate=rate * 1e6))
+        for rate in (4, 8, 16)
+    ]
+    full = Point("all that 20/10 Mbit/s carry", paths, GOODPUT)
+    return UseCase(
+        "overflow",
+        "a path that costs is used only when the other one is full: the scheduler weighted",
+        POLICIES / "overflow.toml",
+        (KERNEL, BACKUP),
+        (*light, full),
+        quick=light[1],
+    )
+
+
+USE_CASES = {one.name: one for one in (_heterogeneous(), _overflow())}
