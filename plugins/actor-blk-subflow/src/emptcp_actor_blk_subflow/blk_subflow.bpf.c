@@ -10,6 +10,7 @@
 #include "blocked.h"
 
 #define BLOCKED_SUBFLOWS 4096
+#define REMOVE_ADDR_MAX	 11 /* bytes: eight IDs behind the head (RFC 8684, section 3.4.2) */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -36,7 +37,8 @@ struct blk_subflow {
 };
 
 enum event {
-	ADDRESS_KEPT = 1, /* its data is the struct blocked_address */
+	ADDRESS_KEPT = 1,    /* its data is the struct blocked_address */
+	ADDRESS_REMOVED = 2, /* its data begins with the REMOVE_ADDR */
 };
 
 static __always_inline const struct emptcp_add_addr4 *announced(const struct emptcp_handle *pkt)
@@ -231,13 +233,13 @@ static __always_inline void forget_subflow(const struct emptcp_handle *pkt)
 	}
 }
 
-/* The IDs stand behind the head, one to eight of them (RFC 8684, section 3.4.2). */
+/* One to eight IDs stand behind the head. */
 static __always_inline __u32 is_removed(const __u8 *option, __u32 len, __u8 id)
 {
 	__u32 removed = 0, i;
 
 #pragma clang loop unroll(full)
-	for (i = 3; i < 11; i++)
+	for (i = 3; i < REMOVE_ADDR_MAX; i++)
 		removed |= is_zero(option[i] ^ id) & is_below(i, len);
 	return removed;
 }
@@ -248,7 +250,11 @@ static __always_inline void forget_removed(const struct emptcp_handle *pkt)
 	struct blocked *blocked = blocked_of(pkt, false);
 	__u32 len = emptcp_option_len(pkt, EMPTCP_REMOVE_ADDR), i;
 
-	if (!option || !blocked)
+	if (!option)
+		return;
+	/* Other subflows of the connection may keep it: programs don't know which those are. */
+	emptcp_event(pkt, ADDRESS_REMOVED, option, REMOVE_ADDR_MAX);
+	if (!blocked)
 		return;
 #pragma clang loop unroll(full)
 	for (i = 0; i < BLOCKED_ADDRESSES; i++) {

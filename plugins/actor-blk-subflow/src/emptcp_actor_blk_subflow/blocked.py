@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from emptcp.api import Subflow
 
 PLUGIN, ADDRESSES = "blk_subflow", "blocked_addresses"
+ADDRESS_KEPT, ADDRESS_REMOVED = 1, 2
+"""The fragments' events."""
 
 # struct blocked_key of blocked.h: flow (addresses, then ports), netns, end
 _KEY = struct.Struct("=16s16s2s2sII")
@@ -31,6 +33,11 @@ class Blocked:
     key: bytes
     place: int
     option: bytes
+
+
+def removed(option: bytes) -> frozenset[int]:
+    """Return the address IDs that a REMOVE_ADDR names. Other bytes may stand behind it."""
+    return frozenset(option[3 : option[1]])
 
 
 def key_of(subflow: Subflow, announcer: Literal["us", "peer"], netns: int) -> bytes:
@@ -55,6 +62,19 @@ def waiting(table: Any, key: bytes) -> Iterator[Blocked]:
     for place, (length, given, option) in enumerate(_ADDRESS.iter_unpack(value or b"")):
         if length and not given:
             yield Blocked(key, place, option[:length])
+
+
+def forget(table: Any, key: bytes, ids: Collection[int]) -> None:
+    """Forget what one end announced by these IDs."""
+    value = table.lookup(key)
+    if value is None:
+        return
+    kept = [
+        bytes(_ADDRESS.size) if length and option[3] in ids else _ADDRESS.pack(length, given, option)
+        for length, given, option in _ADDRESS.iter_unpack(value)
+    ]
+    if b"".join(kept) != value:
+        table.update(key, b"".join(kept))
 
 
 def mark(table: Any, blocked: Blocked, *, given: bool) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from emptcp.api import BoundStage, Change, EmptcpError, Policy, StageEvent, hookimpl
 
+from .blocked import ADDRESS_KEPT, ADDRESS_REMOVED, kept, removed
+
 NAME = "blk_subflow"
 
 
@@ -44,26 +46,26 @@ def emptcp_removed(change: Change) -> None:
 
 @hookimpl
 def emptcp_event(event: StageEvent) -> None:
-    """Echo what was kept back."""
-    if event.plugin == NAME:
+    """Echo what was kept back; forget what was removed, for all subflows of the connection."""
+    if event.plugin != NAME:
+        return
+    if event.type == ADDRESS_KEPT:
         from .echo import echo
 
         echo(event)
+    elif event.type == ADDRESS_REMOVED:
+        from .removal import forget_on_all
+
+        forget_on_all(event)
 
 
 @hookimpl
 def emptcp_describe(event: StageEvent) -> Mapping[str, Any] | None:
-    """Tell what was kept back, and on which subflow: who announced, and to whom."""
+    """Tell what was kept back or removed, and on which subflow: who said so, and to whom."""
     if event.plugin != NAME or event.endpoints is None:
         return None
-    from .blocked import kept
-
     source, target = event.endpoints[event.direction], event.endpoints[1 - event.direction]
-    return {
-        "event": "ADDRESS_KEPT",
-        "id": kept(event.data)[3],
-        "saddr": source[0],
-        "sport": source[1],
-        "daddr": target[0],
-        "dport": target[1],
-    }
+    ends = {"saddr": source[0], "sport": source[1], "daddr": target[0], "dport": target[1]}
+    if event.type == ADDRESS_REMOVED:
+        return {"event": "ADDRESS_REMOVED", "ids": sorted(removed(event.data)), **ends}
+    return {"event": "ADDRESS_KEPT", "id": kept(event.data)[3], **ends}

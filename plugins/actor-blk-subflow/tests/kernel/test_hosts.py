@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from emptcp.api import Injector, device_indexes, devices, open_plugin_map, tell
 from emptcp.chain import apply
 from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
@@ -20,6 +23,7 @@ from emptcp.lab.resident import resident
 from emptcp.lab.sockets import listen, mptcp_socket, receive_exactly, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import SubflowReader
+from emptcp.packet.mptcp import RemoveAddress
 from emptcp.policy import file
 
 pytestmark = pytest.mark.kernel
@@ -197,6 +201,53 @@ def test_an_echo_lets_the_announcer_stop_and_the_address_is_given_back_all_the_s
             wait_until(lambda: connections.subflows() == 6)
             connections.exchange()
     assert fallbacks(lab) == before
+
+
+@pytest.mark.parametrize("taken_back", [True, False])
+def test_an_address_that_is_removed_on_another_subflow_is_not_given_back(lab: Lab, taken_back: bool) -> None:
+    """It was announced on the first subflow, and the REMOVE_ADDR comes on the one that joined."""
+    second = lab.paths[1].a
+    lab.a.run(f"ip mptcp endpoint add {second.address(4)} dev {second.device} subflow".split())
+    with resident("--no-guard"):
+        block(lab.a, "ingress", "blk_subflow(joins=false)")
+        with Connections(lab, 1) as connections:
+            connections.exchange()
+            wait_until(lambda: connections.subflows() == 2)
+            # Longer than the kernel repeats an announcement.
+            time.sleep(2.5)
+            assert len(kept_back()) == 1
+            if taken_back:
+                say_on_second_subflow(lab, RemoveAddress((kept_back()[0][3],)))
+                wait_until(lambda: not kept_back())
+            apply.remove("block")
+            if not taken_back:
+                wait_until(lambda: lab.a.counters()["MPTcpExtAddAddr"] > 0)
+            else:
+                time.sleep(1)
+                assert lab.a.counters()["MPTcpExtAddAddr"] == 0
+            connections.exchange()
+
+
+def kept_back() -> list[bytes]:
+    """The options that are kept back."""
+    with cast(Any, open_plugin_map("blk_subflow", "blocked_addresses")) as table:
+        values = [value for _key, value in table.items()]
+    return [
+        option[:length]
+        for value in values
+        for length, given, option in struct.iter_unpack("=BB30s", value)
+        if length and not given
+    ]
+
+
+def say_on_second_subflow(lab: Lab, option: RemoveAddress) -> None:
+    """Let the server say something on the subflow that joined."""
+    namespace = namespaces.resolve(lab.b.netns)
+    with SubflowReader() as reader, Injector(namespace) as injector:
+        (joined,) = [one for one in reader.read(namespace) if one.remote_id]
+        (index,) = device_indexes(namespace, [joined])
+        device = next(one for one in devices.list_devices(namespace) if one.ifindex == index)
+        assert tell(joined, device, [option], "peer", namespace=namespace, reader=reader, injector=injector)
 
 
 def test_an_echo_takes_a_resident_process(lab: Lab) -> None:

@@ -12,10 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emptcp import pybpf
+from emptcp.api import StageEvent
+from emptcp.control.duty import decode as told
 from emptcp.packet.build import build
 from emptcp.packet.decode import Decoded, decode
 from emptcp.packet.mptcp import AddAddress, Dss, MpCapable, MpJoinAck, MpJoinSyn, MpPrio, RemoveAddress
 from emptcp.packet.tcp import Nop, Other, Timestamps
+from emptcp_actor_blk_subflow.blocked import removed
+from emptcp_actor_blk_subflow.hooks import emptcp_describe
 
 pytestmark = pytest.mark.kernel
 
@@ -130,6 +135,36 @@ def test_it_is_forgotten_when_it_is_removed(policy: Callable[..., Any]) -> None:
     runner.run(build(options=[AddAddress(4, FOUR, hmac=HMAC)]))
     runner.run(build(options=[ACK, RemoveAddress((9, 3))]))
     assert stored(runner) == [AddAddress(4, FOUR, hmac=HMAC).encode()]
+
+
+def test_a_removal_is_told_to_user_space_which_knows_the_connections_other_subflows(
+    policy: Callable[..., Any],
+) -> None:
+    runner = policy("blk_subflow()")
+    for shape in SHAPES:
+        for ids in ((3,), tuple(range(1, 9))):
+            runner.run(build(**shape, options=[ACK, RemoveAddress(ids), TIME]))
+            (event,) = events(runner)
+            assert (event.type, removed(event.data), event.direction) == (2, set(ids), 0)
+            shown = emptcp_describe(event)
+            assert shown is not None
+            assert (shown["event"], shown["ids"]) == ("ADDRESS_REMOVED", sorted(ids))
+    runner.run(build(options=[ACK, FORMS[0]]))
+    assert events(runner) == []
+
+
+def events(runner: Any) -> list[StageEvent]:
+    """Take what was sent to user space."""
+    heard: list[StageEvent] = []
+
+    def hear(record: bytes) -> None:
+        event = told(record, {"blk_subflow_watch": "blk_subflow", "blk_subflow": "blk_subflow"})
+        assert event is not None
+        heard.append(event)
+
+    with pybpf.RingBuffer(runner.shared.cores()["emptcp_events"](), hear) as ring:
+        ring.poll(0)
+    return heard
 
 
 def test_it_is_forgotten_with_the_subflow(policy: Callable[..., Any]) -> None:
