@@ -56,6 +56,14 @@ required = true
 name = "stumble"
 class = "someones_loops:Stumble"
 sets = "backup"
+[[controller]]
+name = "doors"
+class = "someones_loops:Doors"
+sets = "block"
+[[controller.parameter]]
+name = "order"
+type = "string(200)"
+required = true
 """
 PYTHON = '''
 import pathlib
@@ -93,6 +101,17 @@ class Spin(Controller):
                 subflow.backup = True
 
 
+class Doors(Controller):
+    """Do with path two what a file says."""
+
+    interval = 0.05
+
+    def tick_connection(self, connection):
+        order = pathlib.Path(self.order + ".doors").read_text()
+        if order:
+            getattr(connection, order)("two")
+
+
 class Stumble(Controller):
     """Set something, and raise."""
 
@@ -119,6 +138,7 @@ with = {{ order = "{order}" }}
 """
 PACE = OBEY.replace('"obey"', '"pace"')
 """The same with all setters: rates need programs on sockets."""
+DOORS = OBEY.replace('"obey"', '"doors"')
 BROKEN = """
 [[controller]]
 name = "broken"
@@ -246,7 +266,7 @@ def machine(tmp_path: Path, lab: Lab) -> Iterator[Machine]:
 class Connection(ExitStack):
     """A connection over both paths, idle unless it is told to talk."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, subflows: int = 2) -> None:
         super().__init__()
         self.lab = lab
         self.reader = self.enter_context(SubflowReader())
@@ -257,7 +277,7 @@ class Connection(ExitStack):
         self.server: socket.socket = self.enter_context(listener.accept()[0])
         self.port = listener.getsockname()[1]
         self.client.sendall(b"x")
-        within(10, lambda: len(self.subflows()) == 2)
+        within(10, lambda: len(self.subflows()) == subflows)
 
     def subflows(self) -> list[Subflow]:
         """Return the subflows of host a, by path."""
@@ -405,3 +425,56 @@ def test_only_subflows_that_when_selects_are_handed_over(machine: Machine, conne
     machine.order.write_text("backup=len(connection.subflows) == 1\n")
     machine.run()
     connection.become([False, True])
+
+
+def test_a_path_is_open_until_it_is_blocked_and_opens_again(
+    machine: Machine, connection: Connection, lab: Lab
+) -> None:
+    order = Path(f"{machine.order}.doors")
+    order.write_text("")
+    machine.apply(DOORS)
+    machine.run()
+    machine.says("controller 'doors' of table 'loops' runs as process")
+    assert machine("set", "list", "doors-block-two") == ""
+    order.write_text("block")
+    within(20, lambda: machine("set", "list", "doors-block-two") != "", machine.log.read_text)
+    # It has its subflow, which stays; once that is gone none comes back.
+    assert len(connection.subflows()) == 2
+    lab.a.run(["ss", "-K", f"( sport = {connection.subflows()[1].local_port} )"])
+    within(20, lambda: len(connection.subflows()) == 1)
+    address, device = lab.paths[1].a.address(4), lab.paths[1].a.device
+    endpoint = f"ip mptcp endpoint add {address} dev {device} subflow".split()
+    lab.a.run(endpoint)
+    try:
+        time.sleep(2)
+        assert len(connection.subflows()) == 1
+        order.write_text("allow")
+        within(30, lambda: len(connection.subflows()) == 2, connection.subflows)
+        assert machine("set", "list", "doors-block-two") == ""
+    finally:
+        lab.a.run(["ip", "mptcp", "endpoint", "flush"])
+
+
+def test_a_change_of_the_table_starts_only_those_controllers_anew_that_it_concerns(
+    machine: Machine, connection: Connection
+) -> None:
+    order = Path(f"{machine.order}.doors")
+    order.write_text("")
+    machine.apply(OBEY, DOORS)
+    machine.run()
+    machine.order.write_text("backup=True\n")
+    connection.become([False, True])
+    machine.says("controller 'doors' of table 'loops' runs as process")
+    obey, doors = machine.pid("obey"), machine.pid("doors")
+    machine.apply(DOORS + 'interval = "20ms"\n', OBEY)
+    within(20, lambda: machine.pid("doors") != doors, machine.log.read_text)
+    before = len(machine.ticks())
+    within(20, lambda: len(machine.ticks()) > before + 5, machine.log.read_text)
+    assert machine.pid("obey") == obey
+    assert machine.log.read_text().count("controller 'obey' of table 'loops' runs as") == 1
+    assert connection.backups() == [False, True]
+    # What it sets is still put in force.
+    machine.order.write_text("backup=False\n")
+    connection.become([False, False])
+    machine.apply(DOORS, OBEY + 'interval = "30ms"\n')
+    within(20, lambda: machine.pid("obey") != obey, machine.log.read_text)

@@ -60,7 +60,9 @@ def test_a_controllers_manifest_names_a_class_of_the_package(
     package = made(tmp_path, "controller", distribution="mine-own", variant=variant)
     found = manifest.load(package / "src" / "mine_own" / "emptcp.toml")
     (one,) = found.controllers
-    assert (one.name, one.entry, one.sets) == ("mine", f"mine_own.{module}:Mine", ("backup",))
+    assert (one.name, one.entry) == ("mine", f"mine_own.{module}:Mine")
+    expected = (("block",), True) if variant == "path-manager" else (("backup",), False)
+    assert (one.sets, one.blocked) == expected
     source = (package / "src" / "mine_own" / f"{module}.py").read_text()
     classes = [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     assert classes == ["Mine"]

@@ -61,3 +61,21 @@ def test_a_subflow_that_ends_leaves_what_it_sent_with_the_connection() -> None:
     connection.run(Idle(), ticks=1)
     assert len(connection.connection.subflows) == 1
     assert connection.connection.sent == sent == 260_000
+
+
+def test_a_blocked_path_gets_its_subflow_once_it_is_allowed() -> None:
+    subflows = {name: SimulatedSubflow(rtt=0.02, rate=1e6) for name in ("first", "second", "third")}
+    connection = SimulatedConnection(subflows, blocked=True)
+
+    class Open(Controller):
+        def tick_connection(self, connection: Connection) -> None:
+            if connection.sent:
+                connection.allow("third")
+
+    connection.run(Open({}, connection.paths), ticks=2)
+    assert connection.settings == []
+    assert connection.connection.blocked == {"first", "second", "third"}
+    connection.run(Open({}, connection.paths), ticks=2, write=1_000_000)
+    assert connection.settings == [Setting(3, "third", "block", False)]
+    assert len(connection.connection.subflows) == 2
+    assert connection["third"].sent > 0

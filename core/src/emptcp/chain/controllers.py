@@ -1,11 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policies and maps by which a table's controllers act, made when it is applied.
+"""The policies, maps and sets by which a table's controllers act, made when it is applied.
 
-For each thing that a controller sets there is a map, keyed by subflow, and a policy whose actor reads it::
+For each thing that a controller sets on subflows there is a map, and a policy whose actor reads it::
 
     [map.ecf-backup]                                [[policy]]
     key = "subflow"                                 name = "ecf: backup"
     type = "bool"                                   do = ["set_backup(on=subflow @ecf-backup, steers=[us])"]
+
+Who blocks paths has a set of connections and a policy for each path, which holds the SYNs of subflows that
+join by it. Where paths are blocked unless they are allowed, announced addresses are kept back as well, from
+connections that no path is allowed to::
+
+    [set.gradual-allow-lte]     [[policy]]
+    key = "connection"          name = "gradual: block lte"
+                                when = "packet_type(mp_join) and not connection in @gradual-allow-lte"
+                                do = ["blk_subflow(addresses=false)"]
 
 They are like any other: `list` shows them, `off` and the guard stop them, `remove` takes their effects back,
 and they stay in force while no process is there.
@@ -13,28 +22,48 @@ and they stay in force while no process is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins import controllers
 from emptcp.plugins.catalog import Catalog
 from emptcp.plugins.controllers import BoundController
-from emptcp.plugins.manifest import SETTERS
+from emptcp.plugins.setters import SETTERS, Setter
 from emptcp.policy import check, model
 
-KEY = "subflow"
 SIZE = 65536
+ALLOW, BLOCK = "allow", "block"
+"""What the sets of connections hold: those that are allowed a path, or those that it is blocked for."""
 
 
-def map_name(controller: str, setter: str) -> str:
-    """Return the name of the map with a controller's settings."""
-    return f"{controller}-{setter}"
+@dataclass(frozen=True)
+class Target:
+    """One thing that a controller sets: where it is kept, and the policy that reads it there.
+
+    ``name`` is a setter, or what is done to which path: ``block lte``, ``allow lte``. ``allow`` alone is for
+    the addresses that are announced.
+    """
+
+    name: str
+    kept: model.Map | model.Set
+    policy: model.Policy
 
 
-def policy_name(controller: str, setter: str) -> str:
+def store_name(controller: str, target: str) -> str:
+    """Return the name of the map or set with a controller's settings."""
+    return f"{controller}-{target.replace(' ', '-')}"
+
+
+def policy_name(controller: str, target: str) -> str:
     """Return the name of the policy that puts them in force."""
-    return f"{controller}: {setter}"
+    word, *path = target.split(" ")
+    return f"{controller}: {' '.join([BLOCK if word == ALLOW else word, *path])}"
+
+
+def allows(target: str) -> bool:
+    """Return whether what is set are exceptions from blocked paths, not blocked paths."""
+    return target == ALLOW or target.startswith(f"{ALLOW} ")
 
 
 def bound(table: model.Table, catalog: Catalog) -> list[BoundController]:
@@ -42,38 +71,95 @@ def bound(table: model.Table, catalog: Catalog) -> list[BoundController]:
     return [controllers.bind(catalog.controller(one.use, one.where), one) for one in table.controllers]
 
 
-def setters(controller: BoundController) -> tuple[str, ...]:
-    """Return what a controller can set: the other end's rate is not this host's to pace."""
-    wanted = controller.type.declaration.sets
-    return wanted if controller.spec.steers == "us" else tuple(one for one in wanted if one != "rate")
+def targets(table: model.Table, controller: BoundController) -> Iterator[Target]:
+    """Yield what a controller can set: the other end's rate is not this host's to pace.
 
-
-def completed(table: model.Table, catalog: Catalog) -> model.Table:
-    """Return a table with the policies and maps that its controllers need, which it may have already.
-
-    Raises :class:`EmptcpError` when a controller does not fit, or a policy or map has such a name already.
+    Raises :class:`EmptcpError` where it is to block paths, and names none.
     """
-    if not table.controllers:
-        return table
-    found = bound(table, catalog)
-    pairs = [(one, setter) for one in found for setter in setters(one)]
-    policies = [one for one in (_policy(table, *pair) for pair in pairs) if one not in table.policies]
-    maps = [one for one in (_map(*pair) for pair in pairs) if one not in table.maps]
-    _refuse_taken(table, policies, maps)
-    made = replace(table, policies=(*table.policies, *policies), maps=(*table.maps, *maps))
-    check.check(made)
-    return made
+    for name in controller.type.declaration.sets:
+        if SETTERS[name].by_path:
+            yield from _doors(table, controller)
+        elif name != "rate" or controller.spec.steers == "us":
+            yield _of_subflows(table, controller.spec, name, SETTERS[name])
 
 
-def _policy(table: model.Table, controller: BoundController, setter: str) -> model.Policy:
-    spec = controller.spec
+def _of_subflows(table: model.Table, spec: model.Controller, name: str, setter: Setter) -> Target:
+    kept = store_name(spec.name, name)
+    value = model.FromMap(setter.key, kept, spec.where)
+    more = {
+        "backup": model.Keyword("steers", model.Listing((model.Scalar(spec.steers),))),
+        "rate": model.Keyword("mode", model.Scalar("pacing")),
+    }
+    keywords = (model.Keyword(setter.parameter, value), more[name])
+    # An MP_PRIO steers who receives it; a rate is that of what goes out.
+    hook = "ingress" if name == "backup" and spec.steers == "us" else "egress"
+    made = _policy(table, spec, name, _paths(table, spec), spec.when)
+    actor = model.StageSpec("actor", setter.actor, keywords=keywords, where=spec.where)
+    held = model.Map(kept, setter.key, setter.type, SIZE, where=spec.where)
+    return Target(name, held, replace(made, hooks=(hook,), do=(actor,)))
+
+
+def _doors(table: model.Table, controller: BoundController) -> Iterator[Target]:
+    spec, paths = controller.spec, _paths(table, controller.spec)
+    if not paths:
+        raise EmptcpError(
+            f"controller {quoted(spec.name)} opens and blocks paths, and names none",
+            fix='Write paths = [".."] and a [path.NAME] for each.',
+            where=str(spec.where),
+        )
+    word = ALLOW if controller.type.declaration.blocked else BLOCK
+    if word == ALLOW:
+        yield _door(table, spec, ALLOW, paths, [_packets("add_addr")], "joins")
+    for path in paths:
+        chosen = [_packets("mp_join"), *(_of_address(path.local) for _ in [path] if path.local)]
+        yield _door(table, spec, f"{word} {path.name}", [path], chosen, "addresses")
+
+
+def _door(
+    table: model.Table,
+    spec: model.Controller,
+    name: str,
+    paths: list[model.Path],
+    chosen: list[model.Select],
+    left: str,
+) -> Target:
+    """Return a target that blocks what is chosen; ``left`` is the half of the actor that it does not need."""
+    setter, kept = SETTERS["block"], store_name(spec.name, name)
+    asked: model.Expression = model.InSet(setter.key, kept, spec.where)
+    if allows(name):
+        asked = model.Not(asked)
+    own = [spec.when] if spec.when is not None else []
+    made = _policy(table, spec, name, paths, model.conjunction(*own, *chosen, asked))
+    keywords = (model.Keyword(left, model.Scalar("false")),)
+    actor = model.StageSpec("actor", setter.actor, keywords=keywords, where=spec.where)
+    held = model.Set(kept, setter.key, SIZE, where=spec.where)
+    return Target(name, held, replace(made, hooks=("ingress", "egress"), do=(actor,)))
+
+
+def _packets(kind: str) -> model.Select:
+    return model.Select(model.StageSpec("selector", "packet_type", (model.Scalar(kind),)))
+
+
+def _of_address(address: str) -> model.Select:
+    either = model.Keyword("any", model.Scalar(address))
+    return model.Select(model.StageSpec("selector", "address", keywords=(either,)))
+
+
+def _policy(
+    table: model.Table,
+    spec: model.Controller,
+    name: str,
+    paths: list[model.Path],
+    when: model.Expression | None,
+) -> model.Policy:
+    """Return a target's policy without its hooks and its actor."""
     return model.Policy(
-        name=policy_name(spec.name, setter),
+        name=policy_name(spec.name, name),
         table=table.name,
-        hooks=(_hook(setter, spec.steers),),
-        devices=_devices(table, spec),
-        when=spec.when,
-        do=(_actor(spec, setter),),
+        hooks=(),
+        devices=_devices(paths),
+        when=when,
+        do=(),
         netns=spec.netns,
         backend="tc",  # attaching XDP can reset a link
         optional=True,
@@ -82,48 +168,55 @@ def _policy(table: model.Table, controller: BoundController, setter: str) -> mod
     )
 
 
-def _hook(setter: str, steers: str) -> str:
-    """An MP_PRIO steers who receives it; a rate is that of what goes out."""
-    return "ingress" if setter == "backup" and steers == "us" else "egress"
+def _paths(table: model.Table, spec: model.Controller) -> list[model.Path]:
+    return [path for path in table.paths if path.name in spec.paths]
 
 
-def _devices(table: model.Table, spec: model.Controller) -> tuple[str, ...]:
-    paths = [path for path in table.paths if path.name in spec.paths]
+def _devices(paths: list[model.Path]) -> tuple[str, ...]:
     if not paths or not all(path.devices for path in paths):
         return ("*",)
     return tuple(dict.fromkeys(device for path in paths for device in path.devices))
 
 
-def _actor(spec: model.Controller, setter: str) -> model.StageSpec:
-    actor, parameter, _ = SETTERS[setter]
-    value = model.FromMap(KEY, map_name(spec.name, setter), spec.where)
-    more = {
-        "backup": model.Keyword("steers", model.Listing((model.Scalar(spec.steers),))),
-        "rate": model.Keyword("mode", model.Scalar("pacing")),
-    }
-    return model.StageSpec(
-        "actor", actor, keywords=(model.Keyword(parameter, value), more[setter]), where=spec.where
+def completed(table: model.Table, catalog: Catalog) -> model.Table:
+    """Return a table with the policies, maps and sets that its controllers need, which it may have already.
+
+    Raises :class:`EmptcpError` when a controller does not fit, or something has such a name already.
+    """
+    if not table.controllers:
+        return table
+    found = [target for one in bound(table, catalog) for target in targets(table, one)]
+    policies = [one.policy for one in found if one.policy not in table.policies]
+    kept = [one.kept for one in found if one.kept not in (*table.maps, *table.sets)]
+    maps = [one for one in kept if isinstance(one, model.Map)]
+    sets = [one for one in kept if isinstance(one, model.Set)]
+    _refuse_taken("policy", table.policies, policies)
+    _refuse_taken("map", table.maps, maps)
+    _refuse_taken("set", table.sets, sets)
+    made = replace(
+        table,
+        policies=(*table.policies, *policies),
+        maps=(*table.maps, *maps),
+        sets=(*table.sets, *sets),
     )
+    check.check(made)
+    return made
 
 
-def _map(controller: BoundController, setter: str) -> model.Map:
-    name = map_name(controller.spec.name, setter)
-    return model.Map(name, KEY, SETTERS[setter][2], SIZE, where=controller.spec.where)
+_Named = model.Policy | model.Map | model.Set
 
 
-def _refuse_taken(table: model.Table, policies: list[model.Policy], maps: list[model.Map]) -> None:
-    for kind, taken, made in (("policy", table.policies, policies), ("map", table.maps, maps)):
-        names = {one.name for one in taken}
-        for one in made:
-            if one.name in names:
-                sentence = (
-                    f"{kind} {quoted(one.name)} is needed by a controller, and the file has one so named"
-                )
-                raise EmptcpError(sentence, fix="Give yours another name.", where=str(one.where))
+def _refuse_taken(kind: str, taken: Sequence[_Named], made: Sequence[_Named]) -> None:
+    names = {one.name for one in taken}
+    for one in made:
+        if one.name in names:
+            sentence = f"{kind} {quoted(one.name)} is needed by a controller, and the file has one so named"
+            raise EmptcpError(sentence, fix="Give yours another name.", where=str(one.where))
 
 
-def declared(table: model.Table) -> Iterator[tuple[str, str]]:
-    """Yield controller and setter of each map that a completed table has for its controllers."""
-    maps = {one.name for one in table.maps}
-    for controller in table.controllers:
-        yield from ((controller.name, one) for one in SETTERS if map_name(controller.name, one) in maps)
+def declared(table: model.Table, controller: model.Controller) -> Iterator[str]:
+    """Yield the names of a controller's targets in a completed table."""
+    kept = {one.name for one in table.maps} | {one.name for one in table.sets}
+    doors = [ALLOW, *(f"{word} {path}" for path in controller.paths for word in (ALLOW, BLOCK))]
+    names = [*(name for name, one in SETTERS.items() if not one.by_path), *doors]
+    yield from (name for name in names if store_name(controller.name, name) in kept)

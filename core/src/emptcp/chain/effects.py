@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from emptcp.chain import filling, flows, placement, stranded
@@ -132,6 +133,18 @@ class Effects:
                     change = self._change(known, None)
                     hook = self._manager.hook.emptcp_entries
                     hook(change=change, parameter=parameter, entries=entries)
+
+    def released(self, tokens: Collection[int]) -> None:
+        """Tell the stages that they are gone for some connections: a set said so, not the policy."""
+        from emptcp.mptcp.membership import Members
+
+        members: dict[int, Members] = {}
+        for known in self._before.values():
+            space = known.namespace
+            if space.cookie not in members:
+                members[space.cookie] = Members(space, tokens)
+            chosen = partial(members[space.cookie].sent, known.device.link)
+            self._manager.hook.emptcp_removed(change=replace(self._change(known, None), matches=chosen))
 
     def notes(self) -> dict[tuple[int, str], list[str]]:
         """Return what the plugins note of each stage that runs, by namespace and ``table/policy/stage``."""

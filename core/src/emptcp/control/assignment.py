@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from emptcp.control.path import Path
-from emptcp.control.subflow import Settings
+from emptcp.control.wishes import Settings
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,9 @@ class Assignment:
     """The first message to a controller's process, pickled.
 
     ``entry`` is ``module:Class`` of the plugin, whose ``packages`` are imported from their sources alone;
-    ``settings`` are those in force, ``setters`` what may be set. ``interval`` is in seconds, ``None`` where
-    the class decides. ``state_file`` is where it remembers; empty: nowhere.
+    ``settings`` are those in force, ``targets`` what may be set (:func:`emptcp.chain.controllers.targets`).
+    ``interval`` is in seconds, ``None`` where the class decides. ``state_file`` is where it remembers; empty:
+    nowhere.
     """
 
     entry: str
@@ -25,6 +26,6 @@ class Assignment:
     parameters: Mapping[str, Any]
     paths: Sequence[Path]
     interval: float | None
-    setters: Sequence[str]
+    targets: Sequence[str]
     settings: Mapping[bytes, Settings] = field(default_factory=dict)
     state_file: str = ""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from emptcp.chain import controllers
@@ -16,13 +16,13 @@ from emptcp.control.path import Path, places
 from emptcp.control.process import Answer, ControllerProcess
 from emptcp.control.selection import Selection
 from emptcp.control.settings import Changed, ControllerMaps, decode
+from emptcp.policy import model
 
 if TYPE_CHECKING:
     from emptcp.chain.pins import Pins
     from emptcp.hooks.namespaces import Namespace
     from emptcp.plugins.catalog import Catalog
     from emptcp.plugins.controllers import BoundController
-    from emptcp.policy import model
 
 LOOK = 1.0
 """Seconds after which it is looked again which devices the paths have."""
@@ -41,23 +41,35 @@ class Name:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to run: when one of these is another one, the process is started anew."""
+    """What is to run: when its own declaration or its plugin is another one, it is started anew.
 
-    table: model.Table
-    bound: BoundController
+    ``own`` is that declaration: what the file says of it, what its class is given, what of the table is made
+    for it or looked into by its ``when``.
+    """
+
+    paths: tuple[Path, ...]
+    own: tuple[object, ...]
     namespace: Namespace
     release: str
+    bound: BoundController = field(compare=False, repr=False)
+    table: model.Table = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, table: model.Table, bound: BoundController, namespace: Namespace, release: str) -> Wanted:
+        """Return what a controller of a completed table is to run with. Raises :class:`EmptcpError`."""
+        known = {path.name: path for path in table.paths}
+        paths = tuple(Path.of(known[name]) for name in bound.spec.paths)
+        asked = {leaf.set for leaf in model.leaves(bound.spec.when) if isinstance(leaf, model.InSet)}
+        sets = tuple(one for one in table.sets if one.name in asked)
+        made, kind = tuple(controllers.targets(table, bound)), bound.type
+        told = (bound.spec, dict(bound.values), bound.interval)
+        own = (*told, kind.distribution, kind.declaration.entry, made, sets)
+        return cls(paths, own, namespace, release, bound, table)
 
     @property
     def name(self) -> Name:
         """Its name."""
         return Name(self.table.name, self.bound.spec.name)
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The paths that the controller names, in its order."""
-        known = {path.name: path for path in self.table.paths}
-        return tuple(Path.of(known[name]) for name in self.bound.spec.paths)
 
 
 class Charge:
@@ -72,9 +84,10 @@ class Charge:
         self._looked = 0.0
         with ExitStack() as opened:
             bound, spec = wanted.bound, wanted.bound.spec
-            self.maps = opened.enter_context(ControllerMaps(tree, wanted.table, spec.name, catalog))
-            first = controllers.policy_name(spec.name, self.maps.setters[0])
-            policy = next(one for one in wanted.table.policies if one.name == first)
+            self.maps = opened.enter_context(ControllerMaps(tree, wanted.table, spec, catalog))
+            first = controllers.policy_name(spec.name, self.maps.targets[0])
+            found = next(one for one in wanted.table.policies if one.name == first)
+            policy = replace(found, when=spec.when, hooks=found.hooks[:1])
             self._selection = Selection(tree, wanted.table, policy, catalog)
             opened.callback(self._selection.close)
             assignment = Assignment(
@@ -83,7 +96,7 @@ class Charge:
                 parameters=dict(bound.values),
                 paths=wanted.paths,
                 interval=bound.interval,
-                setters=self.maps.setters,
+                targets=self.maps.targets,
                 settings=self.maps.read(),
                 state_file=str(memory.file_of(self.name.table, self.name.controller)),
             )
@@ -110,13 +123,13 @@ class Charge:
 
         Raises :class:`EmptcpError` when there is no room, and :class:`ValueError` for an answer that is none.
         """
-        changes = list(decode(answer.settings))
+        changes = list(decode(answer.settings, self.maps.targets))
         self.maps.write(changes)
         return changes
 
     def withdraw(self) -> list[Changed]:
         """Take all settings back; return what was taken."""
-        gone = [Changed(key, setter, None) for key, of in self.maps.read().items() for setter in of]
+        gone = [Changed(key, name, None) for key, of in self.maps.read().items() for name in of]
         self.maps.write(gone)
         return gone
 

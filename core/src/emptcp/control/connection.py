@@ -5,9 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from emptcp.chain.controllers import ALLOW, BLOCK
 from emptcp.control.path import Path
-from emptcp.control.subflow import SETTERS, ConnectionSubflow, Settings
+from emptcp.control.subflow import ConnectionSubflow
+from emptcp.control.wishes import Settings, Wishes
 from emptcp.mptcp.measured import Measured, measured
+
+Doors = Mapping[str, bool]
+"""Path -> whether it is blocked until it is allowed; else it is open until it is blocked."""
 
 
 class Subflows(tuple[ConnectionSubflow, ...]):
@@ -30,8 +35,13 @@ class Connection:
     It is the same object in each tick. ``age`` is in seconds since the controllers' runtime saw it first.
     """
 
-    def __init__(self, token: int, now: float) -> None:
+    def __init__(
+        self, token: int, now: float, doors: Doors | None = None, settings: Settings | None = None
+    ) -> None:
         self.token = token
+        self.wishes = Wishes(settings)
+        """What is set on it."""
+        self._doors = doors or {}
         self.subflows = Subflows()
         self._began = self._now = now
         self._queued = self._outstanding = 0
@@ -90,6 +100,49 @@ class Connection:
             name = one.path.name if one.path is not None else ""
             one.rate = wanted.get(one, wanted.get(name))
 
+    @property
+    def key(self) -> bytes:
+        """It as the key ``connection`` of sets and maps has it."""
+        return key_of(self.token)
+
+    @property
+    def blocked(self) -> frozenset[str]:
+        """The paths, by name, on which it may get no further subflow. Those that it has go on."""
+        wanted = self.wishes.wanted
+        return frozenset(
+            path
+            for path, closed in self._doors.items()
+            if (f"{ALLOW} {path}" not in wanted if closed else f"{BLOCK} {path}" in wanted)
+        )
+
+    def block(self, *paths: str | Path) -> None:
+        """Let no further subflow come up on these paths.
+
+        Raises :class:`PermissionError` where the manifest does not say that the controller sets ``block``,
+        and :class:`ValueError` for a path that the controller was not given.
+        """
+        self._move(paths, blocked=True)
+
+    def allow(self, *paths: str | Path) -> None:
+        """Let further subflows come up on these paths; what waited for it does at once. Raises as `block`."""
+        self._move(paths, blocked=False)
+
+    def _move(self, paths: Iterable[str | Path], *, blocked: bool) -> None:
+        for path in paths:
+            name = path if isinstance(path, str) else path.name
+            closed = self._door(name)
+            word = ALLOW if closed else BLOCK
+            self.wishes.want(f"{word} {name}", 1 if blocked != closed else None)
+        some = any(name.startswith(f"{ALLOW} ") for name in self.wishes.wanted)
+        self.wishes.want(ALLOW, 1 if some else None)
+
+    def _door(self, path: str) -> bool:
+        if not self._doors:
+            raise PermissionError("it sets 'block', which its manifest does not say")
+        if path not in self._doors:
+            raise ValueError(f"it has no path '{path}', only {', '.join(self._doors)}")
+        return self._doors[path]
+
     def __repr__(self) -> str:
         return f"<connection {self.token:08x}, {len(self.subflows)} subflows>"
 
@@ -97,20 +150,22 @@ class Connection:
 class Connections:
     """All connections that a controller looks after, brought up to date from the iterator's records.
 
-    ``settings`` are those in force at the beginning, by the subflow's key; ``path_of`` tells a subflow's
-    path.
+    ``settings`` are those in force at the beginning, by the key of their subflow or connection; ``path_of``
+    tells a subflow's path.
     """
 
     def __init__(
         self,
         settings: Mapping[bytes, Settings] | None = None,
         path_of: Callable[[ConnectionSubflow], Path | None] = lambda subflow: None,
+        doors: Doors | None = None,
     ) -> None:
         self.path_of = path_of
+        self._doors = doors or {}
         self._settings = dict(settings or {})
         self._subflows: dict[bytes, ConnectionSubflow] = {}
         self._connections: dict[int, Connection] = {}
-        self._gone: list[bytes] = []
+        self._gone: list[tuple[bytes, str]] = []
 
     def see(self, records: bytes, now: float) -> list[Connection]:
         """Take what the kernel says at ``now`` (seconds); return the connections with open subflows."""
@@ -122,48 +177,60 @@ class Connections:
             if subflow.open:
                 found.setdefault(one.token, []).append(subflow)
                 first.setdefault(one.token, one)
-        self._forget(seen)
-        connections = {token: self._connections.get(token) or Connection(token, now) for token in found}
+        connections = {token: self._connections.get(token) or self._begin(token, now) for token in found}
         for token, connection in connections.items():
             connection.see(_in_order(connection, found[token]), first[token], now)
-        self._connections = connections
+        self._forget(seen, connections)
         return list(connections.values())
+
+    def _begin(self, token: int, now: float) -> Connection:
+        return Connection(token, now, self._doors, self._settings.pop(key_of(token), None))
 
     def _subflow(self, identity: bytes, now: Measured) -> ConnectionSubflow:
         known = self._subflows.get(identity)
         if known is None:
             known = ConnectionSubflow(now, self._settings.pop(now.key, None))
         elif known.token != now.token:  # the same ports once more, for which the settings are in force
-            known = ConnectionSubflow(now, known.settings)
+            known = ConnectionSubflow(now, known.wishes.in_force)
         known.see(now)
         known.path = self.path_of(known)
         return known
 
-    def _forget(self, seen: dict[bytes, ConnectionSubflow]) -> None:
+    def _forget(self, seen: dict[bytes, ConnectionSubflow], connections: dict[int, Connection]) -> None:
+        """Note the settings of what is gone, also those that were found at the beginning."""
         keys = {one.key for one in seen.values()}
-        gone = [one.key for one in self._subflows.values() if one.key not in keys and one.settings]
-        # Settings that were found at the beginning, of subflows that are not there any more.
-        self._gone += [*gone, *self._settings]
+        gone = {one.key: one.wishes.in_force for one in self._subflows.values() if one.key not in keys}
+        ended = self._connections.keys() - connections.keys()
+        gone |= {one.key: one.wishes.in_force for token in ended for one in [self._connections[token]]}
+        self._gone += [(key, name) for key, of in (*gone.items(), *self._settings.items()) for name in of]
         self._settings.clear()
-        self._subflows = seen
+        self._subflows, self._connections = seen, connections
 
     def changes(self) -> Iterator[tuple[bytes, str, int | None]]:
-        """Yield key, setter and new value of what is to change; ``None`` takes a setting back."""
-        for key in self._gone:
-            yield from ((key, setter, None) for setter in SETTERS)
-        for one in self._subflows.values():
-            yield from ((one.key, *change) for change in one.changes())
+        """Yield key, setting and new value of what is to change; ``None`` takes a setting back."""
+        yield from ((*gone, None) for gone in self._gone)
+        for one in self._all():
+            yield from ((one.key, *change) for change in one.wishes.changes())
 
     def settle(self) -> None:
         """Take what is wanted for being in force."""
         self._gone.clear()
-        for one in self._subflows.values():
-            one.settle()
+        for one in self._all():
+            one.wishes.settle()
 
     def abandon(self) -> None:
         """Forget what was wanted in this tick."""
-        for one in self._subflows.values():
-            one.abandon()
+        for one in self._all():
+            one.wishes.abandon()
+
+    def _all(self) -> Iterator[ConnectionSubflow | Connection]:
+        yield from self._subflows.values()
+        yield from self._connections.values()
+
+
+def key_of(token: int) -> bytes:
+    """Return a connection as the key ``connection`` of sets and maps has it."""
+    return token.to_bytes(4, "little")
 
 
 def _in_order(known: Connection, found: list[ConnectionSubflow]) -> list[ConnectionSubflow]:

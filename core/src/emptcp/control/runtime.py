@@ -209,7 +209,7 @@ class Runtime:
                 table = recorded(entry)
                 for bound in controllers.bound(table, catalog):
                     netns = bound.spec.netns if bound.spec.netns is not None else entry.netns
-                    yield Wanted(table, bound, namespaces.resolve(netns), _release(bound))
+                    yield Wanted.of(table, bound, namespaces.resolve(netns), _release(bound))
             except EmptcpError as error:
                 self._say_once(f"table '{entry.table}': {error}")
 
@@ -248,7 +248,7 @@ def merged(tasks: Iterable[Task]) -> list[Task]:
     settings: dict[Name, dict[tuple[bytes, str], Changed]] = {}
     for why, name, changes in tasks:
         reasons[name] = why or reasons.get(name, "")
-        settings.setdefault(name, {}).update({(one.key, one.setter): one for one in changes})
+        settings.setdefault(name, {}).update({(one.key, one.target): one for one in changes})
     return [(reasons[name], name, list(of.values())) for name, of in settings.items()]
 
 

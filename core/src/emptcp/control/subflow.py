@@ -4,22 +4,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
+from emptcp.control.wishes import Wishes
 from emptcp.mptcp.measured import Measured
 from emptcp.mptcp.sockets import BACKUP, JOINING, REQUEST_BACKUP, STATES
 
 if TYPE_CHECKING:
     from emptcp.control.path import Path
     from emptcp.plugins.occasions import Address, Endpoint
-
-SETTERS = ("backup", "rate")
-"""What can be set on a subflow; a setting is a whole number (a rate is in bytes per second)."""
-
-Settings = dict[str, int]
-"""Setter -> value, without those that are as the kernel and the ends have them."""
 
 _NO_RTT = 0xFFFFFFFF
 _RATE_LIMIT = 0xFFFFFFFE
@@ -36,8 +31,8 @@ class ConnectionSubflow:
         self.path: Path | None = None
         """The path of the policy file that it uses; ``None``: none of those that the controller names."""
         self._now = measured
-        self._in_force: Settings = dict(settings or {})
-        self._wanted: Settings = dict(self._in_force)
+        self.wishes = Wishes(settings)
+        """What is set on it."""
 
     def see(self, measured: Measured) -> None:
         """Take what the kernel says now."""
@@ -176,19 +171,18 @@ class ConnectionSubflow:
 
         ``None`` gives back what was there before the controller.
         """
-        if "backup" in self._wanted:
-            return bool(self._wanted["backup"])
-        return self._told
+        wanted = self.wishes.wanted.get("backup")
+        return bool(wanted) if wanted is not None else self._told
 
     @backup.setter
     def backup(self, wanted: bool | None) -> None:
-        as_it_is = "backup" not in self._in_force and wanted == self._told
-        self._want("backup", None if wanted is None or as_it_is else int(wanted))
+        as_it_is = "backup" not in self.wishes.in_force and wanted == self._told
+        self.wishes.want("backup", None if wanted is None or as_it_is else int(wanted))
 
     @property
     def backup_by(self) -> str:
         """Who made it backup: ``controller``, ``kernel`` (the local endpoint) or ``peer``; else empty."""
-        if self._in_force.get("backup"):
+        if self.wishes.in_force.get("backup"):
             return "controller"
         if self.requests_backup:
             return "kernel"
@@ -197,43 +191,17 @@ class ConnectionSubflow:
     @property
     def rate(self) -> float | None:
         """The rate that it may send at; ``None``: as fast as it can."""
-        return self._wanted.get("rate")
+        return self.wishes.wanted.get("rate")
 
     @rate.setter
     def rate(self, wanted: float | None) -> None:
         if wanted is not None and not 0 < wanted < math.inf:
             raise ValueError(f"a rate is more than 0 bytes per second, and {wanted!r} is not")
-        self._want("rate", None if wanted is None else max(1000, min(round(wanted), _RATE_LIMIT)))
-
-    def _want(self, setter: str, value: int | None) -> None:
-        if value is None:
-            self._wanted.pop(setter, None)
-        else:
-            self._wanted[setter] = value
+        self.wishes.want("rate", None if wanted is None else max(1000, min(round(wanted), _RATE_LIMIT)))
 
     @property
     def _told(self) -> bool:
         return self.is_told_backup or self.requests_backup
-
-    def changes(self) -> Iterator[tuple[str, int | None]]:
-        """Yield each setter whose value is to be another one, and that value; ``None`` takes it back."""
-        for setter in SETTERS:
-            value = self._wanted.get(setter)
-            if value != self._in_force.get(setter):
-                yield setter, value
-
-    @property
-    def settings(self) -> Settings:
-        """What is set on it and in force."""
-        return dict(self._in_force)
-
-    def settle(self) -> None:
-        """Take what is wanted for being in force."""
-        self._in_force = dict(self._wanted)
-
-    def abandon(self) -> None:
-        """Forget what was wanted since the last :meth:`settle`."""
-        self._wanted = dict(self._in_force)
 
     def __repr__(self) -> str:
         return f"<subflow {self.local[0]}:{self.local[1]} > {self.remote[0]}:{self.remote[1]}>"

@@ -8,11 +8,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from emptcp.chain import controllers, effects, off, running, sockets
-from emptcp.control.subflow import SETTERS
 from emptcp.plugins.occasions import Ends
+from emptcp.plugins.setters import SETTERS
 from emptcp.policy.keys import KeyFormat
 
 if TYPE_CHECKING:
+    from emptcp.chain.effects import Effects
     from emptcp.chain.pins import Pins
     from emptcp.control.charge import Name
     from emptcp.control.settings import Changed
@@ -24,21 +25,34 @@ _ENDPOINT_BYTES = KeyFormat(["endpoint"]).size
 
 def tell(pins: Pins, catalog: Catalog, manager: Manager, name: Name, changes: Iterable[Changed]) -> None:
     """Tell of settings that are in force by now. Policies that are off are told nothing."""
-    by_setter: dict[str, dict[Ends, int | bool | None]] = {}
+    by_target: dict[str, list[Changed]] = {}
     for one in changes:
-        value = bool(one.value) if one.setter == "backup" and one.value is not None else one.value
-        by_setter.setdefault(one.setter, {})[ends(one.key)] = value
+        by_target.setdefault(one.target, []).append(one)
     state = off.read()
     with running.everything(pins) as found:
-        for setter in (one for one in SETTERS if one in by_setter):
-            policy = name.table, controllers.policy_name(name.controller, setter)
+        for target, some in by_target.items():
+            policy = name.table, controllers.policy_name(name.controller, target)
             if state.everything or state.skips(*policy):
                 continue
             names = frozenset({policy})
             for stages in effects.of_running(pins, catalog, manager, found.values(), names)[0]:
                 with closing(stages):
-                    stages.entries(controllers.map_name(name.controller, setter), by_setter[setter])
+                    _tell(stages, controllers.store_name(name.controller, target), target, some)
     sockets.run_everywhere(pins)
+
+
+def _tell(stages: Effects, store: str, target: str, changes: list[Changed]) -> None:
+    if target in SETTERS:
+        stages.entries(store, {ends(one.key): _value(one) for one in changes})
+        return
+    allows = controllers.allows(target)
+    released = {int.from_bytes(one.key, "little") for one in changes if allows == (one.value is not None)}
+    if released:
+        stages.released(released)
+
+
+def _value(one: Changed) -> int | bool | None:
+    return bool(one.value) if SETTERS[one.target].type == "bool" and one.value is not None else one.value
 
 
 def ends(key: bytes) -> Ends:

@@ -228,7 +228,7 @@ class View:
             table = recorded(entry)
             for controller in table.controllers:
                 try:
-                    with ControllerMaps(tree, table, controller.name, self._catalog) as maps:
+                    with ControllerMaps(tree, table, controller, self._catalog) as maps:
                         yield from (
                             (key, controller.name) for key, of in maps.read().items() if of.get("backup")
                         )

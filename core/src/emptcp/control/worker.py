@@ -17,9 +17,10 @@ import time
 import traceback
 from collections.abc import Mapping
 
+from emptcp.chain.controllers import allows
 from emptcp.control.assignment import Assignment
 from emptcp.control.channel import Channel
-from emptcp.control.connection import Connections
+from emptcp.control.connection import Connections, Doors
 from emptcp.control.controller import Controller
 from emptcp.control.memory import Memory
 from emptcp.control.path import Path, at
@@ -39,7 +40,7 @@ class Worker:
         self._memory = Memory(assignment.state_file)
         self.controller = _make(assignment)
         self.controller.state = self._memory.load()
-        self.connections = Connections(assignment.settings, self._path_of)
+        self.connections = Connections(assignment.settings, self._path_of, _doors(assignment))
 
     def tick(self, records: bytes, places: Mapping[str, str] | None) -> bytes:
         """Return what is to be set; ``places`` are addresses and ifindexes -> path, where they changed."""
@@ -49,24 +50,28 @@ class Worker:
         try:
             self.controller.tick(found)
             changes = list(self.connections.changes())
-            self._refuse_others({setter for _, setter, value in changes if value is not None})
+            self._refuse_others({target for _, target, value in changes if value is not None})
             self._memory.keep(self.controller.state)
         except BaseException:
             self.connections.abandon()
             raise
         self.connections.settle()
-        allowed = self._assignment.setters
-        return encode(change for change in changes if change[1] in allowed)
+        return encode(changes, self._assignment.targets)
 
     def _refuse_others(self, used: set[str]) -> None:
-        for setter in used.difference(self._assignment.setters):
-            allowed = ", ".join(self._assignment.setters)
-            raise PermissionError(f"it sets '{setter}', and may here set {allowed}")
+        for target in used.difference(self._assignment.targets):
+            allowed = ", ".join(self._assignment.targets)
+            raise PermissionError(f"it sets '{target}', and may here set {allowed}")
 
     def _path_of(self, subflow: ConnectionSubflow) -> Path | None:
         if not self._places:
             return None
         return at(self._places, subflow.local[0], subflow.device)
+
+
+def _doors(assignment: Assignment) -> Doors:
+    of_paths = ((target, target.partition(" ")[2]) for target in assignment.targets)
+    return {path: allows(target) for target, path in of_paths if path}
 
 
 def _make(assignment: Assignment) -> Controller:

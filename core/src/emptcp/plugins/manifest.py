@@ -15,6 +15,7 @@ from typing import Any
 
 from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins import changes, sharing
+from emptcp.plugins.setters import SETTERS, UNLESS_TOLD
 from emptcp.plugins.sharing import Export, Import
 from emptcp.plugins.versions import CHAIN_ABI, HOOK_API, MANIFEST_SCHEMA
 from emptcp.plugins.whereabouts import MANIFEST
@@ -37,12 +38,6 @@ DECLARATIONS = ("command",)
 ENDS = ("any", "sender", "receiver")
 """At which end of the data a controller must run."""
 
-SETTERS: Mapping[str, tuple[str, str, str]] = {
-    "backup": ("set_backup", "on", "bool"),
-    "rate": ("rate_limit", "rate", "rate"),
-}
-"""What a controller may set on a subflow -> the actor, its parameter and its type, that put it in force."""
-
 _DESCRIPTION = ("schema", "abi", "hook_api", "name", "summary", "object", "module", "resident")
 TOP_KEYS = (*_DESCRIPTION, *KINDS, "key", "controller", *DECLARATIONS, "export", "import")
 _STAGE_BASE = ("name", "help", "hooks", "backends", "reads", "fragment", "features", "parameter")
@@ -56,7 +51,7 @@ PARAMETER_KEYS = (
 )  # fmt: skip
 COMPANION_KEYS = ("hook", "fragment", "only")
 DECLARATION_KEYS = ("name", "help")
-CONTROLLER_KEYS = ("name", "help", "class", "end", "sets", "parameter")
+CONTROLLER_KEYS = ("name", "help", "class", "end", "sets", "blocked", "parameter")
 KEY_KEYS = ("name", "help", "fragment", "reads", "fields", "symmetric")
 
 _COMMAND = re.compile(r"[a-z][a-z0-9-]*")
@@ -135,11 +130,15 @@ class KeyDeclaration(Declaration):
 
 @dataclass(frozen=True)
 class ControllerDeclaration(Declaration):
-    """A policy loop in Python: ``entry`` is ``package.module:Class``, ``sets`` the setters that it uses."""
+    """A policy loop in Python: ``entry`` is ``package.module:Class``, ``sets`` the setters that it uses.
+
+    ``blocked``: no path is open to a connection's further subflows until the controller allows it.
+    """
 
     entry: str
     end: str = "any"
-    sets: tuple[str, ...] = tuple(SETTERS)
+    sets: tuple[str, ...] = UNLESS_TOLD
+    blocked: bool = False
     parameters: tuple[Parameter, ...] = ()
 
 
@@ -347,13 +346,19 @@ def _controllers(top: Section) -> Iterator[ControllerDeclaration]:
         for taken in (one.name for one in parameters if one.name in _TAKEN):
             sentence = f"{section.what} can't have a parameter '{taken}', which every controller has"
             raise section.error(sentence, fix="Give it another name.")
+        sets = section.choices("sets", tuple(SETTERS)) if "sets" in section else UNLESS_TOLD
+        blocked = section.flag("blocked")
+        if blocked and "block" not in sets:
+            sentence = f"{section.what} has blocked paths, and does not set 'block'"
+            raise section.error(sentence, "blocked", fix='Add "block" to sets, or remove blocked.')
         yield ControllerDeclaration(
             kind="controller",
             name=name,
             help=section.text("help"),
             entry=entry,
             end=section.choice("end", ENDS, "any"),
-            sets=section.choices("sets", tuple(SETTERS)) if "sets" in section else tuple(SETTERS),
+            sets=sets,
+            blocked=blocked,
             parameters=parameters,
         )
 

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from emptcp.plugins import changes, manifest, sharing
+from emptcp.plugins import changes, manifest, setters, sharing
 from emptcp.plugins.versions import CHAIN_ABI, HOOK_API, MANIFEST_SCHEMA
 from emptcp.policy import model, values
 from emptcp.policy.keys import FIELDS
@@ -142,9 +142,13 @@ def _controller() -> Schema:
             "description": "at which end of the data it must run",
         },
         "sets": {
-            **choices(tuple(manifest.SETTERS)),
-            "default": list(manifest.SETTERS),
-            "description": "what it sets on subflows",
+            **choices(tuple(setters.SETTERS)),
+            "default": list(setters.UNLESS_TOLD),
+            "description": "what it sets on subflows, or on connections for each path (block)",
+        },
+        "blocked": {
+            **FLAG,
+            "description": "with block: no path takes further subflows until it is allowed",
         },
         "parameter": {"type": "array", "items": _parameter()},
     }

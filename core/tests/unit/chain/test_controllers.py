@@ -22,6 +22,15 @@ class = "loops:Both"
 name = "bits"
 class = "loops:Bits"
 sets = "backup"
+[[controller]]
+name = "opens"
+class = "loops:Opens"
+sets = "block"
+blocked = true
+[[controller]]
+name = "blocks"
+class = "loops:Blocks"
+sets = "block"
 """
 FILE = """
 table = "home"
@@ -67,7 +76,7 @@ def test_each_setter_has_a_map_and_a_policy_that_reads_it(catalog: Catalog) -> N
         ("c-backup", "subflow", "bool"),
         ("c-rate", "subflow", "rate"),
     ]
-    assert list(controllers.declared(table)) == [("c", "backup"), ("c", "rate")]
+    assert list(controllers.declared(table, table.controllers[0])) == ["backup", "rate"]
 
 
 def test_only_what_it_sets_is_made(catalog: Catalog) -> None:
@@ -85,8 +94,49 @@ def test_without_devices_of_all_paths_it_is_every_device(catalog: Catalog, paths
     assert made(catalog, paths=paths).policies[0].devices == ("*",)
 
 
-def test_what_was_made_is_read_back_and_made_once(catalog: Catalog) -> None:
-    table = made(catalog)
+def test_who_opens_paths_has_a_set_of_connections_for_each_and_one_for_addresses(catalog: Catalog) -> None:
+    table = made(catalog, "opens", '["dsl", "sat"]')
+    addresses, dsl, _ = table.policies
+    assert [(one.name, one.hooks, one.devices) for one in table.policies] == [
+        ("c: block", ("ingress", "egress"), ("*",)),
+        ("c: block dsl", ("ingress", "egress"), ("eth0",)),
+        ("c: block sat", ("ingress", "egress"), ("*",)),
+    ]
+    asked = "subflow(dport=443) and packet_type(mp_join)"
+    assert [text.expression_text(one.when) for one in table.policies if one.when] == [
+        "subflow(dport=443) and packet_type(add_addr) and not connection in @c-allow",
+        f"{asked} and not connection in @c-allow-dsl",
+        f"{asked} and address(any=10.0.0.1) and not connection in @c-allow-sat",
+    ]
+    assert [text.step_text(one.do[0]) for one in (addresses, dsl)] == [
+        "blk_subflow(joins=false)",
+        "blk_subflow(addresses=false)",
+    ]
+    assert [(one.name, one.key) for one in table.sets] == [
+        ("c-allow", "connection"),
+        ("c-allow-dsl", "connection"),
+        ("c-allow-sat", "connection"),
+    ]
+    assert list(controllers.declared(table, table.controllers[0])) == ["allow", "allow dsl", "allow sat"]
+
+
+def test_who_blocks_paths_keeps_no_address_back(catalog: Catalog) -> None:
+    table = made(catalog, "blocks", '["lte"]')
+    (lte,) = table.policies
+    assert (lte.name, lte.devices) == ("c: block lte", ("wwan*", "eth0"))
+    assert lte.when is not None
+    assert text.expression_text(lte.when).endswith("packet_type(mp_join) and connection in @c-block-lte")
+    assert list(controllers.declared(table, table.controllers[0])) == ["block lte"]
+
+
+def test_who_opens_paths_must_name_some(catalog: Catalog) -> None:
+    with pytest.raises(EmptcpError, match="controller 'c' opens and blocks paths, and names none"):
+        made(catalog, "opens", "[]")
+
+
+@pytest.mark.parametrize("use", ["both", "opens", "blocks"])
+def test_what_was_made_is_read_back_and_made_once(catalog: Catalog, use: str) -> None:
+    table = made(catalog, use)
     again = file.loads(text.table_text(table))
     assert again == table
     assert controllers.completed(again, catalog) == table

@@ -142,7 +142,7 @@ def test_settings_of_before_are_in_force_and_go_with_their_subflows() -> None:
     (connection,) = seen(record(1, flags=BACKUP), connections=connections)
     (one,) = connection.subflows
     one.backup = True
-    assert set(connections.changes()) == {(gone.key, "backup", None), (gone.key, "rate", None)}
+    assert list(connections.changes()) == [(gone.key, "rate", None)]
     connections.settle()
     seen(connections=connections)
     assert (one.key, "backup", None) in set(connections.changes())
@@ -169,6 +169,51 @@ def test_rates_are_a_vector_by_subflow_or_path() -> None:
     assert connection.subflows.on("lte") == (lte,)
     with pytest.raises(ValueError, match="more than 0"):
         dsl.rate = 0
+
+
+def test_paths_are_blocked_until_they_are_allowed_or_open_until_they_are_blocked() -> None:
+    connections = Connections(doors={"dsl": True, "lte": True, "sat": False})
+    (connection,) = seen(record(1), connections=connections)
+    assert connection.blocked == {"dsl", "lte"}
+    connection.allow("lte", Path("sat"))
+    assert connection.blocked == {"dsl"}
+    # Addresses that are announced reach who is allowed any path.
+    told = [(connection.key, "allow lte", 1), (connection.key, "allow", 1)]
+    assert list(connections.changes()) == told
+    connections.settle()
+    connection.allow("lte")
+    connection.block("sat")
+    assert list(connections.changes()) == [(connection.key, "block sat", 1)]
+    connection.block("lte")
+    assert connection.blocked == {"dsl", "lte", "sat"}
+    assert set(connections.changes()) == {
+        (connection.key, "allow lte", None),
+        (connection.key, "allow", None),
+        (connection.key, "block sat", 1),
+    }
+
+
+def test_a_path_that_it_was_not_given_or_may_not_block_is_refused() -> None:
+    (connection,) = seen(record(1), connections=Connections(doors={"dsl": True}))
+    with pytest.raises(ValueError, match="it has no path 'lte', only dsl"):
+        connection.allow("lte")
+    (connection,) = seen(record(1))
+    with pytest.raises(PermissionError, match="it sets 'block', which its manifest does not say"):
+        connection.block("dsl")
+
+
+def test_what_connections_are_allowed_is_taken_over_and_ends_with_them() -> None:
+    key = (0xABC).to_bytes(4, "little")
+    gone = (0xDEF).to_bytes(4, "little")
+    before = {"allow lte": 1, "allow": 1}
+    connections = Connections({key: before, gone: {"allow": 1}}, doors={"lte": True})
+    (connection,) = seen(record(1), connections=connections)
+    assert connection.blocked == set()
+    assert list(connections.changes()) == [(gone, "allow", None)]
+    connections.settle()
+    assert list(connections.changes()) == []
+    seen(record(1, state=TIME_WAIT), connections=connections)
+    assert set(connections.changes()) == {(key, "allow lte", None), (key, "allow", None)}
 
 
 def test_paths_that_name_one_link_share_it() -> None:

@@ -45,9 +45,16 @@ class Count(Controller):
         self.state["ticks"] = self.state.get("ticks", 0) + 1
 
 
+class Open(Controller):
+    def tick_connection(self, connection):
+        assert connection.blocked == {"two"}, connection.blocked
+        connection.allow("one", "two")
+
+
 class NoController:
     pass
 '''
+TARGETS = ("backup", "rate")
 
 
 @pytest.fixture
@@ -56,14 +63,14 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     started: list[ControllerProcess] = []
 
-    def made(name: str, setters: tuple[str, ...] = ("backup", "rate"), **more: object) -> ControllerProcess:
+    def made(name: str, targets: tuple[str, ...] = TARGETS, **more: object) -> ControllerProcess:
         paths = (ControllerPath("one"), ControllerPath("two"))
         parameters = {"late": 0.0, "rate": 5e5}
         given = {"parameters": parameters, "interval": 0.2, **more}
         started.append(
             ControllerProcess(
                 Assignment(
-                    f"loops_of_a_test:{name}", ["loops_of_a_test"], paths=paths, setters=setters, **given
+                    f"loops_of_a_test:{name}", ["loops_of_a_test"], paths=paths, targets=targets, **given
                 ),
                 time.monotonic(),
             )
@@ -95,8 +102,11 @@ def test_a_tick_is_answered_with_settings_and_the_next_with_none(
     records = record(1, family=6, device=7), record(2)
     first = asked(process, *records)
     assert first is not None
-    assert {(one.setter, one.value) for one in decode(first.settings)} == {("backup", 1), ("rate", 500_000)}
-    assert len({one.key for one in decode(first.settings)}) == 1
+    assert {(one.target, one.value) for one in decode(first.settings, TARGETS)} == {
+        ("backup", 1),
+        ("rate", 500_000),
+    }
+    assert len({one.key for one in decode(first.settings, TARGETS)}) == 1
     assert asked(process, *records) == Answer()
 
 
@@ -106,15 +116,15 @@ def test_settings_in_force_at_the_start_are_not_repeated(start: Callable[..., Co
     told = asked(first, record(1, family=6, device=7))
     assert told is not None
     settings: dict[bytes, dict[str, int]] = {}
-    for one in decode(told.settings):
-        settings.setdefault(one.key, {})[one.setter] = one.value or 0
+    for one in decode(told.settings, TARGETS):
+        settings.setdefault(one.key, {})[one.target] = one.value or 0
     second = start("Second", settings=settings)
     answer(second)
     assert asked(second, record(1, family=6, device=7)) == Answer()
 
 
 def test_what_it_may_not_set_is_an_error_of_the_tick(start: Callable[..., ControllerProcess]) -> None:
-    process = start("Second", setters=("backup",))
+    process = start("Second", targets=("backup",))
     answer(process)
     told = asked(process, record(1, family=6, device=7))
     assert told is not None
@@ -178,11 +188,12 @@ def test_ticks_that_can_not_be_held_any_more_are_left_out(start: Callable[..., C
 
 def test_settings_survive_the_way_and_others_are_refused() -> None:
     key = bytes(range(36))
-    changes = [(key, "backup", 1), (key, "rate", 1 << 40), (key, "rate", None)]
-    assert list(decode(encode(changes))) == [Changed(*one) for one in changes]
-    for broken in (b"x", key + b"\7" + bytes(11)):
+    targets = ("backup", "rate", "allow lte")
+    changes = [(key, "backup", 1), (key, "rate", 1 << 40), (key, "rate", None), (key[:4], "allow lte", 1)]
+    assert list(decode(encode(changes, targets), targets)) == [Changed(*one) for one in changes]
+    for broken in (b"x", key + bytes((36, 0, 7)) + bytes(9)):
         with pytest.raises(ValueError, match="no settings"):
-            list(decode(broken))
+            list(decode(broken, targets))
 
 
 def test_what_it_remembers_outlives_its_process(
@@ -194,3 +205,14 @@ def test_what_it_remembers_outlives_its_process(
         assert answer(process) == Answer()
         assert asked(process, record()) == Answer()
     assert json.loads(file.read_text()) == {"ticks": 2}
+
+
+def test_paths_are_blocked_or_open_as_their_targets_say(start: Callable[..., ControllerProcess]) -> None:
+    targets = ("block one", "allow", "allow two")
+    process = start("Open", targets=targets)
+    answer(process)
+    told = asked(process, record(1))
+    assert told is not None
+    assert told.error == ""
+    key = (0xABC).to_bytes(4, "little")
+    assert list(decode(told.settings, targets)) == [Changed(key, "allow two", 1), Changed(key, "allow", 1)]

@@ -189,7 +189,8 @@ def valid(value: Any, rule: dict[str, Any]) -> bool:
     if not any(isinstance(value, kinds[kind]) for kind in named):
         return False
     if isinstance(value, list):
-        return len(value) >= rule.get("minItems", 0) and all(valid(item, rule["items"]) for item in value)
+        items = "items" not in rule or all(valid(item, rule["items"]) for item in value)
+        return len(value) >= rule.get("minItems", 0) and items
     if isinstance(value, dict):
         return valid_table(value, rule)
     return True

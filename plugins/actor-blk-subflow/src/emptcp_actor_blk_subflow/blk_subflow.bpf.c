@@ -7,10 +7,13 @@
  * plain TCP (check_fully_established() in net/mptcp/options.c), and an ADD_ADDR alone passes for one. So NOPs
  * take its place only beside one of these; a pure ACK that says nothing else is dropped.
  */
+#include <emptcp/redirect.h>
+
 #include "blocked.h"
 
 #define BLOCKED_SUBFLOWS 4096
 #define REMOVE_ADDR_MAX	 11 /* bytes: eight IDs behind the head (RFC 8684, section 3.4.2) */
+#define NO_DEVICE	 0x7fffffff
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -190,6 +193,16 @@ static __always_inline int refuse(const struct emptcp_handle *pkt)
 	return EMPTCP_NEXT;
 }
 
+/*
+ * Lose a SYN as the network does. TCP learns of what is dropped as it leaves (NET_XMIT_DROP): it then tries
+ * twice a second, does not back off, and has used up its attempts in five seconds (tcp_retransmit_timer()).
+ * What is redirected to a device that is not there is dropped too, and counts as sent.
+ */
+static __always_inline int lose(const struct emptcp_handle *pkt)
+{
+	return pkt->parsed->hook == EMPTCP_EGRESS ? emptcp_redirect(pkt, NO_DEVICE) : EMPTCP_DROP;
+}
+
 static __always_inline int hold(const struct emptcp_handle *pkt, bool refused)
 {
 	struct held_join fresh = {.syns = 1}, *held;
@@ -205,7 +218,7 @@ static __always_inline int hold(const struct emptcp_handle *pkt, bool refused)
 		held->syns++;
 	else
 		bpf_map_update_elem(&held_joins, &key, &fresh, BPF_ANY);
-	return EMPTCP_DROP;
+	return lose(pkt);
 }
 
 EMPTCP_ACTOR(blk_subflow, pkt, struct blk_subflow, param)

@@ -151,10 +151,12 @@ def test_joins_are_held_and_come_up_once_the_policy_goes(joining: Lab, place: st
     with Connections(joining, 5) as connections:
         connections.exchange()
         wait_until(lambda: joining.a.counters()["MPTcpExtMPJoinSynTx"] >= 5)
+        # Longer than TCP goes on trying what is dropped as it leaves.
+        time.sleep(7)
         connections.exchange()
         assert connections.subflows() == 5
         apply.remove("block")
-        wait_until(lambda: connections.subflows() == 10)
+        wait_until(lambda: connections.subflows() == 10, 30)
         connections.exchange()
     assert fallbacks(joining) == before
 

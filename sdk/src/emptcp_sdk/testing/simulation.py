@@ -49,7 +49,10 @@ class SimulatedSubflow:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a controller set in a tick (the first is 1): ``value`` is ``None`` where it took it back."""
+    """What a controller set in a tick (the first is 1): ``value`` is ``None`` where it took it back.
+
+    ``subflow`` is its name, and that of the path where ``setter`` is ``block``.
+    """
 
     tick: int
     subflow: str
@@ -62,10 +65,14 @@ class SimulatedConnection:
 
     In a tick the application's data (:meth:`write`) moves: first on the subflow with the least round-trip
     time, as much as its path and its rate allow, then on the next. One that is backup carries data only when
-    all are. What was sent is acknowledged by the next tick.
+    all are. What was sent is acknowledged by the next tick. With ``blocked``, as the manifest of a path
+    manager says it, the first subflow alone is there, and another one comes up in the tick after its path
+    was allowed.
     """
 
-    def __init__(self, subflows: Mapping[str, SimulatedSubflow], queued: int = 0) -> None:
+    def __init__(
+        self, subflows: Mapping[str, SimulatedSubflow], queued: int = 0, *, blocked: bool = False
+    ) -> None:
         self.subflows = dict(subflows)
         self.queued = queued
         self.window = 1 << 20
@@ -79,13 +86,15 @@ class SimulatedConnection:
         self._ports = {name: 4001 + index for index, name in enumerate(self.subflows)}
         for name, one in self.subflows.items():
             one.path = one.path or Path(name)
-        self._connections = Connections(path_of=self._path_of)
+        self._open = set(list(self.subflows)[:1] if blocked else self.subflows)
+        doors = {path.name: blocked for path in self.paths}
+        self._connections = Connections(path_of=self._path_of, doors=doors)
         self._live: Connection | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """The paths, to give to the controller."""
-        return tuple(one.path for one in self.subflows.values() if one.path is not None)
+        return tuple(dict.fromkeys(one.path for one in self.subflows.values() if one.path is not None))
 
     @property
     def connection(self) -> Connection:
@@ -102,6 +111,7 @@ class SimulatedConnection:
     def close(self, name: str) -> None:
         """End a subflow."""
         del self.subflows[name]
+        self._open.discard(name)
 
     def run(self, controller: Controller, ticks: int = 1, write: int = 0) -> None:
         """Let a controller tick; before each tick the application writes ``write`` bytes, and data moves."""
@@ -117,8 +127,10 @@ class SimulatedConnection:
         return self._live
 
     def _note(self) -> None:
-        names = {one.key: name for name in self.subflows for one in [self[name]]}
+        names = {one.key: name for name in self._live_names() for one in [self[name]]}
         for key, setter, value in self._connections.changes():
+            if key == self.connection.key:
+                self._note_path(setter, value is not None)
             if key not in names:
                 continue
             name = names[key]
@@ -131,9 +143,26 @@ class SimulatedConnection:
             self.settings.append(Setting(self._ticks, name, setter, said))
         self._connections.settle()
 
+    def _note_path(self, target: str, is_set: bool) -> None:
+        word, _, path = target.partition(" ")
+        if path:
+            self.settings.append(Setting(self._ticks, path, "block", is_set == (word == "block")))
+
+    def _live_names(self) -> list[str]:
+        return [name for name in self.subflows if name in self._open]
+
+    def _let_in(self) -> None:
+        """Bring up the subflows whose paths are not blocked."""
+        blocked = self._live.blocked if self._live is not None else {one.name for one in self.paths}
+        self._open |= {
+            name for name, one in self.subflows.items() if one.path is None or one.path.name not in blocked
+        }
+
     def _move(self, seconds: float) -> None:
         self._now += seconds
-        active = [name for name in self.subflows if not self._backup[name]] or list(self.subflows)
+        self._let_in()
+        there = self._live_names()
+        active = [name for name in there if not self._backup[name]] or there
         for name in sorted(active, key=lambda name: self.subflows[name].rtt):
             one = self.subflows[name]
             moved = min(self.queued, round(min(one.rate, self._limits.get(name, one.rate)) * seconds))
@@ -141,7 +170,7 @@ class SimulatedConnection:
             self.queued -= moved
 
     def _records(self) -> bytes:
-        return b"".join(self._record(name, one) for name, one in self.subflows.items())
+        return b"".join(self._record(name, self.subflows[name]) for name in self._live_names())
 
     def _record(self, name: str, one: SimulatedSubflow) -> bytes:
         number = self._ports[name] - 4000
