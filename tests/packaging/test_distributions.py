@@ -50,6 +50,15 @@ def test_the_headers_travel_in_bpf_common(workshop: Workshop) -> None:
     assert packed == {path.relative_to(folder).as_posix() for path in folder.rglob("*.h")}
 
 
+def test_the_unit_of_systemd_travels_where_pip_puts_it_for_the_system(workshop: Workshop) -> None:
+    unit = ROOT / "core" / "systemd" / "emptcpd.service"
+    with zipfile.ZipFile(workshop.built["core"].wheel) as wheel:
+        (name,) = (
+            one for one in wheel.namelist() if one.endswith(".data/data/lib/systemd/system/emptcpd.service")
+        )
+        assert wheel.read(name) == unit.read_bytes()
+
+
 def test_a_wheel_built_again_elsewhere_has_the_same_bytes(workshop: Workshop, tmp_path: Path) -> None:
     first = workshop.built["plugins/actor-set-backup"]
     assert workshop.wheel(first.sdist, tmp_path).read_bytes() == first.wheel.read_bytes()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from emptcp.chain.connections import Following
 from emptcp.chain.trips import Trip
 from emptcp.control.guard import Guard
+from emptcp.control.notify import READY, ServiceManager
 from emptcp.errors import EmptcpError
 from emptcp.plugins.occasions import Endpoint, StageEvent
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from emptcp.chain.session import Outcome
     from emptcp.chain.tables import Entry
     from emptcp.control.closed import Keeper
+    from emptcp.control.files import Files
     from emptcp.control.resident import Waker
     from emptcp.control.runtime import Runtime
     from emptcp.hooks.namespaces import Namespace
@@ -57,6 +59,8 @@ class Duty:
         guard: Guard | None = None,
         runtime: Runtime | None = None,
         keeper: Keeper | None = None,
+        files: Files | None = None,
+        service_manager: ServiceManager | None = None,
     ) -> None:
         self._say = say
         self._report = report
@@ -68,6 +72,8 @@ class Duty:
         self._guard = guard
         self._runtime = runtime
         self._keeper = keeper
+        self._files = files
+        self._service_manager = service_manager or ServiceManager()
         self._catalog: Catalog | None = None
 
     def refresh(self) -> None:
@@ -92,13 +98,15 @@ class Duty:
             self._say(str(error))
 
     def sweep(self) -> None:
-        """Bring sockets to what actors want of them, once a second: those from before the policies.
+        """Once a second, apply files that changed, and bring sockets to what actors want of them.
 
         Then keep the connections that ended, and let the guard look.
         """
         if time.monotonic() - self._swept < SWEEP:
             return
         self._swept = time.monotonic()
+        if self._files is not None:
+            self._files.look()
         from emptcp.chain import pins, sockets
 
         tree = pins.find()
@@ -114,6 +122,14 @@ class Duty:
         if self._keeper is not None:
             with self._going_on():
                 self._keeper.look(self.namespaces())
+
+    def reload(self) -> None:
+        """Apply all files again."""
+        self._service_manager.reloading()
+        if self._files is not None:
+            self._say("reading all files again")
+            self._files.load()
+        self._service_manager.tell(READY)
 
     def wakers(self) -> list[Waker]:
         """Wake the loop when controllers have set something."""
@@ -185,6 +201,8 @@ class Duty:
         """Put right what changed while nobody was there, and tell the plugins what runs."""
         self.refresh()
         self._reattach()
+        if self._files is not None:
+            self._files.load()
         with self._going_on():
             from emptcp.chain import apply
 
@@ -216,6 +234,10 @@ class Duty:
     def appeared(self, namespace: Namespace, device: str) -> None:
         """Attach what belongs on a device that came, or came back."""
         self._say(f"device {device} appeared in {namespace}")
+        self._reattach()
+
+    def watched(self, namespace: Namespace) -> None:
+        """Attach what belongs on devices that came before anybody looked."""
         self._reattach()
 
     def _reattach(self) -> None:

@@ -23,6 +23,7 @@ REFRESH = 1.0
 """Seconds after which a newly applied table is noticed, and a socket that no event told of."""
 
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
+_SIGNALS = (*_STOP_SIGNALS, signal.SIGHUP)
 
 
 class Waker(Protocol):
@@ -60,15 +61,24 @@ class Work(Protocol):
         """Act on a device that is there again, or for the first time."""
         ...
 
+    def watched(self, namespace: Namespace) -> None:
+        """Act on a namespace that got policies meanwhile: a device may have come before it was watched."""
+        ...
+
+    def reload(self) -> None:
+        """Read again what was given as files; called on SIGHUP."""
+        ...
+
     def wakers(self) -> Iterable[Waker]:
         """Return what else may wake the loop, the same all the time."""
         ...
 
 
 class StopSignals:
-    """Turns SIGTERM and SIGINT into a readable socket, inside a ``with`` block of the main thread."""
+    """Turns SIGTERM, SIGINT and SIGHUP into a readable socket, inside a ``with`` block of the main thread."""
 
     def __init__(self) -> None:
+        self.hung_up = False
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
 
@@ -77,11 +87,16 @@ class StopSignals:
         return self._reader.fileno()
 
     def came(self) -> bool:
-        """Take what came and tell whether it was one of these: others, such as SIGALRM, wake it too."""
-        return not _STOP_SIGNALS.isdisjoint(self._reader.recv(4096))
+        """Take what came and tell whether it is time to stop: others, such as SIGALRM, wake it too.
+
+        ``hung_up`` tells then whether there was a SIGHUP.
+        """
+        came = self._reader.recv(4096)
+        self.hung_up = signal.SIGHUP in came
+        return not _STOP_SIGNALS.isdisjoint(came)
 
     def __enter__(self) -> StopSignals:
-        self._before = [(number, signal.signal(number, _nothing)) for number in _STOP_SIGNALS]
+        self._before = [(number, signal.signal(number, _nothing)) for number in _SIGNALS]
         self._wakeup = signal.set_wakeup_fd(self._writer.fileno())
         return self
 
@@ -111,6 +126,7 @@ class Resident:
         self._watches: dict[int, DeviceWatch] = {}
         self._ring = EventRing(folder, self._hear)
         self._ring_fd: int | None = None
+        self._begun = False
         self._broadcast = Broadcast(folder)
 
     def run(self, stop: StopSignals, begin: Callable[[], None] = lambda: None) -> None:
@@ -125,6 +141,7 @@ class Resident:
         try:
             self._refresh()
             begin()
+            self._begun = True
             while self._wait(stop):
                 self._refresh()
                 self._work.sweep()
@@ -137,6 +154,8 @@ class Resident:
             if key.fileobj is stop:
                 if stop.came():
                     return False
+                if stop.hung_up:
+                    self._work.reload()
             elif key.fileobj is self._broadcast:
                 self._broadcast.accept()
             elif isinstance(key.data, DeviceWatch):
@@ -180,6 +199,8 @@ class Resident:
             return
         self._watches[namespace.cookie] = watch
         self._selector.register(watch, selectors.EVENT_READ, watch)
+        if self._begun:
+            self._work.watched(namespace)
 
     def _end(self, cookie: int) -> None:
         watch = self._watches.pop(cookie)

@@ -149,6 +149,10 @@ def test_a_namespace_that_goes_before_it_is_watched_ends_nothing(
 
         def appeared(self, namespace: namespaces.Namespace, device: str) -> None: ...
 
+        def watched(self, namespace: namespaces.Namespace) -> None: ...
+
+        def reload(self) -> None: ...
+
         def wakers(self) -> list[resident.Waker]:
             return []
 

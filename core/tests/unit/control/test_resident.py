@@ -26,3 +26,12 @@ def test_only_those_that_are_meant_to(number: signal.Signals, ends: bool) -> Non
             assert select.select([stop], [], [], 0)[0] == []
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_hangup_does_not_end_it_and_is_told() -> None:
+    with StopSignals() as stop:
+        for number, hung_up in ((signal.SIGHUP, True), (signal.SIGTERM, False)):
+            os.kill(os.getpid(), number)
+            assert select.select([stop], [], [], 5)[0] == [stop]
+            assert stop.came() is not hung_up
+            assert stop.hung_up is hung_up
