@@ -104,7 +104,7 @@ class _Copy:
         self, pins: Pins, catalog: Catalog, namespace: Namespace, running: Running, link: str
     ) -> None:
         about, devices = running.description, placement.indexes(namespace)
-        self._policies = about.policies
+        self._policies, self._chains = about.policies, about.chains
         self._off = {(one.table, one.name): running.off(one) for one in about.policies}
         self._failed: dict[tuple[str, str], str] = {}
         bound = list(self._bound(about.hook, catalog, devices))
@@ -158,8 +158,19 @@ class _Copy:
         asked = tuple(_asked(*pair) for pair in pairs if pair[0].kind == "selector")
         done = tuple(_done(*pair) for pair in pairs if pair[0].kind != "selector")
         said = [one.verdict for one in done if one.verdict]
+        if said and said[-1] == "GOTO":
+            said += self._of_chains(record.table, counts)
         off = self._off[record.table, record.name]
         return Tried(record.table, record.name, off, bool(said), said[-1] if said else "", asked, done)
+
+    def _of_chains(self, table: str, counts: dict[str, Counters]) -> list[str]:
+        """Return how the named chains of a table ended that were gone to, if not by their ends."""
+        chains = [chain for chain in self._chains if chain.table == table]
+        done = [
+            _done(stage, counts[f"{chain.home}/{stage.id}"]) for chain in chains for stage in chain.stages
+        ]
+        ended = [one.verdict for one in done if one.verdict not in ("", "NEXT", "GOTO")]
+        return ended or ["NEXT"]
 
     def close(self) -> None:
         """Unload it."""
@@ -180,7 +191,8 @@ def _done(stage: StageRecord, count: Counters) -> Stage:
         "DROP": count.drops,
         "REDIRECT": count.redirects,
     }
-    verdict = next((name for name, often in others.items() if often), "NEXT") if count.packets else ""
+    usual = "GOTO" if stage.kind == "goto" else "NEXT"
+    verdict = next((name for name, often in others.items() if often), usual) if count.packets else ""
     return Stage(stage.id, stage.text, verdict=verdict, reasons=tuple(count.reasons))
 
 

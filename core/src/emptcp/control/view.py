@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from emptcp.chain import flows, pins, running, tables
+from emptcp.chain import flows, off, pins, running, tables
 from emptcp.chain.session import recorded
 from emptcp.chain.trial import Trials, in_force
 from emptcp.control import path
@@ -201,6 +201,8 @@ class View:
 
     def _here(self, everything: Everything) -> list[tuple[Running, Device]]:
         """Return the namespace's programs that are attached, each with its device."""
+        if off.read_or_see(everything).everything:
+            return []
         by_index = {one.ifindex: one for one in devices.list_devices(self.namespace)}
         return [
             (one, by_index[one.description.ifindex])
