@@ -122,6 +122,13 @@ def moved(host: Host, before: dict[str, int]) -> dict[str, int]:
     return {name: value for name, value in names.items() if value and BAD.fullmatch(name)}
 
 
+def told(daemon: subprocess.Popen[bytes]) -> str:
+    """Return what the resident process said since it was ready."""
+    assert daemon.stderr is not None
+    os.set_blocking(daemon.stderr.fileno(), False)
+    return (daemon.stderr.read() or b"").decode()
+
+
 def check_bytes(client: dict[str, Any], server: dict[str, Any]) -> None:
     """Check that every connection was MPTCP to its end, and brought each byte."""
     for end in (client, server):
@@ -152,6 +159,7 @@ def test_nothing_breaks_and_nothing_grows(lab: Lab) -> None:
         with resident() as daemon:
             *rests, work = change(lab, seed, daemon.pid)
             assert daemon.poll() is None
+            assert "the guard switched off" not in told(daemon)
         server, client = stop(pair)
     print(json.dumps(work, indent=1), *map(json.dumps, rests), sep="\n")
     assert [moved(host, counters) for host, counters in zip(hosts, before, strict=True)] == [{}, {}]
