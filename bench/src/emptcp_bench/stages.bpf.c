@@ -43,8 +43,7 @@ EMPTCP_ACTOR(toggle_window, pkt, struct toggle_window, param)
 	if (!tcp || !emptcp_may_change(pkt))
 		return EMPTCP_NEXT;
 	window = tcp->window ^ param->mask;
-	emptcp_store(pkt, pkt->parsed->l4 + __builtin_offsetof(struct tcphdr, window), &window,
-		     sizeof(window));
+	emptcp_store(pkt, __builtin_offsetof(struct tcphdr, window), &window, sizeof(window));
 	return EMPTCP_NEXT;
 }
 

@@ -41,24 +41,56 @@ static __always_inline bool emptcp_may_change(const struct emptcp_handle *pkt)
 	return !reason || emptcp_refuse(pkt, reason);
 }
 
+/* `len` bytes of the TCP header from its byte `from` on, of which `tcp` are known to be there; or NULL. */
+static __always_inline void *emptcp_header_bytes(const struct emptcp_handle *pkt, __u8 *tcp, __u32 from,
+						 __u32 len)
+{
+	if (__builtin_constant_p(from) && from + len <= EMPTCP_TCP_HEADER)
+		return tcp + from;
+	return emptcp_bytes(pkt, pkt->parsed->l4 + from, len);
+}
+
+/* Stages that change one packet need not wait for each other to have said so. */
+static __always_inline void emptcp_note_change(struct emptcp_pkt *parsed)
+{
+	if (!(parsed->flags & EMPTCP_PKT_CHANGED))
+		parsed->flags |= EMPTCP_PKT_CHANGED;
+}
+
+/* A word goes in one piece: whoever reads it next would wait for bytes to come together. */
+static __always_inline void emptcp_put(void *place, const void *bytes, __u32 len, __u32 from)
+{
+	__u16 word;
+
+	if (len == sizeof(word) && !(from & 1)) {
+		__builtin_memcpy(&word, bytes, sizeof(word));
+		*(__u16 *)place = word;
+		return;
+	}
+	__builtin_memcpy(place, bytes, len);
+}
+
 /*
- * Write `len` bytes (a constant) of the TCP header and bring its checksum along. Of the two writes at TC the
- * one further back in the packet goes first: if the kernel can make the packet writable up to there, the
- * other one can't fail, so that it is both or none.
+ * Write `len` bytes (a constant) of the TCP header, from its byte `from` on, and bring its checksum along. Of
+ * the two writes at TC the one further back in the packet goes first: if the kernel can make the packet
+ * writable up to there, the other one can't fail, so that it is both or none.
  */
-static __always_inline bool emptcp_store(const struct emptcp_handle *pkt, __u32 offset, const void *bytes,
+static __always_inline bool emptcp_store(const struct emptcp_handle *pkt, __u32 from, const void *bytes,
 					 __u32 len)
 {
-	__u32 change, check = pkt->parsed->l4 + EMPTCP_TCP_CHECK;
-	void *place = emptcp_bytes(pkt, offset, len);
+	__u8 *tcp = (void *)emptcp_tcp(pkt), *place;
+	__u32 change, offset = pkt->parsed->l4 + from;
 
-	if (!place || !emptcp_bytes(pkt, check, sizeof(__sum16)))
+	place = tcp ? emptcp_header_bytes(pkt, tcp, from, len) : NULL;
+	if (!place)
 		return emptcp_refuse(pkt, EMPTCP_TRUNCATED);
-	change = emptcp_sum_change(place, bytes, len, offset);
+	change = emptcp_sum_change(place, bytes, len, from);
 	if (pkt->backend == EMPTCP_XDP) {
-		__builtin_memcpy(place, bytes, len);
-		emptcp_tcp_check_add(pkt, change, 0);
-	} else if (offset > check) {
+		__sum16 *check = (void *)(tcp + EMPTCP_TCP_CHECK);
+
+		emptcp_put(place, bytes, len, from);
+		*check = emptcp_check_after_word(*check, change);
+	} else if (from > EMPTCP_TCP_CHECK) {
 		if (bpf_skb_store_bytes(pkt->ctx, offset, bytes, len, 0))
 			return emptcp_refuse(pkt, EMPTCP_REFUSED);
 		emptcp_tcp_check_add(pkt, change, 0);
@@ -67,7 +99,7 @@ static __always_inline bool emptcp_store(const struct emptcp_handle *pkt, __u32 
 			return emptcp_refuse(pkt, EMPTCP_REFUSED);
 		bpf_skb_store_bytes(pkt->ctx, offset, bytes, len, 0);
 	}
-	pkt->parsed->flags |= EMPTCP_PKT_CHANGED;
+	emptcp_note_change(pkt->parsed);
 	return true;
 }
 
@@ -195,15 +227,15 @@ static __always_inline bool emptcp_lengthen_ip(const struct emptcp_handle *pkt, 
 /* Tell TCP of its new header length, and of the segment's in the pseudo-header. */
 static __always_inline bool emptcp_lengthen_tcp(const struct emptcp_handle *pkt, __u32 grow)
 {
-	__u32 segment = pkt->parsed->ip_end - pkt->parsed->l4, offset = pkt->parsed->l4 + 12;
+	__u32 segment = pkt->parsed->ip_end - pkt->parsed->l4;
 	__be16 old = bpf_htons(segment), new = bpf_htons(segment + grow);
-	const __u8 *place = emptcp_bytes(pkt, offset, 1);
+	const __u8 *place = emptcp_bytes(pkt, pkt->parsed->l4 + EMPTCP_TCP_LENGTH, 1);
 	__u8 longer;
 
 	if (!place)
 		return false;
 	longer = *place + (grow / 4 << 4);
-	return emptcp_store(pkt, offset, &longer, sizeof(longer)) &&
+	return emptcp_store(pkt, EMPTCP_TCP_LENGTH, &longer, sizeof(longer)) &&
 	       emptcp_tcp_check_add(pkt, emptcp_sum_change(&old, &new, sizeof(old), 0), BPF_F_PSEUDO_HDR);
 }
 
@@ -268,7 +300,7 @@ static __always_inline bool emptcp_rewrite_header(const struct emptcp_handle *pk
 {
 	if (!emptcp_is_rewritable(from, len))
 		return emptcp_refuse(pkt, EMPTCP_UNSAFE);
-	if (!emptcp_store(pkt, pkt->parsed->l4 + from, bytes, len))
+	if (!emptcp_store(pkt, from, bytes, len))
 		return false;
 	if (from <= EMPTCP_TCP_FLAGS && from + len > EMPTCP_TCP_FLAGS)
 		emptcp_flags_changed(pkt);
@@ -392,8 +424,7 @@ EMPTCP_PUBLIC bool emptcp_cap_window(const struct emptcp_handle *pkt, const stru
 	if (!emptcp_may_change(pkt))
 		return false;
 	field = bpf_htons(limit);
-	return emptcp_store(pkt, pkt->parsed->l4 + __builtin_offsetof(struct tcphdr, window), &field,
-			    sizeof(field));
+	return emptcp_store(pkt, __builtin_offsetof(struct tcphdr, window), &field, sizeof(field));
 }
 
 /* What emptcp_mark_ce() found. */
@@ -412,10 +443,10 @@ static __always_inline bool emptcp_store_ip_byte(const struct emptcp_handle *pkt
 	/* IPv4's checksum makes up for what a CHECKSUM_COMPLETE packet carries, IPv6 has none. */
 	__u64 carried = pkt->parsed->family == 4 ? 0 : BPF_F_RECOMPUTE_CSUM;
 	__u32 half = offset - pkt->parsed->l3 & 1;
-	__u8 from[2] = {half ? 0 : old, half ? old : 0}, to[2] = {half ? 0 : new, half ? new : 0};
+	__u32 change = emptcp_word_change(bpf_htons(half ? old : old << 8), bpf_htons(half ? new : new << 8));
 	__u8 *place;
 
-	if (pkt->parsed->family == 4 && !emptcp_ip4_check_add(pkt, emptcp_fold(emptcp_word_change(from, to))))
+	if (pkt->parsed->family == 4 && !emptcp_ip4_check_add(pkt, emptcp_fold(change)))
 		return false;
 	if (pkt->backend == EMPTCP_TC)
 		return !bpf_skb_store_bytes(pkt->ctx, offset, &new, 1, carried);

@@ -15,8 +15,9 @@
 #include <emptcp/bpf.h>
 #include <emptcp/packet.h>
 
-#define EMPTCP_TCP_CHECK 16 /* offset of the field in a TCP header */
-#define EMPTCP_IP4_CHECK 10
+#define EMPTCP_TCP_LENGTH 12 /* offsets of fields in a TCP header */
+#define EMPTCP_TCP_CHECK  16
+#define EMPTCP_IP4_CHECK  10
 
 static __always_inline __u32 emptcp_fold(__u64 sum)
 {
@@ -37,24 +38,27 @@ static __always_inline __u32 emptcp_sum(const __u8 *bytes, __u32 len)
 	return emptcp_fold(sum);
 }
 
-/* What a sum grows by when one of its words changes, not folded: most changes of a header are this. */
-static __always_inline __u32 emptcp_word_change(const void *old, const void *new)
+/* What a sum grows by when one of its words changes: 17 bits. */
+static __always_inline __u32 emptcp_word_change(__u16 from, __u16 to)
 {
-	__u16 from, to;
-
-	__builtin_memcpy(&from, old, sizeof(from));
-	__builtin_memcpy(&to, new, sizeof(to));
 	return to + (__u32)(__u16)~from;
 }
 
-/* What the sum of a packet grows by when `len` bytes at `offset` change. An odd offset makes every byte the
- * other half of its word: the sum's bytes change places (RFC 1071, section 2). */
+/*
+ * What a sum grows by when `len` bytes change that are `offset` bytes from its first one: at most 17 bits. An
+ * odd offset makes every byte the other half of its word: the sum's bytes change places (RFC 1071, section
+ * 2). Most changes of a header are of one word.
+ */
 static __always_inline __u32 emptcp_sum_change(const void *old, const void *new, __u32 len, __u32 offset)
 {
 	__u32 change;
 
-	if (len == 2 && !(offset & 1))
-		return emptcp_word_change(old, new);
+	if (len == 2 && !(offset & 1)) {
+		__u16 to; /* may stand anywhere on the stack */
+
+		__builtin_memcpy(&to, new, sizeof(to));
+		return emptcp_word_change(*(const __u16 *)old, to);
+	}
 	change = emptcp_fold((__u64)emptcp_sum(new, len) + (~emptcp_sum(old, len) & 0xffff));
 	return offset & 1 ? (change >> 8 | change << 8) & 0xffff : change;
 }
@@ -63,6 +67,16 @@ static __always_inline __u32 emptcp_sum_change(const void *old, const void *new,
 static __always_inline __sum16 emptcp_check_after(__sum16 check, __u64 change)
 {
 	return ~emptcp_fold(change + (__u32) ~(__u32)check);
+}
+
+/* The same for a change of at most 17 bits, which takes less folding. What is added is 0 to such a sum: as in
+ * the kernel, none is 0 that was made of anything. */
+static __always_inline __sum16 emptcp_check_after_word(__sum16 check, __u32 change)
+{
+	__u32 sum = change + (__u16)~check + 0xffff;
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~((sum & 0xffff) + (sum >> 16));
 }
 
 /* Add a change of sum to the checksum field at `offset`: TCP's. `flags`: BPF_F_PSEUDO_HDR or 0. */

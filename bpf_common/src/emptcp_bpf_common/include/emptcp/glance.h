@@ -11,9 +11,6 @@
 
 #include <emptcp/parse.h>
 
-#define EMPTCP_USUAL_IP4    0x45 /* version 4, no options */
-#define EMPTCP_USUAL_HEADER 32	 /* TCP with NOP NOP TIMESTAMPS */
-
 /* Is this IPv4 packet a whole TCP segment that has no options, or timestamps alone? */
 static __always_inline bool emptcp_glance_plain(const struct iphdr *ip, const __u8 *end, __u32 room)
 {

@@ -39,22 +39,28 @@ static __always_inline __u32 emptcp_length(void *ctx, int backend)
 	return emptcp_data_end(ctx, backend) - emptcp_data(ctx, backend);
 }
 
+/* `size` bytes (a constant) at an offset that the parser found, or NULL. Asked for twice it is computed once:
+ * the bound is no comparison from which the compiler could learn, the second time, that it needs none. */
+static __always_inline void *emptcp_parsed_bytes(const struct emptcp_handle *pkt, __u32 offset, __u32 size)
+{
+	__u8 *place = emptcp_data(pkt->ctx, pkt->backend) + (offset & EMPTCP_OFFSET_MASK);
+
+	return place + size > emptcp_data_end(pkt->ctx, pkt->backend) ? NULL : place;
+}
+
 /* `size` bytes (a constant) at `offset` from the first byte of the packet, or NULL. */
 EMPTCP_PUBLIC void *emptcp_bytes(const struct emptcp_handle *pkt, __u32 offset, __u32 size)
 {
-	__u8 *end = emptcp_data_end(pkt->ctx, pkt->backend);
-	__u8 *place = emptcp_data(pkt->ctx, pkt->backend) + (offset & EMPTCP_OFFSET_MASK);
+	void *place = emptcp_parsed_bytes(pkt, offset, size);
 
-	if (offset > EMPTCP_OFFSET_MASK || place + size > end)
-		return NULL;
-	return place;
+	return offset > EMPTCP_OFFSET_MASK ? NULL : place;
 }
 
 /* The TCP header without its options; its fields are changed by <emptcp/change.h> only. NULL: out of reach.
  */
 EMPTCP_PUBLIC struct tcphdr *emptcp_tcp(const struct emptcp_handle *pkt)
 {
-	return emptcp_bytes(pkt, pkt->parsed->l4, sizeof(struct tcphdr));
+	return emptcp_parsed_bytes(pkt, pkt->parsed->l4, sizeof(struct tcphdr));
 }
 
 /* The IPv4 header without its options; NULL when the packet is IPv6. */
@@ -62,7 +68,7 @@ EMPTCP_PUBLIC struct iphdr *emptcp_ip4(const struct emptcp_handle *pkt)
 {
 	if (pkt->parsed->family != 4)
 		return NULL;
-	return emptcp_bytes(pkt, pkt->parsed->l3, sizeof(struct iphdr));
+	return emptcp_parsed_bytes(pkt, pkt->parsed->l3, sizeof(struct iphdr));
 }
 
 /* The IPv6 header without its extension headers; NULL when the packet is IPv4. */
@@ -70,7 +76,7 @@ EMPTCP_PUBLIC struct ipv6hdr *emptcp_ip6(const struct emptcp_handle *pkt)
 {
 	if (pkt->parsed->family != 6)
 		return NULL;
-	return emptcp_bytes(pkt, pkt->parsed->l3, sizeof(struct ipv6hdr));
+	return emptcp_parsed_bytes(pkt, pkt->parsed->l3, sizeof(struct ipv6hdr));
 }
 
 /* Copy `len` bytes (a constant) at `offset` from the packet's first byte to `to`, also from behind what

@@ -357,9 +357,77 @@ static __always_inline int emptcp_parse_tcp(void *ctx, const __u8 *tcp, const __
 	if (!size || !(needs & EMPTCP_NEED_OPTIONS))
 		return EMPTCP_PARSE_TCP;
 	emptcp_copy_options(tcp + EMPTCP_TCP_HEADER, end, parsed, size);
+	if (emptcp_note_usual(parsed, size))
+		return EMPTCP_PARSE_TCP;
 	parsed->argument = size;
 	emptcp_walk_options();
 	return EMPTCP_PARSE_TCP;
+}
+
+#define EMPTCP_USUAL_IP4    0x45 /* version 4, no options */
+#define EMPTCP_USUAL_HEADER 32	 /* TCP with NOP NOP TIMESTAMPS */
+
+/* Is this a whole TCP packet of IPv4 behind an untagged Ethernet header, in the middle of a connection? */
+static __always_inline bool emptcp_is_usual(void *ctx, const struct emptcp_parse_config *config, int backend)
+{
+	const __u8 *data = emptcp_data(ctx, backend), *end = emptcp_data_end(ctx, backend), *tcp;
+	const struct ethhdr *eth = (const void *)data;
+	const struct iphdr *ip = (const void *)(eth + 1);
+
+	tcp = (const void *)(ip + 1);
+	if (config->l2 != sizeof(*eth) || tcp + EMPTCP_USUAL_HEADER > end)
+		return false;
+	if (backend == EMPTCP_TC && ((struct __sk_buff *)ctx)->vlan_present)
+		return false;
+	return eth->h_proto == bpf_htons(ETH_P_IP) && *(const __u8 *)ip == EMPTCP_USUAL_IP4 &&
+	       ip->protocol == IPPROTO_TCP && !(ip->frag_off & bpf_htons(0x3fff)) &&
+	       emptcp_is_bare_ack(tcp[EMPTCP_TCP_FLAGS]);
+}
+
+/*
+ * The packet that nearly all of a subflow are: what emptcp_parse_linear() would find, without looking for
+ * what is rare. False: it is another one.
+ */
+static __always_inline bool emptcp_parse_usual(void *ctx, struct emptcp_pkt *parsed,
+					       const struct emptcp_parse_config *config, int backend)
+{
+	const __u8 *data = emptcp_data(ctx, backend), *end = emptcp_data_end(ctx, backend);
+	const struct iphdr *ip = (const void *)(data + sizeof(struct ethhdr));
+	const __u8 *tcp = (const void *)(ip + 1);
+	__u32 needs = config->needs, size, len;
+
+	if (!(needs & EMPTCP_NEED_OPTIONS) || !emptcp_is_usual(ctx, config, backend) ||
+	    tcp + EMPTCP_USUAL_HEADER > end)
+		return false;
+	size = (tcp[12] >> 4) * 4;
+	len = bpf_ntohs(ip->tot_len);
+	if (size <= EMPTCP_USUAL_HEADER || tcp + size > end || len < sizeof(*ip) + size ||
+	    sizeof(struct ethhdr) + len > emptcp_length(ctx, backend) || sizeof(struct ethhdr) + len > 0xffff)
+		return false;
+	emptcp_forget_options(parsed);
+	emptcp_copy_options(tcp + EMPTCP_TCP_HEADER, end, parsed, size - EMPTCP_TCP_HEADER);
+	parsed->flags = 0;
+	if (!emptcp_note_usual(parsed, size - EMPTCP_TCP_HEADER))
+		return false;
+	parsed->size = sizeof(*parsed);
+	parsed->hook = config->hook;
+	parsed->backend = backend;
+	parsed->family = 4;
+	parsed->l3 = sizeof(struct ethhdr);
+	parsed->l4 = sizeof(struct ethhdr) + sizeof(*ip);
+	parsed->payload = sizeof(struct ethhdr) + sizeof(*ip) + size;
+	parsed->ip_end = sizeof(struct ethhdr) + len;
+	parsed->payload_len = len - sizeof(*ip) - size;
+	parsed->direction = 0;
+	parsed->no_modify = 0;
+	parsed->reason = 0;
+	parsed->redirect = 0;
+	parsed->netns = config->netns;
+	__builtin_memset(parsed->scratch, 0, sizeof(parsed->scratch));
+	emptcp_parse_flags(ctx, parsed, tcp[EMPTCP_TCP_FLAGS], true, backend);
+	if (needs & EMPTCP_NEED_KEY)
+		emptcp_parse_key4((const __u8 *)ip, (const __be16 *)tcp, parsed);
+	return true;
 }
 
 static __always_inline int emptcp_parse_linear(void *ctx, struct emptcp_pkt *parsed,
@@ -417,6 +485,8 @@ static __always_inline int emptcp_parse(void *ctx, struct emptcp_pkt *parsed,
 {
 	int result, i;
 
+	if (emptcp_parse_usual(ctx, parsed, config, backend))
+		return EMPTCP_PARSE_TCP;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < 2; i++) {
 		result = emptcp_parse_linear(ctx, parsed, config, backend);

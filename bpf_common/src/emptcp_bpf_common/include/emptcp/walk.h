@@ -71,13 +71,11 @@ static __always_inline bool emptcp_legal_capable(struct emptcp_pkt *parsed, __u3
  * masked as the kernel masks them. */
 static __always_inline bool emptcp_legal_dss(__u32 flags, __u32 len)
 {
-	__u32 base = 4;
+	/* 4 or 8 bytes of acknowledgement, a mapping of 10 or 14, perhaps 2 of checksum, without branches. */
+	__u32 ack = (flags & EMPTCP_DSS_ACK) << (flags & EMPTCP_DSS_ACK8 ? 3 : 2);
+	__u32 map = flags & EMPTCP_DSS_MAP ? (flags & EMPTCP_DSS_SEQ8 ? 14 : 10) : 0;
 
-	if (flags & EMPTCP_DSS_ACK)
-		base += flags & EMPTCP_DSS_ACK8 ? 8 : 4;
-	if (flags & EMPTCP_DSS_MAP)
-		base += flags & EMPTCP_DSS_SEQ8 ? 14 : 10;
-	return len == base || len == base + 2;
+	return !((len - 4 - ack - map) & ~2U);
 }
 
 /*
@@ -197,14 +195,17 @@ __weak __noinline int emptcp_note_option(void)
 /* Forget the options of the packet before. */
 static __always_inline void emptcp_forget_options(struct emptcp_pkt *parsed)
 {
-	__builtin_memset(parsed->at, 0, sizeof(parsed->at));
-	__builtin_memset(parsed->len, 0, sizeof(parsed->len));
-	parsed->subtypes = 0;
-	parsed->repeated = 0;
-	parsed->timestamps = 0;
-	parsed->sack = 0;
-	parsed->window_scale = 0;
-	parsed->options_len = 0;
+	/* One by one, or the compiler makes one run of single bytes of it all. */
+	WRITE_ONCE(((__u64 *)parsed->at)[0], 0);
+	WRITE_ONCE(((__u64 *)parsed->at)[1], 0);
+	WRITE_ONCE(((__u64 *)parsed->len)[0], 0);
+	WRITE_ONCE(((__u64 *)parsed->len)[1], 0);
+	WRITE_ONCE(parsed->subtypes, 0);
+	WRITE_ONCE(parsed->repeated, 0);
+	WRITE_ONCE(parsed->timestamps, 0);
+	WRITE_ONCE(parsed->sack, 0);
+	WRITE_ONCE(parsed->window_scale, 0);
+	WRITE_ONCE(parsed->options_len, 0);
 	parsed->flags &= ~(EMPTCP_PKT_MPTCP | EMPTCP_PKT_MPTCP_V0);
 }
 
@@ -212,26 +213,30 @@ static __always_inline void emptcp_forget_options(struct emptcp_pkt *parsed)
 #define EMPTCP_USUAL_OPTIONS 0x0101080a
 #define EMPTCP_USUAL_LENGTH  12
 
-static __always_inline bool emptcp_is_usual_head(const struct emptcp_pkt *parsed, __u32 len)
-{
-	return len >= EMPTCP_USUAL_LENGTH &&
-	       *(const __be32 *)parsed->block == bpf_htonl(EMPTCP_USUAL_OPTIONS);
-}
-
-/* A DSS behind timestamps, as in nearly every segment of an MPTCP subflow, takes no turn of the loop. */
-static __always_inline void emptcp_walk_usual_dss(struct emptcp_pkt *parsed, __u32 end)
+/*
+ * Take note of the copied options if they are timestamps and a DSS, two NOPs behind it or none, as in nearly
+ * every segment of an MPTCP subflow. False: they are not, and nothing was noted. What was known before is
+ * forgotten already.
+ */
+static __always_inline bool emptcp_note_usual(struct emptcp_pkt *parsed, __u32 end)
 {
 	const __u8 *option = parsed->block + EMPTCP_USUAL_LENGTH;
-	__u32 len = option[1];
+	__u32 len = option[1], behind = end - EMPTCP_USUAL_LENGTH - len;
 
-	if (EMPTCP_USUAL_LENGTH + 4 > end || option[0] != EMPTCP_KIND_MPTCP || option[2] >> 4 != EMPTCP_DSS ||
-	    EMPTCP_USUAL_LENGTH + len > end || !emptcp_legal_dss(option[3], len))
-		return;
+	if (*(const __be32 *)parsed->block != bpf_htonl(EMPTCP_USUAL_OPTIONS) ||
+	    option[0] != EMPTCP_KIND_MPTCP || option[2] >> 4 != EMPTCP_DSS ||
+	    !emptcp_legal_dss(option[3], len))
+		return false;
+	if (behind &&
+	    (behind != 2 || option[len & 31] != EMPTCP_KIND_NOP || option[(len & 31) + 1] != EMPTCP_KIND_NOP))
+		return false;
+	parsed->timestamps = EMPTCP_TCP_HEADER + 2;
 	parsed->subtypes = 1 << EMPTCP_DSS;
 	parsed->at[EMPTCP_DSS] = EMPTCP_TCP_HEADER + EMPTCP_USUAL_LENGTH;
 	parsed->len[EMPTCP_DSS] = len;
 	parsed->flags |= EMPTCP_PKT_MPTCP;
-	WRITE_ONCE(parsed->cursor, EMPTCP_USUAL_LENGTH + len);
+	parsed->options_len = end;
+	return true;
 }
 
 /* Two NOPs take one turn, and an option is two bytes or more: the worst are a NOP and an option of two, in
@@ -251,11 +256,6 @@ __weak __noinline int emptcp_walk_options(void)
 		return 0;
 	end = parsed->argument;
 	parsed->cursor = 0;
-	if (emptcp_is_usual_head(parsed, end)) {
-		parsed->timestamps = EMPTCP_TCP_HEADER + 2;
-		WRITE_ONCE(parsed->cursor, EMPTCP_USUAL_LENGTH);
-		emptcp_walk_usual_dss(parsed, end);
-	}
 #pragma clang loop unroll(disable)
 	for (i = 0; i < EMPTCP_WALK_TURNS; i++) {
 		__u32 cursor = READ_ONCE(parsed->cursor), kind, len;
