@@ -36,7 +36,13 @@ def test_without_tables_it_sleeps_and_ends_when_told() -> None:
     with Runtime(said.append) as runtime:
         runtime.start()
         assert select.select([runtime], [], [], 0.1)[0] == []
-        began = time.process_time()
-        time.sleep(1)
-        assert time.process_time() - began < 0.5
+        # It may have something to import first.
+        assert any(seconds_used() < 0.25 for _ in range(8))
     assert said == []
+
+
+def seconds_used() -> float:
+    """Return how long this process computes in half a second."""
+    began = time.process_time()
+    time.sleep(0.5)
+    return time.process_time() - began
