@@ -15,8 +15,8 @@ from pathlib import Path as File
 from statistics import median
 
 from emptcp.lab import namespace
-from emptcp.lab.grid import BACKUP, COMPLETION, GOODPUT, SPARED, TCP, Metric, Point, UseCase
-from emptcp.lab.load import Load, Outcome
+from emptcp.lab.grid import BACKUP, COMPLETION, DISJOINT, GOODPUT, SPARED, TCP, Point, UseCase
+from emptcp.lab.load import Load
 from emptcp.lab.ratio import Ratio, compared
 from emptcp.lab.topology import Lab, two_hosts
 
@@ -71,32 +71,33 @@ def compare(
 
 def _measure(lab: Lab, point: Point, setting: str, use_case: UseCase, force: Force, seconds: float) -> float:
     time.sleep(PAUSE)
+    announced = _announce(lab, setting)
     if setting == OURS:
         with force(lab, use_case.policy):
-            return _value(point.metric, _load(lab, point, seconds), lab)
-    _make_backup(lab, setting == BACKUP)
-    try:
-        return _value(point.metric, _load(lab, point, seconds, mptcp=setting != TCP), lab)
-    finally:
-        _make_backup(lab, False)
+            return _value(point, lab, seconds, use_case.begins or announced + 1)
+    return _value(point, lab, seconds, 0 if setting == TCP else announced + 1)
 
 
-def _load(lab: Lab, point: Point, seconds: float, *, mptcp: bool = True) -> Outcome:
-    with Load(lab, point.traffic, mptcp=mptcp) as load:
-        return load.run(WARM, seconds)
+def _announce(lab: Lab, setting: str) -> int:
+    """Let host b announce its addresses as the setting has it; return how many."""
+    lines = ["mptcp endpoint flush"]
+    for path in lab.paths[1:]:
+        if setting == DISJOINT and path is lab.paths[1]:
+            continue
+        backup = " backup" if setting == BACKUP and path is lab.paths[-1] else ""
+        address = path.b.address(lab.family)
+        lines.append(f"mptcp endpoint add {address} dev {path.b.device} signal{backup}")
+    namespace.ip_batch(lines, netns=lab.b.netns)
+    return len(lines) - 1
 
 
-def _make_backup(lab: Lab, backup: bool) -> None:
-    """Let host b announce the last path's address as backup, or not."""
-    address = lab.paths[-1].b.address(lab.family)
-    word = "backup" if backup else "nobackup"
-    namespace.ip(["mptcp", "endpoint", "change", address, word], netns=lab.b.netns)
-
-
-def _value(metric: Metric, outcome: Outcome, lab: Lab) -> float:
-    if metric == GOODPUT:
+def _value(point: Point, lab: Lab, seconds: float, subflows: int) -> float:
+    """Measure once; without ``subflows`` by plain TCP."""
+    with Load(lab, point.traffic, subflows=subflows) as load:
+        outcome = load.run(WARM, seconds)
+    if point.metric == GOODPUT:
         return outcome.mbit
-    if metric == COMPLETION:
+    if point.metric == COMPLETION:
         return median(outcome.completions) * 1e3
-    assert metric == SPARED
+    assert point.metric == SPARED
     return 100 * outcome.by_path[lab.paths[0].name] / max(1, sum(outcome.by_path.values()))

@@ -20,8 +20,10 @@ DEFAULT = 6 << 20
 SMALL = 256 << 10
 
 KERNEL, BACKUP, TCP = "kernel", "kernel, last path backup", "TCP on path1"
-"""What emptcp is compared with: MPTCP as the kernel does it; with the last path's address announced as
-backup (``ip mptcp endpoint .. backup``); plain TCP over the best path."""
+DISJOINT = "kernel, path2 not announced"
+"""What emptcp is compared with: MPTCP as the kernel does it, with a subflow on every path; with the last
+path's address announced as backup (``ip mptcp endpoint .. backup``); without the second path's; plain TCP
+over the best path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class UseCase:
-    """A question and its grid. ``quick`` is the point that is enough to see whether it works at all."""
+    """A question and its grid. ``quick`` is the point that is enough to see whether it works at all;
+    ``begins`` is how many subflows a connection with emptcp has at first (0: one on every path)."""
 
     name: str
     help: str
@@ -69,6 +72,7 @@ class UseCase:
     against: tuple[str, ...]
     points: tuple[Point, ...]
     quick: Point
+    begins: int = 0
 
 
 def _unlike(rates: tuple[float, float], rtts: tuple[float, float]) -> tuple[Path, ...]:
@@ -119,4 +123,43 @@ def _overflow() -> UseCase:
     )
 
 
-USE_CASES = {one.name: one for one in (_heterogeneous(), _overflow())}
+def _small_flows() -> UseCase:
+    paths = _unlike((20, 20), (20, 20))
+    points = [
+        Point(f"files of {size} KB", paths, COMPLETION, Traffic(size=size * 1000))
+        for size in (5, 20, 70, 220)
+    ]
+    return UseCase(
+        "small-flows",
+        "short connections on two like paths: one subflow first, by the path manager gradual",
+        POLICIES / "small-flows.toml",
+        (KERNEL, TCP),
+        tuple(points),
+        quick=points[1],
+        begins=1,
+    )
+
+
+def _shared_bottleneck() -> UseCase:
+    def paths(queue: int | None) -> tuple[Path, ...]:
+        shared = [Path(rate=20e6, rtt=rtt, queue=queue, link="shared") for rtt in (0.02, 0.04)]
+        return (*shared, Path(rate=20e6, rtt=0.02, queue=queue))
+
+    points = [
+        Point(f"queues of {queue}, {buffer} buffer", paths(size), GOODPUT, receive_buffer=limit)
+        for queue, size in (("64 KB", None), ("16 KB", 16 << 10))
+        for buffer, limit in (("256k", SMALL), ("6m", DEFAULT))
+    ]
+    many = Point("queues of 64 KB, 6m buffer, 20 connections", paths(None), GOODPUT, Traffic(20), DEFAULT)
+    return UseCase(
+        "shared-bottleneck",
+        "long connections on three paths, two of which go by one link: the path manager gradual",
+        POLICIES / "shared-bottleneck.toml",
+        (KERNEL, DISJOINT),
+        (*points, many),
+        quick=points[1],
+        begins=1,
+    )
+
+
+USE_CASES = {one.name: one for one in (_heterogeneous(), _overflow(), _small_flows(), _shared_bottleneck())}

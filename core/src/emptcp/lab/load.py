@@ -35,18 +35,19 @@ class Outcome:
 
 
 class Load(contextlib.ExitStack):
-    """Sends over MPTCP, or over plain TCP by the first path. A context manager."""
+    """Sends over MPTCP, with so many ``subflows`` of each connection before the first byte that counts, or
+    with none over plain TCP by the first path. A context manager."""
 
-    def __init__(self, lab: Lab, traffic: Traffic, *, mptcp: bool) -> None:
+    def __init__(self, lab: Lab, traffic: Traffic, *, subflows: int) -> None:
         super().__init__()
-        self._lab, self._traffic, self._mptcp = lab, traffic, mptcp
+        self._lab, self._traffic, self._subflows = lab, traffic, subflows
         self._address = lab.paths[0].b.address(lab.family)
         self._meter = self.enter_context(Meter(lab.a))
         self._listener = self.enter_context(lab.b.call(self._listen))
         self._buffer, self._piece = bytearray(PIECE), bytes(PIECE)
 
     def _listen(self) -> socket.socket:
-        if self._mptcp:
+        if self._subflows:
             return listen(wildcard(self._address), timeout=10, backlog=BACKLOG)
         made = self._plain()
         made.bind((wildcard(self._address), 0))
@@ -59,7 +60,9 @@ class Load(contextlib.ExitStack):
         return made
 
     def _connect(self) -> tuple[socket.socket, socket.socket]:
-        client = self._lab.a.call(lambda: mptcp_socket(self._address, 10) if self._mptcp else self._plain())
+        client = self._lab.a.call(
+            lambda: mptcp_socket(self._address, 10) if self._subflows else self._plain()
+        )
         client.connect((self._address, self._listener.getsockname()[1]))
         return client, self._listener.accept()[0]
 
@@ -77,7 +80,7 @@ class Load(contextlib.ExitStack):
 
     def _joined(self) -> list[tuple[socket.socket, socket.socket]]:
         """Open the connections, until all have all their subflows."""
-        wanted = self._traffic.connections * (len(self._lab.paths) if self._mptcp else 0)
+        wanted = self._traffic.connections * self._subflows
         for _ in range(ATTEMPTS):
             pairs = [self._connect() for _ in range(self._traffic.connections)]
             for client, server in pairs:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,9 +12,10 @@ from pathlib import Path as File
 
 import pytest
 
-from emptcp.lab import comparison, namespace
+from emptcp.cli import main
+from emptcp.lab import comparison, namespace, steering
 from emptcp.lab.comparison import OURS, Plan
-from emptcp.lab.grid import BACKUP, COMPLETION, GOODPUT, KERNEL, TCP, USE_CASES, Point, Traffic
+from emptcp.lab.grid import BACKUP, COMPLETION, DISJOINT, GOODPUT, KERNEL, TCP, USE_CASES, Point, Traffic
 from emptcp.lab.load import Load
 from emptcp.lab.path import Path
 from emptcp.lab.topology import Lab, two_hosts
@@ -39,18 +41,18 @@ def second_path_down(lab: Lab, policy: File) -> Iterator[None]:
 
 
 def compared(point: Point, rounds: int = 1) -> dict[str, list[float]]:
-    use_case = replace(USE_CASES["overflow"], against=(KERNEL, BACKUP, TCP))
+    use_case = replace(USE_CASES["overflow"], against=(KERNEL, BACKUP, DISJOINT, TCP))
     plan = Plan((point,), rounds, 3.0)
     ((link, found),) = comparison.compare(use_case, plan, second_path_down, "auto", lambda line: None)
     assert link in ("relay", "netem")
-    assert set(found.values) == {KERNEL, BACKUP, TCP, OURS}
+    assert set(found.values) == {KERNEL, BACKUP, DISJOINT, TCP, OURS}
     return found.values
 
 
 def test_each_setting_is_what_it_says() -> None:
-    (both,), (backup,), (tcp,), (ours,) = compared(Point("all", PATHS, GOODPUT)).values()
+    both, *others = (value for (value,) in compared(Point("all", PATHS, GOODPUT)).values())
     assert both > 24
-    for alone in (backup, tcp, ours):
+    for alone in others:
         assert 15 < alone < 20.5
 
 
@@ -63,25 +65,44 @@ def test_files_are_timed_from_the_first_syn_to_the_last_byte() -> None:
 
 def test_a_rate_is_kept_and_a_hundred_connections_are_all_read() -> None:
     with two_hosts(PATHS, name=f"l{os.getpid()}") as lab:
-        with Load(lab, Traffic(rate=4e6), mptcp=True) as load:
+        with Load(lab, Traffic(rate=4e6), subflows=2) as load:
             slow = load.run(1.0, 3.0)
         assert slow.mbit == pytest.approx(4, rel=0.1)
         assert sum(slow.by_path.values()) * 8e-6 / 3 == pytest.approx(4, rel=0.15)
-        with Load(lab, Traffic(connections=30), mptcp=True) as load:
+        with Load(lab, Traffic(connections=30), subflows=2) as load:
             many = load.run(1.0, 3.0)
         assert 20 < many.mbit < 30
 
 
+def test_paths_of_one_link_carry_no_more_than_it_does() -> None:
+    shared = tuple(Path(rate=20e6, rtt=rtt, link="shared") for rtt in (0.01, 0.02))
+    with two_hosts((*shared, PATHS[1]), name=f"l{os.getpid()}") as lab:
+        with Load(lab, Traffic(), subflows=3) as load:
+            found = load.run(2.0, 3.0)
+        one, two, other = (found.by_path[path.name] * 8e-6 / 3 for path in lab.paths)
+    assert 15 < one + two < 20.5
+    assert other > 7
+    assert min(one, two) > 0
+
+
 def test_overflow_spares_the_costly_path(capfd: pytest.CaptureFixture[str]) -> None:
     """The smallest grid with the scheduler itself."""
-    from emptcp.cli import main
-
     assert main.main(["lab", "run", "overflow", "--quick", "--json", "--no-picture"]) == 0
-    import json
-
     answer = json.loads(capfd.readouterr().out)
     against = {case["against"]: case for case in answer["cases"]}
     assert against[KERNEL]["with"]["median"] > 95
     assert against[KERNEL]["baseline"]["median"] < 95
     assert against[KERNEL]["ratio"]["median"] > 1
     assert against[BACKUP]["ratio"]["median"] == pytest.approx(1, abs=0.05)
+
+
+def test_a_redundant_path_of_the_grid_carries_nothing_with_the_path_manager() -> None:
+    use_case = USE_CASES["shared-bottleneck"]
+    with two_hosts(use_case.quick.paths, name=f"l{os.getpid()}") as lab:
+        with steering.controlled(lab, use_case.policy), Load(lab, Traffic(), subflows=1) as load:
+            with_emptcp = load.run(4.0, 3.0).by_path
+        with Load(lab, Traffic(), subflows=3) as load:
+            without = load.run(2.0, 2.0).by_path
+    assert with_emptcp.get("path2", 0) == 0, with_emptcp
+    assert min(with_emptcp["path1"], with_emptcp["path3"]) > 0, with_emptcp
+    assert min(without.values()) > 0, without

@@ -13,7 +13,7 @@ import pytest
 from emptcp.cli import lab as command
 from emptcp.lab import comparison_picture, comparison_report
 from emptcp.lab.comparison import OURS, Measured, Plan
-from emptcp.lab.grid import BACKUP, KERNEL, TCP, USE_CASES
+from emptcp.lab.grid import BACKUP, DISJOINT, KERNEL, TCP, USE_CASES
 from emptcp.policy import file as policy_file
 
 DOCS = File(__file__).resolve().parents[4] / "docs" / "reference"
@@ -89,4 +89,4 @@ def test_a_grid_is_one_that_can_be_run(use_case: Any) -> None:
         assert {device for path in table.paths for device in path.devices} == {
             f"path{number}" for number, _ in enumerate(point.paths, start=1)
         }
-    assert set(use_case.against) <= {KERNEL, BACKUP, TCP}
+    assert set(use_case.against) <= {KERNEL, BACKUP, DISJOINT, TCP}
