@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
 
+from emptcp.control.closed import ClosedConnection, Endings
+from emptcp.hooks import namespaces
 from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket, receive_exactly
 from emptcp.lab.topology import Lab, two_hosts
+from emptcp.mptcp.sockets import SubflowReader
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -218,6 +221,19 @@ def test_watching_measures_rates_and_tells_final_bytes_of_what_ended(lab: Lab) -
         # More than that where the kernel sent something on the other subflow, too.
         assert now["acked"] - sum(row["acked"] for row in before) >= SENT
         assert now["received"] - sum(row["received"] for row in before) >= ANSWERED
+
+
+def test_a_connection_that_comes_and_goes_between_two_looks_is_told(lab: Lab) -> None:
+    space = namespaces.resolve(lab.a.netns)
+    found: list[ClosedConnection] = []
+    with SubflowReader() as reader, closing(Endings(space)) as endings:
+        assert endings.look(reader.records(space)) == []
+        with talk(lab) as one:
+            one.exchange(SENT, ANSWERED)
+        within(20, lambda: bool(found.extend(endings.look(reader.records(space))) or found))
+    (ended,) = found
+    assert sum(subflow.acked for subflow in ended.subflows) >= SENT + 1000
+    assert sum(subflow.received for subflow in ended.subflows) >= ANSWERED + 1000
 
 
 @pytest.mark.timeout(120)

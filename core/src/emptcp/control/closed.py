@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     from emptcp.hooks.namespaces import Namespace
     from emptcp.mptcp.destroyed import Destroyed
     from emptcp.mptcp.events import Event
+    from emptcp.mptcp.measured import Measured
     from emptcp.plugins.occasions import Address, Endpoint, Ends
 
 MOST = 100
 """Connections that are kept, the last ones."""
+
+Plain = tuple[tuple[str, int], tuple[str, int]]
 
 _BEGINS = ("CREATED", "ESTABLISHED", "SF_ESTABLISHED")
 
@@ -69,6 +72,7 @@ class Endings:
         self._live: dict[int, dict[Ends, ClosedSubflow]] = {}
         self._going: set[int] = set()
         self._unmatched: list[Destroyed] = []
+        self._known: dict[bytes, tuple[Ends, Plain]] = {}
         self._opened = ExitStack()
         with ExitStack() as opened:
             self._destroyed = opened.enter_context(DestroyedReader(namespace))
@@ -87,9 +91,8 @@ class Endings:
         A socket is freed a moment after it is out of the iterator's sight: where its end was not told yet it
         is waited for until the next look.
         """
-        now = _of_records(records)
-        for event in self._events.read() if self._events is not None else ():
-            self._begin(event)
+        now = self._of_records(records)
+        self._take_beginnings()
         for token, subflows in now.items():
             self._live.setdefault(token, {}).update(subflows)
         self._take_ends()
@@ -101,6 +104,24 @@ class Endings:
             ClosedConnection(token, self._cookie, when, tuple(self._live.pop(token).values()))
             for token in sorted(over)
         ]
+
+    def _of_records(self, records: bytes) -> dict[int, dict[Ends, ClosedSubflow]]:
+        """Return the subflows of each connection as they are."""
+        known, self._known = self._known, {}
+        found: dict[int, dict[Ends, ClosedSubflow]] = {}
+        for identity, one in measured(records):
+            if not one.token:  # what has no connection yet
+                continue
+            ends, plain = self._known[identity] = known.get(identity) or _named(one)
+            counts = one.bytes_sent, one.bytes_acked, one.bytes_received
+            found.setdefault(one.token, {})[ends] = ClosedSubflow(*plain, *counts)
+        return found
+
+    def _take_beginnings(self) -> None:
+        if self._events is not None:
+            with suppress(OSError):  # ENOBUFS: they were too many, and some are lost
+                for event in self._events.read():
+                    self._begin(event)
 
     def _begin(self, event: Event) -> None:
         """Note a subflow that an event tells of; it may be over before the next look."""
@@ -115,6 +136,8 @@ class Endings:
     def _take_ends(self) -> None:
         """Note the final counts of sockets that were freed."""
         fresh = self._destroyed.read()
+        if not fresh and not self._unmatched:
+            return
         owners = {ends: of for of in self._live.values() for ends in of}
         for one in [*self._unmatched, *fresh]:
             ends = one.local, one.remote
@@ -126,20 +149,13 @@ class Endings:
         self._unmatched = [one for one in fresh if (one.local, one.remote) not in owners]
 
 
-def _of_records(records: bytes) -> dict[int, dict[Ends, ClosedSubflow]]:
-    """Return the subflows of each connection as they are."""
-    found: dict[int, dict[Ends, ClosedSubflow]] = {}
-    for _, one in measured(records):
-        subflow = ConnectionSubflow(one)
-        ends = subflow.local, subflow.remote
-        counts = subflow.sent, subflow.acked, subflow.received
-        found.setdefault(one.token, {})[ends] = ClosedSubflow(_plain(ends[0]), _plain(ends[1]), *counts)
-    found.pop(0, None)  # what has no connection yet
-    return found
-
-
 def _complete(subflows: Mapping[Ends, ClosedSubflow]) -> bool:
     return all(one.final for one in subflows.values())
+
+
+def _named(one: Measured) -> tuple[Ends, Plain]:
+    subflow = ConnectionSubflow(one)
+    return (subflow.local, subflow.remote), (_plain(subflow.local), _plain(subflow.remote))
 
 
 def _plain(end: Endpoint) -> tuple[str, int]:
