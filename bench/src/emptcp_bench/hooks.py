@@ -15,6 +15,8 @@ ROUNDS, REPEAT = 31, 20_000
 QUICK_ROUNDS, QUICK_REPEAT = 1, 200
 STEER_ROUNDS, STEER_SECONDS = 61, 0.1
 ACCURACY_ROUNDS = 3
+CONNECTIONS, SECONDS = 1000, 60.0
+QUICK_CONNECTIONS, QUICK_SECONDS = 20, 2.0
 
 
 @hookimpl
@@ -43,6 +45,13 @@ def emptcp_commands(name: str, parser: argparse.ArgumentParser) -> None:
         "--page", metavar="FILE", help="measure nothing; print the documentation's page for such a JSON"
     )
     accuracy.set_defaults(run=_accuracy)
+    text = "the ticks of a controller with many connections, on one core"
+    controllers = groups.add_parser("controllers", help=text, description=f"Measure {text}.")
+    controllers.add_argument("--json", action="store_true", help="print JSON")
+    controllers.add_argument("--quick", action="store_true", help="a few connections: whether it works")
+    controllers.add_argument("--connections", type=_count, help=f"of two subflows (default: {CONNECTIONS})")
+    controllers.add_argument("--seconds", type=_count, help=f"of measurement (default: {SECONDS:g})")
+    controllers.set_defaults(run=_controllers)
 
 
 def _count(text: str) -> int:
@@ -92,6 +101,19 @@ def _accuracy(arguments: argparse.Namespace) -> int:
     else:
         print(report.as_text(rows))
     return int(not all(row.held for row in rows))
+
+
+def _controllers(arguments: argparse.Namespace) -> int:
+    from emptcp_bench import controllers, controllers_report
+
+    _need_root()
+    number, seconds = (QUICK_CONNECTIONS, QUICK_SECONDS) if arguments.quick else (CONNECTIONS, SECONDS)
+    found = controllers.measure(arguments.connections or number, arguments.seconds or seconds)
+    if arguments.json:
+        print(json.dumps(controllers_report.as_json(found), indent=2))
+    else:
+        print(controllers_report.as_text(found))
+    return 0
 
 
 def _need_root() -> None:

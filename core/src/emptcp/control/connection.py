@@ -209,23 +209,24 @@ class Connections:
     def changes(self) -> Iterator[tuple[bytes, str, int | None]]:
         """Yield key, setting and new value of what is to change; ``None`` takes a setting back."""
         yield from ((*gone, None) for gone in self._gone)
-        for one in self._all():
+        for one in self._changed():
             yield from ((one.key, *change) for change in one.wishes.changes())
 
     def settle(self) -> None:
         """Take what is wanted for being in force."""
         self._gone.clear()
-        for one in self._all():
+        for one in self._changed():
             one.wishes.settle()
 
     def abandon(self) -> None:
         """Forget what was wanted in this tick."""
-        for one in self._all():
+        for one in self._changed():
             one.wishes.abandon()
 
-    def _all(self) -> Iterator[ConnectionSubflow | Connection]:
-        yield from self._subflows.values()
-        yield from self._connections.values()
+    def _changed(self) -> Iterator[ConnectionSubflow | Connection]:
+        """Yield what is wanted otherwise than it is in force: in most ticks few of very many."""
+        yield from (one for one in self._subflows.values() if one.wishes.changed)
+        yield from (one for one in self._connections.values() if one.wishes.changed)
 
 
 def key_of(token: int) -> bytes:

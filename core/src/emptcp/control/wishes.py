@@ -10,11 +10,12 @@ Settings = dict[str, int]
 
 
 class Wishes:
-    """Settings, wanted and in force; they are the same between ticks."""
+    """Settings, wanted and in force; they are the same between ticks. ``changed``: they are not now."""
 
     def __init__(self, in_force: Mapping[str, int] | None = None) -> None:
         self._in_force: Settings = dict(in_force or {})
         self.wanted: Settings = dict(self._in_force)
+        self.changed = False
 
     def want(self, name: str, value: int | None) -> None:
         """Want another value; ``None`` takes the setting back."""
@@ -22,6 +23,7 @@ class Wishes:
             self.wanted.pop(name, None)
         else:
             self.wanted[name] = value
+        self.changed = self.wanted != self._in_force
 
     def changes(self) -> Iterator[tuple[str, int | None]]:
         """Yield each setting whose value is to be another one, and that value; ``None`` takes it back."""
@@ -37,10 +39,8 @@ class Wishes:
 
     def settle(self) -> None:
         """Take what is wanted for being in force."""
-        if self.wanted != self._in_force:
-            self._in_force = dict(self.wanted)
+        self._in_force, self.changed = dict(self.wanted), False
 
     def abandon(self) -> None:
         """Forget what was wanted since the last :meth:`settle`."""
-        if self.wanted != self._in_force:
-            self.wanted = dict(self._in_force)
+        self.wanted, self.changed = dict(self._in_force), False

@@ -37,8 +37,10 @@ def wait_for(process: subprocess.Popen[bytes], words: bytes) -> None:
     """Read what it says until these words come. Raises EmptcpError with what came instead."""
     assert process.stderr is not None
     said, deadline = b"", time.monotonic() + PATIENCE
+    poll = select.poll()  # select() knows no descriptor above 1023
+    poll.register(process.stderr, select.POLLIN)
     while words not in said:
-        ready, _, _ = select.select([process.stderr], [], [], max(0, deadline - time.monotonic()))
+        ready = poll.poll(1000 * max(0, deadline - time.monotonic()))
         piece = os.read(process.stderr.fileno(), 4096) if ready else b""
         said += piece
         if not piece:
