@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emptcp.control.closed import ClosedConnection
+    from emptcp.control.closed import ClosedConnection, Endings
     from emptcp.control.seen import Look, Metrics, Seen
     from emptcp.plugins.occasions import ConnectionEntry, Endpoint
 
@@ -55,7 +55,7 @@ def register(groups: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from emptcp.cli import live
 
-    with Watch(arguments.netns) as watch:
+    with Watch(arguments.netns, endings=arguments.watch is not None) as watch:
         if arguments.watch is None:
             _print(watch, arguments.json)
             return 0
@@ -75,14 +75,19 @@ def _print(watch: Watch, as_json: bool) -> None:
 
 
 class Watch:
-    """Looks at a namespace's connections, and notices those that end in between. A context manager."""
+    """Looks at a namespace's connections; with ``endings`` it notices those that end in between.
 
-    def __init__(self, netns: str) -> None:
+    A context manager.
+    """
+
+    def __init__(self, netns: str, *, endings: bool = False) -> None:
         from emptcp.control import closed, view
 
         with ExitStack() as opened:
             self.view = opened.enter_context(view.at(netns))
-            self._endings = opened.enter_context(closing(closed.Endings(self.view.namespace)))
+            self._endings: Endings | None = None
+            if endings:
+                self._endings = opened.enter_context(closing(closed.Endings(self.view.namespace)))
             self._opened = opened.pop_all()
         self._closed: list[ClosedConnection] = []
 
@@ -91,7 +96,8 @@ class Watch:
         from emptcp.control import closed
 
         look = self.view.look()
-        self._closed = [*self._closed, *self._endings.look(look.records)][-closed.MOST :]
+        ended = self._endings.look(look.records) if self._endings is not None else []
+        self._closed = [*self._closed, *ended][-closed.MOST :]
         cookie = self.view.namespace.cookie
         kept = [one for one in closed.kept_connections() if one.cookie == cookie]
         known = {_identity(one) for one in kept}
