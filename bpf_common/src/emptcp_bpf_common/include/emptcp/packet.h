@@ -39,11 +39,21 @@ static __always_inline __u32 emptcp_length(void *ctx, int backend)
 	return emptcp_data_end(ctx, backend) - emptcp_data(ctx, backend);
 }
 
-/* `size` bytes (a constant) at an offset that the parser found, or NULL. Asked for twice it is computed once:
- * the bound is no comparison from which the compiler could learn, the second time, that it needs none. */
+/*
+ * `offset` with a bound that the verifier sees. In assembler, because what the compiler knows to be in bounds
+ * by a comparison it does not mask, and not every verifier remembers the comparison. Not volatile: the same
+ * offset is masked once.
+ */
+static __always_inline __u64 emptcp_bounded(__u64 offset)
+{
+	asm("%0 &= %1" : "+r"(offset) : "i"(EMPTCP_OFFSET_MASK));
+	return offset;
+}
+
+/* `size` bytes (a constant) at an offset that the parser found, or NULL. */
 static __always_inline void *emptcp_parsed_bytes(const struct emptcp_handle *pkt, __u32 offset, __u32 size)
 {
-	__u8 *place = emptcp_data(pkt->ctx, pkt->backend) + (offset & EMPTCP_OFFSET_MASK);
+	__u8 *place = emptcp_data(pkt->ctx, pkt->backend) + emptcp_bounded(offset);
 
 	return place + size > emptcp_data_end(pkt->ctx, pkt->backend) ? NULL : place;
 }
