@@ -227,9 +227,18 @@ class Section:
 
     def spelled(self, key: str) -> str:
         """Return a string, a number or a boolean as text (``"5s"``, ``5``, ``true``)."""
-        value = self._data.get(key, "")
+        return self._spelled(self._data.get(key, ""), f"'{key}'", key)
+
+    def spelled_items(self, key: str) -> tuple[str, ...]:
+        """Return the items of a list as text, each as :meth:`spelled` does."""
+        return tuple(
+            self._spelled(item, f"item {index + 1} of '{key}'", key, index)
+            for index, item in enumerate(self._of(list, key, []))
+        )
+
+    def _spelled(self, value: Any, what: str, *path: str | int) -> str:
         if not isinstance(value, str | int | float):
-            raise self._wrong_kind(f"'{key}'", str, value, key)
+            raise self._wrong_kind(what, str, value, *path)
         if isinstance(value, bool):
             return str(value).lower()
         return _short(value) if isinstance(value, int) else str(value)

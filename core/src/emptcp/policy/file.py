@@ -254,6 +254,6 @@ def _own_parameter(table: Section, key: str) -> model.Keyword:
     value = table.raw(key)
     place = table.place(key)
     if isinstance(value, list):
-        items = (model.Scalar(text, place) for text in table.texts(key))
+        items = (model.Scalar(text, place) for text in table.spelled_items(key))
         return model.Keyword(key, model.Listing(tuple(items), place), place)
     return model.Keyword(key, model.Scalar(table.spelled(key), place), place)

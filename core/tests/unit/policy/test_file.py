@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from emptcp.policy import file, model, text
-from emptcp.policy.model import And, Goto, InSet, Keyword, Not, Scalar, Select, StageSpec
+from emptcp.policy.model import And, Goto, InSet, Keyword, Listing, Not, Scalar, Select, StageSpec
 
 EXAMPLE = """
 table = "home"
@@ -121,7 +121,7 @@ def test_sets_maps_paths_and_controllers_are_declared_data() -> None:
         interval = "50ms"
         steers = "peer"
         on_failure = "withdraw"
-        with = { gain = "5%", fast = true, order = ["a", "b"] }
+        with = { gain = "5%", fast = true, order = ["a", 2] }
         """)
     assert table.sets == (model.Set("s", "subflow", 65536, 300 * 10**9, True, ("10.0.0.1:1-10.0.0.2:2",)),)
     assert table.maps == (model.Map("m", "connection", "rate", 10, entries=(("a", "10mbit"), ("b", "5"))),)
@@ -131,6 +131,8 @@ def test_sets_maps_paths_and_controllers_are_declared_data() -> None:
     own = one.parameters
     assert [one.name for one in own] == ["gain", "fast", "order"]
     assert own[1].value == Scalar("true")
+    assert isinstance(own[2].value, Listing)
+    assert own[2].value.items == (Scalar("a"), Scalar("2"))
 
 
 def test_a_file_on_disk_is_read_with_any_line_ends(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_the_second_path_is_used_when_the_first_is_full_and_only_then(machine: M
 
 def test_paths_of_one_cost_carry_what_their_weights_say(machine: Machine) -> None:
     """Four to one over 20 and 10 Mbit/s: the second path could carry half of what the first does."""
-    machine.apply(cost=0, weights='["4", "1"]')
+    machine.apply(cost=0, weights="[4, 1]")
     machine.run()
     with contextlib.ExitStack() as opened:
         stream = Stream(machine.lab, opened)
