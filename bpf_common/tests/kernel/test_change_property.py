@@ -21,7 +21,8 @@ from emptcp.packet.layers import options_header
 from emptcp.packet.mptcp import AddAddress, Dss, MpPrio, RemoveAddress
 from emptcp.packet.tcp import Sack, Timestamps
 
-pytestmark = pytest.mark.kernel
+# The first one loads every program, on kernels under load for minutes.
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
 NOP, EOL = b"\x01", b"\x00"
 HOSTILE = bytes.fromhex("1e035101 1e1031 1e0c2003 080a 1e 00 01 ff")
