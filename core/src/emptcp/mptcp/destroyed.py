@@ -16,20 +16,18 @@ from ipaddress import IPv4Address, IPv6Address
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from emptcp.mptcp import diag
+
 if TYPE_CHECKING:
     from emptcp.hooks.namespaces import Namespace
 
 Address = IPv4Address | IPv6Address
 Endpoint = tuple[Address, int]
 
-_NETLINK_SOCK_DIAG, _SOL_NETLINK, _ADD_MEMBERSHIP = 4, 270, 1
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _TCP4_DESTROY, _TCP6_DESTROY = 1, 3
-_BY_FAMILY = 20
-_INFO = 2
-# nlmsghdr (length, type) and struct inet_diag_msg (family, ports, addresses), which attributes follow
-_MESSAGE = struct.Struct("=IH10xB3x")
-_ENDS = struct.Struct("!HH16s16s")
-_ENDS_AT, _ATTRIBUTES_AT = 20, 16 + 72
+# Of struct inet_diag_msg: family, ports, addresses.
+_ENDS = struct.Struct("!B3xHH16s16s")
 # tcpi_bytes_acked, tcpi_bytes_received; tcpi_bytes_sent (Linux 4.19)
 _ACKED_AT, _SENT_AT = 120, 200
 
@@ -81,7 +79,7 @@ class DestroyedReader:
 
 
 def _subscribe() -> socket.socket:
-    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, diag.NETLINK_SOCK_DIAG)
     made.bind((0, 0))
     for group in (_TCP4_DESTROY, _TCP6_DESTROY):
         with suppress(OSError):  # a kernel without IPv6, or without tcp_diag: then nothing is told
@@ -92,31 +90,16 @@ def _subscribe() -> socket.socket:
 
 def decode(datagram: bytes) -> Iterator[Destroyed]:
     """Yield the sockets of one netlink datagram that were connected."""
-    offset = 0
-    while offset + _ATTRIBUTES_AT <= len(datagram):
-        length, kind, family = _MESSAGE.unpack_from(datagram, offset)
-        if length < _ATTRIBUTES_AT:
-            return
-        message = datagram[offset : offset + length]
-        info = _info(message)
-        local_port, remote_port, local, remote = _ENDS.unpack_from(message, _ENDS_AT)
-        if kind == _BY_FAMILY and remote_port and len(info) >= _SENT_AT + 8:
+    for kind, message in diag.split(datagram):
+        if kind != diag.SOCK_DIAG_BY_FAMILY or len(message) < diag.MESSAGE_SIZE:
+            continue
+        info = diag.attributes(message[diag.MESSAGE_SIZE :]).get(diag.INET_DIAG_INFO, b"")
+        family, local_port, remote_port, local, remote = _ENDS.unpack_from(message)
+        if remote_port and len(info) >= _SENT_AT + 8:
             acked, received = struct.unpack_from("=QQ", info, _ACKED_AT)
             (sent,) = struct.unpack_from("=Q", info, _SENT_AT)
             ends = (_address(local, family), local_port), (_address(remote, family), remote_port)
             yield Destroyed(*ends, sent, acked, received)
-        offset += length + 3 & ~3
-
-
-def _info(message: bytes) -> bytes:
-    """Return the ``struct tcp_info``; empty when there is none."""
-    offset = _ATTRIBUTES_AT
-    while offset + 4 <= len(message):
-        length, kind = struct.unpack_from("=HH", message, offset)
-        if kind == _INFO:
-            return message[offset + 4 : offset + length]
-        offset += max(4, length + 3 & ~3)
-    return b""
 
 
 def _address(raw: bytes, family: int) -> Address:

@@ -14,8 +14,11 @@ INET_DIAG_INFO = 2
 MESSAGE_SIZE = 72
 """Bytes of a struct inet_diag_msg, which its attributes follow."""
 
-_NETLINK_SOCK_DIAG = 4
-_SOCK_DIAG_BY_FAMILY = 20
+NETLINK_SOCK_DIAG = 4
+"""The netlink family (linux/netlink.h)."""
+SOCK_DIAG_BY_FAMILY = 20
+"""The kind of the messages that tell of sockets, and of those that ask."""
+
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQ_PROTOCOL = 3
@@ -27,7 +30,7 @@ _PROTOCOL = struct.Struct("=HHI")
 
 def connect() -> socket.socket:
     """Return a socket that asks of the calling thread's namespace; it keeps that one alive."""
-    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
     made.settimeout(5)
     return made
 
@@ -41,7 +44,7 @@ def dump(asking: socket.socket, family: int, protocol: int, states: int) -> Iter
     if protocol > 0xFF:
         body += _PROTOCOL.pack(_PROTOCOL.size, _REQ_PROTOCOL, protocol)
     size = _HEADER.size + len(body)
-    asking.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, family, 0) + body)
+    asking.send(_HEADER.pack(size, SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, family, 0) + body)
     while True:
         for kind, message in split(asking.recv(1 << 18)):
             if kind == _NLMSG_DONE:
