@@ -8,6 +8,8 @@ import json
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from emptcp.api import EmptcpError, hookimpl
 
@@ -67,10 +69,7 @@ def _chain(arguments: argparse.Namespace) -> int:
     _need_root()
     rounds, repeat = (QUICK_ROUNDS, QUICK_REPEAT) if arguments.quick else (ROUNDS, REPEAT)
     results = chain.measure(arguments.rounds or rounds, arguments.repeat or repeat)
-    if arguments.json:
-        print(json.dumps(report.as_json(results), indent=2))
-    else:
-        print(report.as_text(results))
+    _print(arguments, results, report)
     return 0
 
 
@@ -80,10 +79,7 @@ def _steer(arguments: argparse.Namespace) -> int:
     _need_root()
     rounds, seconds = (1, STEER_SECONDS) if arguments.quick else (STEER_ROUNDS, STEER_SECONDS)
     results = steer.measure(arguments.rounds or rounds, seconds)
-    if arguments.json:
-        print(json.dumps(steer_report.as_json(results), indent=2))
-    else:
-        print(steer_report.as_text(results))
+    _print(arguments, results, steer_report)
     return 0
 
 
@@ -109,11 +105,12 @@ def _controllers(arguments: argparse.Namespace) -> int:
     _need_root()
     number, seconds = (QUICK_CONNECTIONS, QUICK_SECONDS) if arguments.quick else (CONNECTIONS, SECONDS)
     found = controllers.measure(arguments.connections or number, arguments.seconds or seconds)
-    if arguments.json:
-        print(json.dumps(controllers_report.as_json(found), indent=2))
-    else:
-        print(controllers_report.as_text(found))
+    _print(arguments, found, controllers_report)
     return 0
+
+
+def _print(arguments: argparse.Namespace, results: Any, report: ModuleType) -> None:
+    print(json.dumps(report.as_json(results), indent=2) if arguments.json else report.as_text(results))
 
 
 def _need_root() -> None:

@@ -102,66 +102,68 @@ static __always_inline void drop_entries(void *ctx, enum backend backend)
 		bpf_xdp_adjust_meta(xdp, (int)(xdp->data - xdp->data_meta));
 }
 
+struct packet {
+	struct entry own;
+	struct iphdr *ip;
+	struct tcphdr *tcp;
+	struct counts *counts;
+};
+
+/* What every stage begins with: take its entry off, and parse the packet anew. False: it is left alone. */
+static __always_inline bool begin(void *ctx, enum backend backend, struct packet *packet)
+{
+	if (!pop(ctx, backend, &packet->own))
+		return false;
+	packet->ip = ip_of(ctx, backend);
+	if (!packet->ip || packet->ip->protocol != IPPROTO_TCP)
+		return false;
+	packet->tcp = tcp_of(ctx, packet->ip, backend);
+	if (!packet->tcp)
+		return false;
+	if (!is_fit(ctx, packet->ip, packet->tcp, backend))
+		return false;
+	packet->counts = all_counts();
+	return packet->counts != NULL;
+}
+
+static __always_inline void call_next(void *ctx, const struct packet *packet)
+{
+	if (packet->own.next != LAST)
+		bpf_tail_call(ctx, &bench_programs, packet->own.next);
+}
+
 static __always_inline void select(void *ctx, enum backend backend)
 {
-	struct entry own = {};
-	struct counts *counts;
-	struct tcphdr *tcp;
-	struct iphdr *ip;
+	struct packet packet = {};
+	__u32 total;
 
-	if (!pop(ctx, backend, &own))
-		return;
-	ip = ip_of(ctx, backend);
-	if (!ip || ip->protocol != IPPROTO_TCP)
+	if (!begin(ctx, backend, &packet))
 		return drop_entries(ctx, backend);
-	tcp = tcp_of(ctx, ip, backend);
-	if (!tcp)
+	total = bpf_ntohs(packet.ip->tot_len);
+	count(packet.counts, 0, total);
+	packet.counts[1].packets++;
+	if (!is_selected(packet.ip, packet.tcp, IN_FLOWS))
 		return drop_entries(ctx, backend);
-	if (!is_fit(ctx, ip, tcp, backend))
-		return drop_entries(ctx, backend);
-	counts = all_counts();
-	if (!counts)
-		return drop_entries(ctx, backend);
-	count(counts, 0, bpf_ntohs(ip->tot_len));
-	counts[1].packets++;
-	if (!is_selected(ip, tcp, IN_FLOWS))
-		return drop_entries(ctx, backend);
-	counts[1].matches++;
-	counts[1].bytes += bpf_ntohs(ip->tot_len);
-	if (own.next != LAST)
-		bpf_tail_call(ctx, &bench_programs, own.next);
+	packet.counts[1].matches++;
+	packet.counts[1].bytes += total;
+	call_next(ctx, &packet);
 }
 
 static __always_inline void toggle(void *ctx, enum backend backend)
 {
-	struct entry own = {};
-	struct counts *counts;
+	struct packet packet = {};
 	__u32 total, l4;
-	struct tcphdr *tcp;
-	struct iphdr *ip;
 
-	if (!pop(ctx, backend, &own))
-		return;
-	ip = ip_of(ctx, backend);
-	if (!ip || ip->protocol != IPPROTO_TCP)
+	if (!begin(ctx, backend, &packet))
 		return drop_entries(ctx, backend);
-	tcp = tcp_of(ctx, ip, backend);
-	if (!tcp)
-		return drop_entries(ctx, backend);
-	if (!is_fit(ctx, ip, tcp, backend))
-		return drop_entries(ctx, backend);
-	counts = all_counts();
-	if (!counts)
-		return drop_entries(ctx, backend);
-	total = bpf_ntohs(ip->tot_len);
-	l4 = L2 + ip->ihl * 4;
-	if (own.place & IMMEDIATE && backend == XDP)
-		toggle_xdp(tcp, own.immediate);
-	else if (own.place & IMMEDIATE)
-		toggle_tc(ctx, tcp, l4, own.immediate);
-	count(counts, 2 + (own.place & (STAGES - 1)), total);
-	if (own.next != LAST)
-		bpf_tail_call(ctx, &bench_programs, own.next);
+	total = bpf_ntohs(packet.ip->tot_len);
+	l4 = L2 + packet.ip->ihl * 4;
+	if (packet.own.place & IMMEDIATE && backend == XDP)
+		toggle_xdp(packet.tcp, packet.own.immediate);
+	else if (packet.own.place & IMMEDIATE)
+		toggle_tc(ctx, packet.tcp, l4, packet.own.immediate);
+	count(packet.counts, 2 + (packet.own.place & (STAGES - 1)), total);
+	call_next(ctx, &packet);
 }
 
 #define ROOT_XDP(actors)                                        \
