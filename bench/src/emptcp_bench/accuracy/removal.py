@@ -6,7 +6,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from emptcp.lab import settings
 from emptcp.lab.resident import resident
+from emptcp.lab.topology import Lab
 from emptcp_bench.accuracy.row import Row
 from emptcp_bench.accuracy.stream import Stream, hosts, in_force
 
@@ -16,9 +18,6 @@ FORCE, WITHIN = 2.0, 3.0
 ACTORS = (
     ("set_backup", "ingress", "set_backup(on=true)", ""),
     ("rate_limit", "egress", "rate_limit(rate=10mbit, mode=pacing)", ""),
-    ("rate_limit", "egress", "rate_limit(rate=10mbit, mode=police)", ""),
-    ("rate_limit", "egress", "rate_limit(rate=10mbit, mode=mark)", ""),
-    ("drop", "egress", "drop()", "sample(every=200)"),
     ("add_option", "egress", "add_option(exid=0xe0e1, value=7, size=1)", "packet_type('ack')"),
     ("remove_option", "ingress", "remove_option(kind=253)", ""),
     ("blk_subflow", "ingress", "blk_subflow()", ""),
@@ -28,15 +27,30 @@ ACTORS = (
     ("record", "ingress egress", "record('packets', 'bytes', 'rtt')", ""),
 )
 
+CONGESTING = (
+    ("rate_limit", "egress", "rate_limit(rate=10mbit, mode=police)", ""),
+    ("rate_limit", "egress", "rate_limit(rate=10mbit, mode=mark)", ""),
+    ("drop", "egress", "drop()", "sample(every=200)"),
+)
+"""What tells the sender of congestion: how fast that is forgotten is up to its congestion control."""
+
 
 def rows(rounds: int, _quick: bool) -> Iterator[Row]:
-    """A row for each actor, and for each mode of rate_limit."""
+    """A row for each actor, and for each mode of rate_limit; with every control for those that congest."""
     with resident("--no-guard"), hosts("r") as lab:
-        for actor, hook, do, when in ACTORS:
-            found = tuple(_round(Stream(lab), hook, do, when) for _ in range(rounds))
-            chosen = f" when `{when}`" if when else ""
-            asked = f"`{do}`{chosen} taken away: share of the path within {WITHIN:g} s, of its earlier one"
-            yield Row(actor, asked, tuple(100 * one for one in found), "%", least=90, most=110)
+        for one in ACTORS:
+            yield _row(lab, rounds, *one)
+        for control in ("cubic", "bbr"):
+            if settings.use_control(lab.a, control):
+                for one in CONGESTING:
+                    yield _row(lab, rounds, *one, asked=f", {control}")
+
+
+def _row(lab: Lab, rounds: int, actor: str, hook: str, do: str, when: str, asked: str = "") -> Row:
+    found = tuple(_round(Stream(lab), hook, do, when) for _ in range(rounds))
+    chosen = f" when `{when}`" if when else ""
+    told = f"`{do}`{chosen}{asked}, taken away: share of the path within {WITHIN:g} s, of its earlier one"
+    return Row(actor, told, tuple(100 * one for one in found), "%", least=90, most=110)
 
 
 def _round(stream: Stream, hook: str, do: str, when: str) -> float:

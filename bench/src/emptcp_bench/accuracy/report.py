@@ -24,10 +24,10 @@ MPTCP v1, two hosts in network namespaces with two paths of 100 Mbit/s and a rou
 of 20 ms each. Where the kernel has no netem a process delays the frames, and its own hiccups
 are in the figures. `missed` says that the median is not what is wanted.
 
-`police`, `mark` and `drop` tell the sender's congestion control (CUBIC here) of congestion.
-What it made of that is not emptcp's to take back: when such a policy goes, the window grows
-again at the control's own pace, for longer than the three seconds below. `pacing` leaves the
-window alone.
+The hosts use CUBIC. `police`, `mark` and `drop` tell the sender's congestion control of
+congestion, and what it made of that is not emptcp's to take back: when such a policy goes, the
+rate grows again at the control's own pace. CUBIC takes longer on these paths than the three
+seconds below, BBR does not, so both are measured. `pacing` leaves the control alone.
 
 | actor | asked | measured | wanted | |
 | --- | --- | --- | --- | --- |

@@ -37,12 +37,13 @@ def make_steady(host: Host) -> str:
     for setting, value in BUFFERS.items():
         host.set(setting, value)
     for name in ("cubic", "reno"):
-        if _use(host, name):
+        if use_control(host, name):
             return name
     return ""
 
 
-def _use(host: Host, name: str) -> bool:
+def use_control(host: Host, name: str) -> bool:
+    """Let new sockets of a host use a congestion control; return whether the kernel has it."""
     if _try(host, name):
         return True
     with _allowed(name):
