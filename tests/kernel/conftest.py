@@ -64,9 +64,6 @@ def instance(netns: Callable[[], str], tmp_path: Path, monkeypatch: pytest.Monke
     assert running.everything() == {}
     tree = pins.find()
     assert tree is None or not tree.root.exists()
-    while os.path.ismount(tmp_path / "bpf"):
-        # Lazily: a process that another test started meanwhile may have a copy of the mount.
-        subprocess.run(["umount", "--lazy", str(tmp_path / "bpf")], check=True, timeout=10)
 
 
 @pytest.fixture

@@ -54,7 +54,9 @@ class Channel:
         return json.loads(head), body
 
     def close(self) -> None:
-        """Close this end."""
+        """Close this end; again does nothing, as its descriptors' numbers may be another file's by then."""
+        if self._heads.fileno() < 0:
+            return
         self._heads.close()
         os.close(self._inbound)
         os.close(self._outbound)

@@ -117,7 +117,7 @@ class ControllerProcess:
         return self._failed >= MISSED
 
     def end(self) -> None:
-        """End the process at once, wait for it, and close the channel."""
+        """End the process at once, wait for it, and close the channel; again does nothing."""
         self._process.kill()
         self._process.wait()
         self._channel.close()

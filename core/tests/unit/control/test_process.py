@@ -177,6 +177,19 @@ def test_its_end_is_told_and_leaves_no_process(start: Callable[..., ControllerPr
     assert answer(process) is None
 
 
+def test_it_is_ended_twice_as_once_and_closes_nobody_elses_files(
+    start: Callable[..., ControllerProcess],
+) -> None:
+    process = start("Second")
+    process.end()
+    reader, writer = os.pipe()  # takes the lowest numbers that are free, those of the channel
+    process.end()
+    os.write(writer, b"x")
+    assert os.read(reader, 1) == b"x"
+    os.close(reader)
+    os.close(writer)
+
+
 def test_ticks_that_can_not_be_held_any_more_are_left_out(start: Callable[..., ControllerProcess]) -> None:
     process = start("Second")
     process.due = 100.0

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -49,8 +48,6 @@ def own_emptcp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     yield
     for name in apply.tables.names():
         apply.remove(name)
-    while os.path.ismount(run / "bpf"):
-        subprocess.run(["umount", "--lazy", str(run / "bpf")], check=True, timeout=10)
 
 
 @contextmanager

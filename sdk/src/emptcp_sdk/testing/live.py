@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import mounts
+
 if TYPE_CHECKING:
     from emptcp.chain.counters import Counters
     from emptcp.lab.host import Host
@@ -91,6 +93,7 @@ def two_hosts(state: Path) -> Iterator[LiveLab]:
                 for name in tables.names():
                     apply.remove(name)
     finally:
+        mounts.unmount(mounts.mounted(state))
         if before is None:
             del os.environ["EMPTCP_RUN"]
         else:
