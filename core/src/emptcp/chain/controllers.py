@@ -7,6 +7,9 @@ For each thing that a controller sets on subflows there is a map, and a policy w
     key = "subflow"                                 name = "ecf: backup"
     type = "bool"                                   do = ["set_backup(on=subflow @ecf-backup, steers=[us])"]
 
+Who steers chooses among the devices of its paths, in their order: ``steer(to=[eth1, eth2], by=link,
+link=subflow @spread-steer)`` at egress of all of them.
+
 Who blocks paths has a set of connections and a policy for each path, which holds the SYNs of subflows that
 join by it. Where paths are blocked unless they are allowed, announced addresses are kept back as well, from
 connections that no path is allowed to::
@@ -26,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from emptcp.errors import EmptcpError, quoted
+from emptcp.hooks.devices import is_glob
 from emptcp.plugins import controllers
 from emptcp.plugins.catalog import Catalog
 from emptcp.plugins.controllers import BoundController
@@ -33,6 +37,8 @@ from emptcp.plugins.setters import SETTERS, Setter
 from emptcp.policy import check, model
 
 SIZE = 65536
+LINKS = 8
+"""Paths among which a controller can steer, as many as the actor takes."""
 ALLOW, BLOCK = "allow", "block"
 """What the sets of connections hold: those that are allowed a path, or those that it is blocked for."""
 
@@ -72,31 +78,51 @@ def bound(table: model.Table, catalog: Catalog) -> list[BoundController]:
 
 
 def targets(table: model.Table, controller: BoundController) -> Iterator[Target]:
-    """Yield what a controller can set: the other end's rate is not this host's to pace.
+    """Yield what a controller can set: what the other end sends is not this host's to pace or to steer.
 
-    Raises :class:`EmptcpError` where it is to block paths, and names none.
+    Raises :class:`EmptcpError` where its paths are not what it takes to block or to steer.
     """
     for name in controller.type.declaration.sets:
         if SETTERS[name].by_path:
             yield from _doors(table, controller)
-        elif name != "rate" or controller.spec.steers == "us":
+        elif name == "backup" or controller.spec.steers == "us":
             yield _of_subflows(table, controller.spec, name, SETTERS[name])
 
 
 def _of_subflows(table: model.Table, spec: model.Controller, name: str, setter: Setter) -> Target:
     kept = store_name(spec.name, name)
     value = model.FromMap(setter.key, kept, spec.where)
-    more = {
-        "backup": model.Keyword("steers", model.Listing((model.Scalar(spec.steers),))),
-        "rate": model.Keyword("mode", model.Scalar("pacing")),
-    }
-    keywords = (model.Keyword(setter.parameter, value), more[name])
+    keywords = (model.Keyword(setter.parameter, value), *_keywords(table, spec, name))
     # An MP_PRIO steers who receives it; a rate is that of what goes out.
     hook = "ingress" if name == "backup" and spec.steers == "us" else "egress"
     made = _policy(table, spec, name, _paths(table, spec), spec.when)
     actor = model.StageSpec("actor", setter.actor, keywords=keywords, where=spec.where)
     held = model.Map(kept, setter.key, setter.type, SIZE, where=spec.where)
     return Target(name, held, replace(made, hooks=(hook,), do=(actor,)))
+
+
+def _keywords(table: model.Table, spec: model.Controller, name: str) -> list[model.Keyword]:
+    """Return what a setter's actor is told besides what is set."""
+    if name == "backup":
+        return [model.Keyword("steers", model.Listing((model.Scalar(spec.steers),)))]
+    if name == "rate":
+        return [model.Keyword("mode", model.Scalar("pacing"))]
+    links = model.Listing(tuple(map(model.Scalar, _links(table, spec))))
+    return [model.Keyword("to", links), model.Keyword("by", model.Scalar("link"))]
+
+
+def _links(table: model.Table, spec: model.Controller) -> list[str]:
+    """Return the devices to steer to, one for each path, in the order of the controller's paths."""
+    of_path = {path.name: path.devices for path in table.paths}
+    links = [device for name in spec.paths for device in of_path[name]]
+    one_each = all(len(of_path[name]) == 1 for name in spec.paths)
+    if one_each and 0 < len(links) <= LINKS and not any(map(is_glob, links)):
+        return links
+    raise EmptcpError(
+        f"controller {quoted(spec.name)} steers, and its paths are not from 1 to {LINKS} of one device each",
+        fix='Write paths = [".."] and a [path.NAME] for each, with the one device that is meant in dev.',
+        where=str(spec.where),
+    )
 
 
 def _doors(table: model.Table, controller: BoundController) -> Iterator[Target]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from emptcp.chain.controllers import ALLOW, BLOCK
 from emptcp.control.path import Path
@@ -151,7 +151,7 @@ class Connections:
     """All connections that a controller looks after, brought up to date from the iterator's records.
 
     ``settings`` are those in force at the beginning, by the key of their subflow or connection; ``path_of``
-    tells a subflow's path.
+    tells a subflow's path, and ``links`` are the paths to which subflows can be steered.
     """
 
     def __init__(
@@ -159,8 +159,10 @@ class Connections:
         settings: Mapping[bytes, Settings] | None = None,
         path_of: Callable[[ConnectionSubflow], Path | None] = lambda subflow: None,
         doors: Doors | None = None,
+        links: Sequence[Path] = (),
     ) -> None:
         self.path_of = path_of
+        self._links = links
         self._doors = doors or {}
         self._settings = dict(settings or {})
         self._subflows: dict[bytes, ConnectionSubflow] = {}
@@ -189,9 +191,9 @@ class Connections:
     def _subflow(self, identity: bytes, now: Measured) -> ConnectionSubflow:
         known = self._subflows.get(identity)
         if known is None:
-            known = ConnectionSubflow(now, self._settings.pop(now.key, None))
+            known = ConnectionSubflow(now, self._settings.pop(now.key, None), self._links)
         elif known.token != now.token:  # the same ports once more, for which the settings are in force
-            known = ConnectionSubflow(now, known.wishes.in_force)
+            known = ConnectionSubflow(now, known.wishes.in_force, self._links)
         known.see(now)
         known.path = self.path_of(known)
         return known

@@ -126,6 +126,7 @@ class ControllerMaps:
 _WRITTEN: Mapping[str, Callable[[int], str]] = {
     "bool": lambda value: "true" if value else "false",
     "rate": lambda value: f"{value}bps",
+    "int": str,
 }
 """How a number is written as a map's entry, by the type of its values."""
 

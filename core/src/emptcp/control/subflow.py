@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,11 @@ class ConnectionSubflow:
     It is the same object in each tick, so a controller may keep it, and what it knows, in a dictionary.
     """
 
-    def __init__(self, measured: Measured, settings: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, measured: Measured, settings: Mapping[str, int] | None = None, links: Sequence[Path] = ()
+    ) -> None:
         self.key = measured.key
+        self._links = links
         self.path: Path | None = None
         """The path of the policy file that it uses; ``None``: none of those that the controller names."""
         self._now = measured
@@ -198,6 +201,23 @@ class ConnectionSubflow:
         if wanted is not None and not 0 < wanted < math.inf:
             raise ValueError(f"a rate is more than 0 bytes per second, and {wanted!r} is not")
         self.wishes.want("rate", None if wanted is None else max(1000, min(round(wanted), _RATE_LIMIT)))
+
+    @property
+    def steer(self) -> Path | None:
+        """The path by whose link it leaves, or that one's name; ``None``: the one that this host chooses.
+
+        Raises :class:`ValueError` for a path that the controller was not given.
+        """
+        wanted = self.wishes.wanted.get("steer")
+        return self._links[wanted] if wanted is not None and wanted < len(self._links) else None
+
+    @steer.setter
+    def steer(self, wanted: Path | str | None) -> None:
+        names = [path.name for path in self._links]
+        name = wanted if wanted is None or isinstance(wanted, str) else wanted.name
+        if name is not None and name not in names:
+            raise ValueError(f"it has no path '{name}', only {', '.join(names) or 'none'}")
+        self.wishes.want("steer", None if name is None else names.index(name))
 
     @property
     def _told(self) -> bool:

@@ -40,7 +40,9 @@ class Worker:
         self._memory = Memory(assignment.state_file)
         self.controller = _make(assignment)
         self.controller.state = self._memory.load()
-        self.connections = Connections(assignment.settings, self._path_of, _doors(assignment))
+        self.connections = Connections(
+            assignment.settings, self._path_of, _doors(assignment), assignment.paths
+        )
 
     def tick(self, records: bytes, places: Mapping[str, str] | None) -> bytes:
         """Return what is to be set; ``places`` are addresses and ifindexes -> path, where they changed."""

@@ -30,6 +30,7 @@ SETTERS: Mapping[str, Setter] = {
     "backup": Setter("set_backup", "on", "bool"),
     "rate": Setter("rate_limit", "rate", "rate"),
     "block": Setter("blk_subflow", key="connection"),
+    "steer": Setter("steer", "link", "int"),
 }
 
 UNLESS_TOLD = ("backup", "rate")

@@ -31,6 +31,10 @@ blocked = true
 name = "blocks"
 class = "loops:Blocks"
 sets = "block"
+[[controller]]
+name = "spreads"
+class = "loops:Spreads"
+sets = "steer"
 """
 FILE = """
 table = "home"
@@ -40,6 +44,8 @@ dev = "eth0"
 dev = ["wwan*", "eth0"]
 [path.sat]
 local = "10.0.0.1"
+[path.fiber]
+dev = "eth1"
 [[controller]]
 name = "c"
 use = "{use}"
@@ -81,6 +87,23 @@ def test_each_setter_has_a_map_and_a_policy_that_reads_it(catalog: Catalog) -> N
 
 def test_only_what_it_sets_is_made(catalog: Catalog) -> None:
     assert [one.name for one in made(catalog, "bits").policies] == ["c: backup"]
+
+
+def test_who_steers_chooses_among_the_devices_of_its_paths_in_their_order(catalog: Catalog) -> None:
+    table = made(catalog, "spreads", '["fiber", "dsl"]')
+    (policy,) = table.policies
+    assert (policy.name, policy.hooks, policy.devices) == ("c: steer", ("egress",), ("eth0", "eth1"))
+    step = text.step_text(policy.do[0])
+    assert step == "steer(link=subflow @c-steer, to=[eth1, eth0], by=link)"
+    assert [(one.name, one.key, one.type) for one in table.maps] == [("c-steer", "subflow", "int")]
+    assert list(controllers.declared(table, table.controllers[0])) == ["steer"]
+    assert made(catalog, "spreads", '["fiber", "dsl"]', steers="peer").policies == ()
+
+
+@pytest.mark.parametrize("paths", ["[]", '["fiber", "lte"]', '["fiber", "sat"]'])
+def test_who_steers_must_name_paths_of_one_device_each(catalog: Catalog, paths: str) -> None:
+    with pytest.raises(EmptcpError, match="controller 'c' steers, and its paths are not"):
+        made(catalog, "spreads", paths)
 
 
 def test_who_steers_the_peer_works_where_packets_leave_and_paces_nobody(catalog: Catalog) -> None:
@@ -134,9 +157,9 @@ def test_who_opens_paths_must_name_some(catalog: Catalog) -> None:
         made(catalog, "opens", "[]")
 
 
-@pytest.mark.parametrize("use", ["both", "opens", "blocks"])
+@pytest.mark.parametrize("use", ["both", "opens", "blocks", "spreads"])
 def test_what_was_made_is_read_back_and_made_once(catalog: Catalog, use: str) -> None:
-    table = made(catalog, use)
+    table = made(catalog, use, '["dsl"]' if use == "spreads" else '["dsl", "lte"]')
     again = file.loads(text.table_text(table))
     assert again == table
     assert controllers.completed(again, catalog) == table

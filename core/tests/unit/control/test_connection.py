@@ -112,6 +112,23 @@ def test_what_is_as_wanted_is_no_change() -> None:
     assert (plain.backup_by, spare.backup_by) == ("", "kernel")
 
 
+def test_a_subflow_is_steered_to_one_of_the_paths_that_the_controller_has() -> None:
+    left, right = Path("left", ("eth0",)), Path("right", ("eth1",))
+    connections = Connections(links=(left, right))
+    (connection,) = seen(record(1), connections=connections)
+    (one,) = connection.subflows
+    assert one.steer is None
+    one.steer = "right"
+    assert (one.steer, list(connections.changes())) == (right, [(one.key, "steer", 1)])
+    connections.settle()
+    one.steer = left
+    assert list(connections.changes()) == [(one.key, "steer", 0)]
+    one.steer = None
+    assert list(connections.changes()) == [(one.key, "steer", None)]
+    with pytest.raises(ValueError, match="no path 'middle', only left, right"):
+        one.steer = "middle"
+
+
 def test_settings_are_told_once_and_taken_back() -> None:
     connections = Connections()
     (connection,) = seen(record(1), connections=connections)

@@ -10,6 +10,7 @@
 enum by {
 	BY_INDEX = 0,
 	BY_HASH = 1,
+	BY_LINK = 2,
 };
 
 enum mode {
@@ -25,7 +26,8 @@ struct steer {
 	__u32 mask;
 	__u8 by;   /* enum by */
 	__u8 mode; /* enum mode */
-	__u8 reserved[2];
+	__u8 link; /* by BY_LINK */
+	__u8 reserved;
 };
 
 /* A subflow's place in its connection, and what tells that its SYN is sent again and not another one's. */
@@ -115,6 +117,10 @@ static __always_inline bool find_number(const struct emptcp_handle *pkt, const s
 
 	if (param->by == BY_HASH) {
 		*number = hash_of(&pkt->parsed->key);
+		return true;
+	}
+	if (param->by == BY_LINK) {
+		*number = param->link;
 		return true;
 	}
 	place = bpf_map_lookup_elem(&steer_places, &pkt->parsed->key);

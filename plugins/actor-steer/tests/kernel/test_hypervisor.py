@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 
+from emptcp.api import open_map
 from emptcp.chain import apply, running
 from emptcp.errors import EmptcpError
+from emptcp.hooks import namespaces
 from emptcp.lab import namespace, traffic, transfer
 from emptcp.lab.host import Host, read_devices
 from emptcp.lab.hypervisor import LINKS, Behind, behind_hypervisor
+from emptcp.mptcp.sockets import SubflowReader
 from emptcp.policy import file
 
 pytestmark = pytest.mark.kernel
@@ -170,6 +173,44 @@ def test_subflows_that_the_peer_opened_are_counted_by_the_syns_that_go_to_the_gu
         left = {link: sent - before[link] for link, sent in on_links(made).items()}
         assert left["link1"] < SIZE / 100 < SIZE < left["link2"]
         assert not stage().reasons
+
+
+BY_MAP = """
+table = "steer"
+[map.ways]
+key = "subflow"
+type = "int"
+[[policy]]
+name = "links"
+hook = "egress"
+dev = ["link1", "link2"]
+do = ["steer(to=[link1, link2], by=link, link=subflow @ways)"]
+"""
+
+
+def test_a_map_says_by_which_link_a_running_subflow_goes() -> None:
+    with lab() as made:
+        apply.apply(file.loads(BY_MAP), made.hypervisor.netns)
+        sender = traffic.start(made.guest, made.peer, made.addresses[0])
+        wait_until(lambda: len(subflows(made)) == 2)
+        with open_map("ways") as ways:
+            for numbers in ((0, 1), (1, 1), (1, 0), (0, 0)):
+                ways.add({key: str(number) for key, number in zip(subflows(made), numbers, strict=True)})
+                before = on_links(made)
+                used = {LINKS[number] for number in numbers}
+                wait_until(lambda b=before, u=used: busy(made, b) == u, 20)  # type: ignore[misc]
+        assert sender.poll() is None
+
+
+def busy(made: Behind, before: dict[str, int]) -> set[str]:
+    """Return the links that carried more than what was under way when the map changed."""
+    return {link for link, sent in on_links(made).items() if sent - before[link] > 3_000_000}
+
+
+def subflows(made: Behind) -> list[str]:
+    with SubflowReader() as reader:
+        found = reader.read(namespaces.resolve(made.guest.netns))
+    return sorted(f"{one.local}:{one.local_port}-{one.remote}:{one.remote_port}" for one in found if one.open)
 
 
 def test_removed_in_the_middle_traffic_goes_on_by_the_default_link() -> None:

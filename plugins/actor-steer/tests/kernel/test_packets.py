@@ -132,6 +132,14 @@ def test_only_the_mask_s_bits_of_a_mark_are_set(steer: Callable[..., Any]) -> No
     assert runner.mark(build(options=FULL), before=0x1234) == 0x12A4
 
 
+def test_the_link_may_be_told_by_its_place_and_past_the_last_one_begins_anew(
+    steer: Callable[..., Any],
+) -> None:
+    for link, mark in ((0, 0x30), (1, 0x31), (3, 0x31)):
+        runner = steer(f"steer(to=[one, two], by=link, link={link}, mode=mark, mark=0x30)")
+        assert runner.mark(build(options=FULL)) == mark
+
+
 @pytest.mark.parametrize("link", ["idle", "lo", "narrow"])
 def test_a_packet_that_a_link_can_not_take_passes_as_it_was(steer: Callable[..., Any], link: str) -> None:
     runner = steer(f"steer(to=[{link}], by=hash, mode=port)")

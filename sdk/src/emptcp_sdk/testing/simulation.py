@@ -51,7 +51,8 @@ class SimulatedSubflow:
 class Setting:
     """What a controller set in a tick (the first is 1): ``value`` is ``None`` where it took it back.
 
-    ``subflow`` is its name, and that of the path where ``setter`` is ``block``.
+    ``subflow`` is its name, and that of the path where ``setter`` is ``block``; ``steer`` has the number of
+    the path.
     """
 
     tick: int
@@ -88,7 +89,7 @@ class SimulatedConnection:
             one.path = one.path or Path(name)
         self._open = set(list(self.subflows)[:1] if blocked else self.subflows)
         doors = {path.name: blocked for path in self.paths}
-        self._connections = Connections(path_of=self._path_of, doors=doors)
+        self._connections = Connections(path_of=self._path_of, doors=doors, links=self.paths)
         self._live: Connection | None = None
 
     @property
@@ -136,7 +137,7 @@ class SimulatedConnection:
             name = names[key]
             if setter == "backup":
                 self._backup[name] = bool(value) if value is not None else self.subflows[name].backup
-            else:
+            elif setter == "rate":
                 self._limits.pop(name, None)
                 self._limits |= {name: value} if value is not None else {}
             said = bool(value) if setter == "backup" and value is not None else value
