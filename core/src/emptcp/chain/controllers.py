@@ -32,13 +32,15 @@ from emptcp.errors import EmptcpError, quoted
 from emptcp.hooks.devices import is_glob
 from emptcp.plugins import controllers
 from emptcp.plugins.catalog import Catalog
-from emptcp.plugins.controllers import BoundController
+from emptcp.plugins.controllers import HOP, BoundController
 from emptcp.plugins.setters import SETTERS, Setter
 from emptcp.policy import check, model
 
 SIZE = 65536
 LINKS = 8
 """Paths among which a controller can steer, as many as the actor takes."""
+RECORDED = ("bytes", "rtt", "retransmissions", "size")
+"""What a controller at a hop is told of subflows."""
 ALLOW, BLOCK = "allow", "block"
 """What the sets of connections hold: those that are allowed a path, or those that it is blocked for."""
 
@@ -99,6 +101,22 @@ def _of_subflows(table: model.Table, spec: model.Controller, name: str, setter: 
     actor = model.StageSpec("actor", setter.actor, keywords=keywords, where=spec.where)
     held = model.Map(kept, setter.key, setter.type, SIZE, where=spec.where)
     return Target(name, held, replace(made, hooks=(hook,), do=(actor,)))
+
+
+def watch(table: model.Table, controller: BoundController) -> Iterator[model.Policy]:
+    """Yield the policy from whose stages a controller at a hop knows what passes on its paths.
+
+    It stands behind the one that steers: what that sends elsewhere is seen there.
+    """
+    if controller.type.declaration.end != HOP:
+        return
+    spec = controller.spec
+    made = _policy(table, spec, "watch", _paths(table, spec), spec.when)
+    actors = (
+        model.StageSpec("actor", "record", tuple(map(model.Scalar, RECORDED)), where=spec.where),
+        model.StageSpec("actor", "get_subflow", where=spec.where),
+    )
+    yield replace(made, hooks=("ingress", "egress"), do=actors)
 
 
 def _keywords(table: model.Table, spec: model.Controller, name: str) -> list[model.Keyword]:
@@ -212,7 +230,8 @@ def completed(table: model.Table, catalog: Catalog) -> model.Table:
     if not table.controllers:
         return table
     found = [target for one in bound(table, catalog) for target in targets(table, one)]
-    policies = [one.policy for one in found if one.policy not in table.policies]
+    watching = [policy for one in bound(table, catalog) for policy in watch(table, one)]
+    policies = [one for one in (*(one.policy for one in found), *watching) if one not in table.policies]
     kept = [one.kept for one in found if one.kept not in (*table.maps, *table.sets)]
     maps = [one for one in kept if isinstance(one, model.Map)]
     sets = [one for one in kept if isinstance(one, model.Set)]

@@ -9,6 +9,17 @@ from typing import Any
 
 from emptcp.control.path import Path
 from emptcp.control.wishes import Settings
+from emptcp.hooks.namespaces import Namespace
+from emptcp.policy import model
+
+
+@dataclass(frozen=True)
+class Hop:
+    """Where a controller looks by itself at what passes, as the ``when`` of ``policy`` selects it."""
+
+    namespace: Namespace
+    table: model.Table
+    policy: model.Policy
 
 
 @dataclass(frozen=True)
@@ -18,7 +29,7 @@ class Assignment:
     ``entry`` is ``module:Class`` of the plugin, whose ``packages`` are imported from their sources alone;
     ``settings`` are those in force, ``targets`` what may be set (:func:`emptcp.chain.controllers.targets`).
     ``interval`` is in seconds, ``None`` where the class decides. ``state_file`` is where it remembers; empty:
-    nowhere.
+    nowhere. With a ``hop`` no records are sent to it.
     """
 
     entry: str
@@ -29,3 +40,4 @@ class Assignment:
     targets: Sequence[str]
     settings: Mapping[bytes, Settings] = field(default_factory=dict)
     state_file: str = ""
+    hop: Hop | None = None

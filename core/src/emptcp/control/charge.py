@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from emptcp.chain import controllers
 from emptcp.control import memory
-from emptcp.control.assignment import Assignment
+from emptcp.control.assignment import Assignment, Hop
 from emptcp.control.path import Path, places
 from emptcp.control.process import Answer, ControllerProcess
 from emptcp.control.selection import Selection
 from emptcp.control.settings import Changed, ControllerMaps, decode
+from emptcp.plugins.controllers import HOP
 from emptcp.policy import model
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class Wanted:
         """Its name."""
         return Name(self.table.name, self.bound.spec.name)
 
+    @property
+    def at_hop(self) -> bool:
+        """Whether it looks at what passes, where there are no sockets."""
+        return self.bound.type.declaration.end == HOP
+
 
 class Charge:
     """A controller that runs. Raises :class:`EmptcpError` when its policies are not in force."""
@@ -88,8 +94,10 @@ class Charge:
             first = controllers.policy_name(spec.name, self.maps.targets[0])
             found = next(one for one in wanted.table.policies if one.name == first)
             policy = replace(found, when=spec.when, hooks=found.hooks[:1])
-            self._selection = Selection(tree, wanted.table, policy, catalog)
-            opened.callback(self._selection.close)
+            self._selection: Selection | None = None
+            if not wanted.at_hop:
+                self._selection = Selection(tree, wanted.table, policy, catalog)
+                opened.callback(self._selection.close)
             assignment = Assignment(
                 entry=bound.type.declaration.entry,
                 packages=tuple(packages),
@@ -99,15 +107,17 @@ class Charge:
                 targets=self.maps.targets,
                 settings=self.maps.read(),
                 state_file=str(memory.file_of(self.name.table, self.name.controller)),
+                hop=Hop(wanted.namespace, wanted.table, policy) if wanted.at_hop else None,
             )
             self.process = ControllerProcess(assignment, now)
             opened.callback(self.process.end)
             self._opened = opened.pop_all()
 
     def ask(self, now: float, records: bytes) -> None:
-        """Begin a tick with all records of the namespace."""
+        """Begin a tick with all records of the namespace, of which who is at a hop needs none."""
         fresh = self._find_places()
-        self.process.ask(now, self._selection.of(records), self._places if fresh else None)
+        chosen = self._selection.of(records) if self._selection is not None else b""
+        self.process.ask(now, chosen, self._places if fresh else None)
 
     def _find_places(self) -> bool:
         """Look which devices and addresses the paths have; tell whether they are others than before."""

@@ -135,7 +135,12 @@ class Runtime:
             self._say(f"{charge.name}: {error}")
 
     def _of_kernel(self, wanted: Wanted, now: float) -> bytes:
-        """Return the records of a namespace, read at most once for controllers that tick together."""
+        """Return the records of a namespace, read at most once for controllers that tick together.
+
+        Who is at a hop looks by itself, since that takes the plugins' code.
+        """
+        if wanted.at_hop:
+            return b""
         cookie = wanted.namespace.cookie
         at, records = self._records.get(cookie, (0.0, b""))
         if now - at > FRESH:

@@ -113,7 +113,7 @@ class ConnectionSubflow:
 
     @property
     def mss(self) -> int:
-        """Payload of a full segment."""
+        """Payload of a full segment; 0 at a hop, which does not know."""
         return self._now.mss
 
     @property
@@ -123,10 +123,11 @@ class ConnectionSubflow:
 
     @property
     def delivery_rate(self) -> float:
-        """The rate at which the last flights arrived; 0 before the first sample."""
+        """The rate at which the last flights arrived; 0 before the first sample. At a hop, that of what
+        passed in both directions since the tick before, headers included."""
         if not self._now.rate_interval:
             return 0.0
-        return self._now.rate_delivered * self._now.mss * 1e6 / self._now.rate_interval
+        return self._now.rate_delivered * (self._now.mss or 1) * 1e6 / self._now.rate_interval
 
     @property
     def unacked(self) -> int:

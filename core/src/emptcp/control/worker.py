@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from emptcp.chain.controllers import allows
 from emptcp.control.assignment import Assignment
@@ -26,6 +27,9 @@ from emptcp.control.memory import Memory
 from emptcp.control.path import Path, at
 from emptcp.control.settings import encode
 from emptcp.control.subflow import ConnectionSubflow
+
+if TYPE_CHECKING:
+    from emptcp.control.passing import Passing
 
 _PR_SET_PDEATHSIG = 1
 
@@ -40,6 +44,11 @@ class Worker:
         self._memory = Memory(assignment.state_file)
         self.controller = _make(assignment)
         self.controller.state = self._memory.load()
+        self._passing: Passing | None = None
+        if assignment.hop is not None:
+            from emptcp.control.passing import Passing
+
+            self._passing = Passing(assignment.hop, assignment.paths)
         self.connections = Connections(
             assignment.settings, self._path_of, _doors(assignment), assignment.paths
         )
@@ -48,6 +57,8 @@ class Worker:
         """Return what is to be set; ``places`` are addresses and ifindexes -> path, where they changed."""
         if places is not None:
             self._places = {place: self._paths[name] for place, name in places.items()}
+        if self._passing is not None:
+            records, self.controller.load = self._passing.records(), self._passing.load()
         found = self.connections.see(records, time.monotonic())
         try:
             self.controller.tick(found)
@@ -66,6 +77,8 @@ class Worker:
             raise PermissionError(f"it sets '{target}', and may here set {allowed}")
 
     def _path_of(self, subflow: ConnectionSubflow) -> Path | None:
+        if self._passing is not None:
+            return subflow.steer
         if not self._places:
             return None
         return at(self._places, subflow.local[0], subflow.device)

@@ -15,6 +15,9 @@ from emptcp.plugins.arguments import completed, read_all
 from emptcp.plugins.manifest import ControllerDeclaration
 from emptcp.policy import model, values
 
+HOP = "hop"
+"""The ``end`` of controllers that work between the data's ends, on a host without the sockets."""
+
 
 @dataclass(frozen=True)
 class ControllerType:
@@ -64,7 +67,16 @@ def bind(found: ControllerType, spec: model.Controller) -> BoundController:
 
 
 def _check_end(found: ControllerType, spec: model.Controller) -> None:
-    """Who steers itself is the data's sender; who steers the peer receives it."""
+    """Who steers itself is the data's sender; who steers the peer receives it; a hop is none of both."""
+    if found.declaration.end == HOP:
+        if spec.steers == "us":
+            return
+        raise EmptcpError(
+            f"controller {quoted(spec.name)} steers '{spec.steers}', and '{found.name}' works on a "
+            "hop, between both",
+            fix="Leave steers out.",
+            where=str(spec.where),
+        )
     here = "sender" if spec.steers == "us" else "receiver"
     if found.declaration.end in ("any", here):
         return

@@ -35,7 +35,7 @@ BACKENDS = ("xdp", "tc")
 
 KINDS = ("selector", "actor")
 DECLARATIONS = ("command",)
-ENDS = ("any", "sender", "receiver")
+ENDS = ("any", "sender", "receiver", "hop")
 """At which end of the data a controller must run."""
 
 _DESCRIPTION = ("schema", "abi", "hook_api", "name", "summary", "object", "module", "resident")
@@ -351,12 +351,16 @@ def _controllers(top: Section) -> Iterator[ControllerDeclaration]:
         if blocked and "block" not in sets:
             sentence = f"{section.what} has blocked paths, and does not set 'block'"
             raise section.error(sentence, "blocked", fix='Add "block" to sets, or remove blocked.')
+        end = section.choice("end", ENDS, "any")
+        if end == "hop" and sets != ("steer",):
+            sentence = f"{section.what} works on a hop, where subflows can only be steered"
+            raise section.error(sentence, "end", fix='Write sets = ["steer"].')
         yield ControllerDeclaration(
             kind="controller",
             name=name,
             help=section.text("help"),
             entry=entry,
-            end=section.choice("end", ENDS, "any"),
+            end=end,
             sets=sets,
             blocked=blocked,
             parameters=parameters,

@@ -139,7 +139,7 @@ def _controller() -> Schema:
         "end": {
             **choice(manifest.ENDS),
             "default": "any",
-            "description": "at which end of the data it must run",
+            "description": "at which end of the data it must run; hop: between the ends",
         },
         "sets": {
             **choices(tuple(setters.SETTERS)),

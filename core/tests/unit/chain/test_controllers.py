@@ -35,6 +35,11 @@ sets = "block"
 name = "spreads"
 class = "loops:Spreads"
 sets = "steer"
+[[controller]]
+name = "hops"
+class = "loops:Hops"
+sets = "steer"
+end = "hop"
 """
 FILE = """
 table = "home"
@@ -100,6 +105,19 @@ def test_who_steers_chooses_among_the_devices_of_its_paths_in_their_order(catalo
     assert made(catalog, "spreads", '["fiber", "dsl"]', steers="peer").policies == ()
 
 
+def test_who_is_at_a_hop_is_told_by_a_policy_behind_the_one_that_steers(catalog: Catalog) -> None:
+    steer, watch = made(catalog, "hops", '["fiber", "dsl"]').policies
+    assert (steer.name, watch.name) == ("c: steer", "c: watch")
+    assert (watch.hooks, watch.devices) == (("ingress", "egress"), steer.devices)
+    assert [text.step_text(step) for step in watch.do] == [
+        "record(bytes, rtt, retransmissions, size)",
+        "get_subflow()",
+    ]
+    assert watch.when == steer.when
+    with pytest.raises(EmptcpError, match="controller 'c' steers 'peer', and 'hops' works on a hop"):
+        made(catalog, "hops", '["fiber", "dsl"]', steers="peer")
+
+
 @pytest.mark.parametrize("paths", ["[]", '["fiber", "lte"]', '["fiber", "sat"]'])
 def test_who_steers_must_name_paths_of_one_device_each(catalog: Catalog, paths: str) -> None:
     with pytest.raises(EmptcpError, match="controller 'c' steers, and its paths are not"):
@@ -157,9 +175,9 @@ def test_who_opens_paths_must_name_some(catalog: Catalog) -> None:
         made(catalog, "opens", "[]")
 
 
-@pytest.mark.parametrize("use", ["both", "opens", "blocks", "spreads"])
+@pytest.mark.parametrize("use", ["both", "opens", "blocks", "spreads", "hops"])
 def test_what_was_made_is_read_back_and_made_once(catalog: Catalog, use: str) -> None:
-    table = made(catalog, use, '["dsl"]' if use == "spreads" else '["dsl", "lte"]')
+    table = made(catalog, use, '["dsl"]' if use in ("spreads", "hops") else '["dsl", "lte"]')
     again = file.loads(text.table_text(table))
     assert again == table
     assert controllers.completed(again, catalog) == table

@@ -78,6 +78,7 @@ def test_what_does_not_fit_is_refused_with_its_place(controller: str, sentence: 
     ("change", "sentence"),
     [
         (("loops.ecf:Ecf", "loops.ecf.Ecf"), "names no class"),
+        (('end = "sender"', 'end = "hop"'), "works on a hop, where subflows can only be steered"),
         (('class = "loops.ecf:Ecf"\n', ""), "lacks the key 'class'"),
         (('"hold"', '"interval"'), "can't have a parameter 'interval'"),
         (('"sender"', '"middle"'), "'end' of controller 'ecf' can't be 'middle'"),

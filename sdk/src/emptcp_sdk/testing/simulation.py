@@ -7,7 +7,7 @@ program writes them. What moves is simple, and known: see :class:`SimulatedConne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
@@ -68,11 +68,17 @@ class SimulatedConnection:
     time, as much as its path and its rate allow, then on the next. One that is backup carries data only when
     all are. What was sent is acknowledged by the next tick. With ``blocked``, as the manifest of a path
     manager says it, the first subflow alone is there, and another one comes up in the tick after its path
-    was allowed.
+    was allowed. ``links`` are the paths to which subflows can be steered, where they are not the subflows'
+    own; that a subflow was steered changes nothing of how its data moves.
     """
 
     def __init__(
-        self, subflows: Mapping[str, SimulatedSubflow], queued: int = 0, *, blocked: bool = False
+        self,
+        subflows: Mapping[str, SimulatedSubflow],
+        queued: int = 0,
+        *,
+        blocked: bool = False,
+        links: Sequence[Path] = (),
     ) -> None:
         self.subflows = dict(subflows)
         self.queued = queued
@@ -89,7 +95,7 @@ class SimulatedConnection:
             one.path = one.path or Path(name)
         self._open = set(list(self.subflows)[:1] if blocked else self.subflows)
         doors = {path.name: blocked for path in self.paths}
-        self._connections = Connections(path_of=self._path_of, doors=doors, links=self.paths)
+        self._connections = Connections(path_of=self._path_of, doors=doors, links=links or self.paths)
         self._live: Connection | None = None
 
     @property
