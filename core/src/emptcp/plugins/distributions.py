@@ -17,6 +17,7 @@ FIRST_PARTY = frozenset(
         "emptcp-actor-set-backup",
         "emptcp-actor-steer",
         "emptcp-bench",
+        "emptcp-multitenant-steer",
         "emptcp-pathmanager-gradual",
         "emptcp-scheduler-ecf",
         "emptcp-scheduler-weighted",

@@ -56,6 +56,7 @@ def test_first_party_is_an_exact_list() -> None:
         "emptcp-actor-remove-option",
         "emptcp-actor-set-backup",
         "emptcp-actor-steer",
+        "emptcp-multitenant-steer",
         "emptcp-pathmanager-gradual",
         "emptcp-scheduler-ecf",
         "emptcp-scheduler-weighted",
