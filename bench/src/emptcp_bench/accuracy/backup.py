@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from emptcp.lab.host import SENT, read_devices
 from emptcp.mptcp.counters import read_counters
+from emptcp_bench.accuracy.rounds import measured
 from emptcp_bench.accuracy.row import Row
 from emptcp_bench.accuracy.stream import MBIT, RTT, Stream, hosts, in_force, put
 
@@ -58,7 +59,7 @@ class Samples(threading.Thread):
 def rows(rounds: int, _quick: bool) -> Iterator[Row]:
     """What a path that became backup still carries, and what it carries when it was given back."""
     with hosts("b") as lab:
-        found = [_round(Stream(lab)) for _ in range(rounds)]
+        found = measured(rounds, lambda: _round(Stream(lab)))
     left = "share of the path from 2 RTT after on=true, and what was queued there, for 1 s"
     yield Row("set_backup", left, tuple(100 * one[0] for one in found), "%", most=5)
     back = "share of the path in the second half of the first second after on=false, of its earlier one"

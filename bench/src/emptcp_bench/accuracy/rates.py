@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
+from emptcp.lab.topology import Lab
+from emptcp_bench.accuracy.rounds import measured
 from emptcp_bench.accuracy.row import Row
 from emptcp_bench.accuracy.stream import MBIT, Stream, hosts, in_force
 
@@ -18,7 +21,7 @@ def paced(rounds: int, quick: bool) -> Iterator[Row]:
     """One of two paths, by the pacing of its sockets; and what the other path keeps."""
     with hosts("p") as lab:
         for rate in PACED[3:4] if quick else PACED:
-            found = [_paced(Stream(lab), rate) for _ in range(rounds)]
+            found = measured(rounds, partial(_paced, lab, rate))
             asked = f"mode=pacing, {rate} Mbit/s"
             near = {"least": 0.95 * rate, "most": 1.05 * rate}
             yield Row("rate_limit", asked, tuple(one[0] for one in found), "Mbit/s", **near)
@@ -26,8 +29,8 @@ def paced(rounds: int, quick: bool) -> Iterator[Row]:
             yield Row("rate_limit", f"{asked}: the other path keeps", others, "of its own", least=0.95)
 
 
-def _paced(stream: Stream, rate: float) -> tuple[float, float]:
-    with stream:
+def _paced(lab: Lab, rate: float) -> tuple[float, float]:
+    with Stream(lab) as stream:
         free, _ = stream.rates(SECONDS)
         with in_force(stream.lab, "egress", f"rate_limit(rate={rate}mbit, mode=pacing)"):
             time.sleep(1 + stream.waiting()[1] / (rate * MBIT))
@@ -40,13 +43,13 @@ def windowed(rounds: int, quick: bool) -> Iterator[Row]:
     with hosts("w") as lab:
         lab.a.run(["ip", "mptcp", "limits", "set", "subflow", "0", "add_addr_accepted", "0"])
         for rate in WINDOWED:
-            found = tuple(_windowed(Stream(lab), rate) for _ in range(rounds))
+            found = measured(rounds, partial(_windowed, lab, rate))
             near = {"least": 0.85 * rate, "most": 1.15 * rate}
             yield Row("rate_limit", f"mode=window, {rate} Mbit/s, one subflow", found, "Mbit/s", **near)
 
 
-def _windowed(stream: Stream, rate: float) -> float:
-    with stream:
+def _windowed(lab: Lab, rate: float) -> float:
+    with Stream(lab) as stream:
         do = f"rate_limit(rate={rate}mbit, mode=window, per=connection)"
         with in_force(stream.lab, "ingress", do, dev="path*"):
             time.sleep(2)

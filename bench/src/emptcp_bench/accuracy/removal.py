@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from emptcp.lab import settings
 from emptcp.lab.resident import resident
 from emptcp.lab.topology import Lab
+from emptcp_bench.accuracy.rounds import measured
 from emptcp_bench.accuracy.row import Row
 from emptcp_bench.accuracy.stream import Stream, hosts, in_force
 
@@ -47,7 +48,7 @@ def rows(rounds: int, _quick: bool) -> Iterator[Row]:
 
 
 def _row(lab: Lab, rounds: int, actor: str, hook: str, do: str, when: str, asked: str = "") -> Row:
-    found = tuple(_round(Stream(lab), hook, do, when) for _ in range(rounds))
+    found = measured(rounds, lambda: _round(Stream(lab), hook, do, when))
     chosen = f" when `{when}`" if when else ""
     told = f"`{do}`{chosen}{asked}, taken away: share of the path within {WITHIN:g} s, of its earlier one"
     return Row(actor, told, tuple(100 * one for one in found), "%", least=90, most=110)

@@ -22,7 +22,8 @@ Median of {rounds}, and least and most in brackets.
 
 MPTCP v1, two hosts in network namespaces with two paths of 100 Mbit/s and a round-trip time
 of 20 ms each. Where the kernel has no netem a process delays the frames, and its own hiccups
-are in the figures. `missed` says that the median is not what is wanted.
+are in the figures; a round in which a hypervisor took more than 2 % of the processors' time is
+measured again. `missed` says that the median is not what is wanted.
 
 The hosts use CUBIC. `police`, `mark` and `drop` tell the sender's congestion control of
 congestion, and what it made of that is not emptcp's to take back: when such a policy goes, the

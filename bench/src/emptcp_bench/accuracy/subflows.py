@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 
 from emptcp.chain import apply
 from emptcp.hooks import namespaces
@@ -17,6 +18,7 @@ from emptcp.lab.topology import Lab
 from emptcp.mptcp.sockets import SubflowReader
 from emptcp.packet.decode import decode
 from emptcp.packet.mptcp import AddAddress, MpJoinSynAck
+from emptcp_bench.accuracy.rounds import measured
 from emptcp_bench.accuracy.row import Row
 from emptcp_bench.accuracy.stream import RTT, TABLE, hosts, put
 
@@ -60,7 +62,7 @@ class Connections(ExitStack):
 def blocked(rounds: int, _quick: bool) -> Iterator[Row]:
     """Connections that talk for a while, to a host that announces a second address."""
     with hosts("k") as lab:
-        found = tuple(_blocked(lab) for _ in range(rounds))
+        found = measured(rounds, lambda: _blocked(lab))
     asked = f"no subflow on {CONNECTIONS} connections in {LIFE:g} s"
     yield Row("blk_subflow", asked, found, "subflows", most=0)
 
@@ -81,7 +83,7 @@ def given_back(rounds: int, _quick: bool) -> Iterator[Row]:
     """From the announcement that leaves host b until host a has the answer to its join."""
     with hosts("g") as lab:
         for after in AFTER:
-            found = tuple(_given_back(lab, after) for _ in range(rounds))
+            found = measured(rounds, partial(_given_back, lab, after))
             asked = f"established after an address was kept back for {after} s"
             yield Row("add_subflow", asked, found, "RTT", most=2)
 
