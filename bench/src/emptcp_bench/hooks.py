@@ -7,11 +7,15 @@ import argparse
 import json
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emptcp.api import EmptcpError, hookimpl
+
+if TYPE_CHECKING:
+    from emptcp_bench.answer import Answer
 
 ROUNDS, REPEAT = 31, 20_000
 QUICK_ROUNDS, QUICK_REPEAT = 1, 200
@@ -19,6 +23,13 @@ STEER_ROUNDS, STEER_SECONDS = 61, 0.1
 ACCURACY_ROUNDS = 3
 CONNECTIONS, SECONDS = 1000, 60.0
 QUICK_CONNECTIONS, QUICK_SECONDS = 20, 2.0
+
+ANSWERING = {
+    "ops": ("nanoseconds per packet of each selector and actor alone", 15),
+    "bystander": ("nanoseconds per packet that no policy wants", 31),
+    "verifier": ("what the verifier visits, and how long loading takes", 9),
+}
+"""Benchmarks that give an :class:`~emptcp_bench.answer.Answer`: what they measure, and in how many rounds."""
 
 
 @hookimpl
@@ -54,6 +65,12 @@ def emptcp_commands(name: str, parser: argparse.ArgumentParser) -> None:
     controllers.add_argument("--connections", type=_count, help=f"of two subflows (default: {CONNECTIONS})")
     controllers.add_argument("--seconds", type=_count, help=f"of measurement (default: {SECONDS:g})")
     controllers.set_defaults(run=_controllers)
+    for benchmark, (text, rounds) in ANSWERING.items():
+        one = groups.add_parser(benchmark, help=text, description=f"Measure {text}.")
+        one.add_argument("--json", action="store_true", help="print JSON")
+        one.add_argument("--quick", action="store_true", help="as little as can be: whether it works")
+        one.add_argument("--rounds", type=_count, help=f"rounds of measurement (default: {rounds})")
+        one.set_defaults(run=_answer, benchmark=benchmark)
 
 
 def _count(text: str) -> int:
@@ -106,6 +123,15 @@ def _controllers(arguments: argparse.Namespace) -> int:
     number, seconds = (QUICK_CONNECTIONS, QUICK_SECONDS) if arguments.quick else (CONNECTIONS, SECONDS)
     found = controllers.measure(arguments.connections or number, arguments.seconds or seconds)
     _print(arguments, found, controllers_report)
+    return 0
+
+
+def _answer(arguments: argparse.Namespace) -> int:
+    _need_root()
+    rounds = 1 if arguments.quick else ANSWERING[arguments.benchmark][1]
+    module = import_module(f"emptcp_bench.{arguments.benchmark}")
+    found: Answer = module.measure(arguments.rounds or rounds, arguments.quick)
+    print(json.dumps(found.as_json(), indent=2) if arguments.json else found.as_text())
     return 0
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -49,13 +49,16 @@ class Spread:
         return cls(min(values), statistics.median(values), max(values))
 
 
-def in_turns(trials: Mapping[Run, Trial], rounds: int, repeat: int) -> dict[Run, list[float]]:
-    """Return nanoseconds per packet of each trial, one number per round."""
+def in_turns(
+    trials: Mapping[Run, Trial], rounds: int, repeat: int, step: Callable[[], None] = lambda: None
+) -> dict[Run, list[float]]:
+    """Return nanoseconds per packet of each trial, one number per round; ``step`` hears of each round."""
     found: dict[Run, list[float]] = {name: [] for name in trials}
     with _one_cpu():
         for number in range(rounds):
             for name, times in _round(trials, number, repeat).items():
                 found[name].append(statistics.mean(sorted(times)[:COUNTED]))
+            step()
     return found
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -66,18 +66,32 @@ def names(backend: str) -> list[str]:
 
 
 @contextmanager
-def loaded(backend: str) -> Iterator[dict[str, pybpf.Program]]:
-    """Load all programs for a back-end, ``xdp`` or ``tc``, with the same flows; yield them by name."""
+def loaded(backend: str, wanted: Collection[str] = ()) -> Iterator[dict[str, pybpf.Program]]:
+    """Load programs for a back-end, ``xdp`` or ``tc``, with the same flows; yield them by name.
+
+    Those written by hand are always among them; of the others those that are ``wanted``, or all.
+    """
     with ExitStack() as stack:
         found = _hand_written(stack, backend)
+        wanted = wanted or names(backend)
         for actors in PAPER[backend]:
-            found[f"paper_flows_{actors}"] = _paper(stack, backend, actors)
+            if f"paper_flows_{actors}" in wanted:
+                found[f"paper_flows_{actors}"] = _paper(stack, backend, actors)
         for name, chain in CHAINS.items():
-            runner = stack.enter_context(Runner([_policy(chain)], backend=backend, engine=chain.engine))
+            if name not in wanted:
+                continue
+            runner = stack.enter_context(Runner([policy_of(chain)], backend=backend, engine=chain.engine))
             if chain.selector == "in_flows":
                 _fill(runner.map(_FLOWS_MAP))
             found[name] = runner.loaded.program
         yield found
+
+
+@contextmanager
+def empty(backend: str) -> Iterator[pybpf.Program]:
+    """Load the program that does nothing, which is what a trial itself costs."""
+    with pybpf.load_object(_object("monolith"), programs=[f"empty_{backend}"]) as written:
+        yield written.programs[f"empty_{backend}"]
 
 
 def _hand_written(stack: ExitStack, backend: str) -> dict[str, pybpf.Program]:
@@ -119,25 +133,35 @@ def _fill(flows: pybpf.Map) -> None:
     flows.update_batch([(packets.key(number), struct.pack("<I", number)) for number in range(packets.FLOWS)])
 
 
-def _policy(chain: Chain) -> BoundPolicy:
+def policy_of(chain: Chain) -> BoundPolicy:
+    """Return a chain as a policy."""
     wanted = packets.wanted() if chain.selector == "is_flow" else b""
     masks = [struct.pack("<I", mask) for mask in _MASKS[: chain.actors]]
     return BoundPolicy(
         table="bench",
         name=chain.selector,
         when=model.Select(model.StageSpec("selector", chain.selector)),
-        selectors=(_stage("selector", chain.selector, wanted),),
+        selectors=(stage("selector", chain.selector, wanted),),
         actors=tuple(_actors(masks, chain.state)),
     )
 
 
 def _actors(masks: Sequence[bytes], state: bool) -> Iterator[Stage]:
     for number, mask in enumerate(masks, 1):
-        yield _stage("actor", "toggle_window", mask, f"toggle_window#{number}")
+        yield stage("actor", "toggle_window", mask, f"toggle_window#{number}")
     if state:
-        yield _stage("actor", "count_packets", b"", state_size=8)
+        yield stage("actor", "count_packets", b"", state_size=8)
 
 
-def _stage(kind: str, name: str, parameters: bytes, label: str = "", state_size: int = 0) -> Stage:
-    fragment = FragmentRef("bench", str(_object("stages")), name, state_size)
+def stage(
+    kind: str,
+    name: str,
+    parameters: bytes = b"",
+    label: str = "",
+    state_size: int = 0,
+    source: str = "stages",
+    flow: bool = False,
+) -> Stage:
+    """Return a stage of this package's ``source``, bound; ``flow``: it reads the flow's entry."""
+    fragment = FragmentRef("bench", str(_object(source)), name, state_size, flow)
     return Stage(label or name, kind, name, f"{name}()", fragment, parameters)
