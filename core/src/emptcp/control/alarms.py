@@ -4,7 +4,8 @@
 An end complains: by a RST with an MP_TCPRST that says "middlebox interference" (RFC 8684 section 3.6,
 reason 6), or by MP_FAIL (section 3.7). A socket filter in the kernel passes on what may be one; all else
 costs its few loads. Or data has no mapping any more (:mod:`emptcp.control.mappings`), or a wrong checksum
-(:mod:`emptcp.control.checksums`). Of packets with data only as many are looked at as the socket holds between
+(:mod:`emptcp.control.checksums`). Who is shown to do it only by a trial (:mod:`emptcp.chain.spoiling`) gets a
+packet for that. Of packets with data only as many are looked at as the socket holds between
 two looks; the kernel lets go of the others at once.
 """
 
@@ -15,12 +16,13 @@ import os
 import socket
 import struct
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from emptcp.control.checksums import Checksums, is_right
 from emptcp.control.mappings import Mappings
+from emptcp.control.streaks import Ends
 from emptcp.hooks import namespaces
 from emptcp.hooks.namespaces import Namespace
 from emptcp.packet.decode import decode
@@ -28,13 +30,21 @@ from emptcp.packet.mptcp import MpFail, MpTcpReset
 from emptcp.plugins.occasions import Endpoint
 
 MIDDLEBOX = 6
+SPOILT = "wrong TCP checksum"
+
+LATELY = 3.0
+"""Seconds for which packets that came in are kept for a trial."""
+
+KEPT = 8
+"""Packets that are kept of each device, each of another subflow."""
 
 _ETH_P_ALL = 0x0003
 _SO_ATTACH_FILTER = 26
 _SOL_PACKET, _PACKET_AUXDATA, _PACKET_OUTGOING = 263, 8, 4
+_PACKET_VNET_HDR, _VNET_HDR_BYTES, _GSO_NONE = 15, 10, 0  # struct virtio_net_hdr: its second byte is the kind
 _CHECKSUM_NOT_READY = 1 << 3
 _AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata: its first word is the status
-_MOST = 1 << 16  # bytes of a packet
+_MOST = (1 << 16) + 100  # bytes of a packet with its headers
 _AT_ONCE = 1000  # packets for one look
 
 # Classic BPF (linux/filter.h): load a byte, half or word; X is where TCP begins; compare; return.
@@ -44,7 +54,8 @@ _LD_LEN, _JGT = 0x80, 0x25
 _INSTRUCTION = struct.Struct("=HBBI")
 _ADDRESS = struct.Struct("=HHiHBB8s")  # struct sockaddr_ll
 
-_LONGEST_HEADERS = 40 + 60  # bytes of IPv6 and TCP; an IPv4 header with options is rare
+_NETWORK = 0xFFF00000  # SKF_NET_OFF
+_LONGEST_HEADERS = 14 + 40 + 60  # bytes of Ethernet, IPv6 and TCP; an IPv4 header with options is rare
 
 # Where an option of 12 bytes may stand in a TCP header, in words: senders align MP_FAIL.
 _PLACES = range(20, 52, 4)
@@ -53,21 +64,30 @@ _MP_FAIL, _MP_FAIL_MASK = 0x1E0C6000, 0xFFFFF000  # kind 30, 12 bytes, subtype 6
 
 @dataclass(frozen=True)
 class _Passing:
-    """A packet from its IP header on, by which device it passed, and whether its checksum is filled in."""
+    """A packet from its IP header on, by which device it passed, and whether its checksum is filled in.
+
+    ``single``: it is not several that were merged, nor one that is yet to be cut (GSO).
+    """
 
     device: str
     data: bytes
     leaves: bool
     filled: bool
+    single: bool = False
 
 
 @dataclass(frozen=True)
 class Complaint:
-    """What was heard: by which device (empty: between several), what it was, and who sent it to whom."""
+    """What was heard: by which device (empty: between several), what it was, and who sent it to whom.
+
+    With a ``packet``, from its IP header on, it is a suspicion of what came in by the device, and counts for
+    a policy that is shown by a trial to do that.
+    """
 
     device: str
     what: str
     ends: tuple[Endpoint, Endpoint]
+    packet: bytes = b""
 
 
 class Alarms:
@@ -79,12 +99,13 @@ class Alarms:
     def __init__(self, namespace: Namespace) -> None:
         self._complaints = namespaces.call(namespace, lambda: _open(_complaints()))
         try:
-            self._data = namespaces.call(namespace, lambda: _open(_data()))
+            self._data = namespaces.call(namespace, lambda: _open(_data(), whole=True))
         except BaseException:
             self._complaints.close()
             raise
         self._mappings = Mappings()
         self._checksums = Checksums()
+        self._came: dict[str, OrderedDict[Ends, tuple[float, bytes]]] = {}
 
     def read(self) -> list[Complaint]:
         """Return what was heard since the last time."""
@@ -93,16 +114,37 @@ class Alarms:
 
     def _spoilt(self) -> Iterator[Complaint]:
         now = time.monotonic()
-        for one in _received(self._data):
+        for one in _received(self._data, whole=True):
             packet = decode(one.data, "none")
             if packet.tcp is None or packet.ip is None or not packet.payload:
                 continue
             ends = (packet.ip.src, packet.tcp.sport), (packet.ip.dst, packet.tcp.dport)
             if self._mappings.lost(now, one.device, ends, packet):
                 yield Complaint("", "data without DSS", ends)
-            right = is_right(packet, one.filled)
+            right = is_right(packet, one.filled, one.single)
             if self._checksums.spoilt(now, one.device, ends, right, one.leaves):
-                yield Complaint("", "wrong TCP checksum", ends)
+                yield Complaint("", SPOILT, ends)
+            if not one.leaves:
+                self._keep(now, one, ends)
+                if self._checksums.suspicious(one.device, ends, right):
+                    yield Complaint(one.device, SPOILT, ends, one.data)
+
+    def _keep(self, now: float, one: _Passing, ends: Ends) -> None:
+        kept = self._came.setdefault(one.device, OrderedDict())
+        kept[ends] = now, one.data
+        kept.move_to_end(ends)
+        if len(kept) > KEPT:
+            kept.popitem(last=False)
+
+    def suspicions(self) -> list[Complaint]:
+        """Return that packets like those that came in lately are spoilt, which something else told of."""
+        since = time.monotonic() - LATELY
+        return [
+            Complaint(device, SPOILT, ends, packet)
+            for device, kept in self._came.items()
+            for ends, (when, packet) in kept.items()
+            if when >= since
+        ]
 
     def close(self) -> None:
         """Hear no more."""
@@ -110,14 +152,24 @@ class Alarms:
         self._data.close()
 
 
-def _received(source: socket.socket) -> Iterator[_Passing]:
-    """Yield what waits in a socket."""
-    with suppress(BlockingIOError):
-        for _ in range(_AT_ONCE):
+def _received(source: socket.socket, whole: bool = False) -> Iterator[_Passing]:
+    """Yield what waits in a socket; in a ``whole`` one packets begin with a struct virtio_net_hdr."""
+    for _ in range(_AT_ONCE):
+        try:
             data, extra, _flags, address = source.recvmsg(_MOST, socket.CMSG_SPACE(_AUXDATA.size))
-            status = next((_AUXDATA.unpack_from(value)[0] for _, _, value in extra), 0)
-            leaves = address[2] == _PACKET_OUTGOING
-            yield _Passing(str(address[0]), data, leaves, not status & _CHECKSUM_NOT_READY)
+        except BlockingIOError:
+            return
+        except OSError:  # merged in a way that a virtio_net_hdr has no word for: the kernel let go of it
+            continue
+        status, _, _, _, network, *_ = next(_AUXDATA.unpack_from(value) for _, _, value in extra)
+        begin = _VNET_HDR_BYTES + network if whole else 0
+        yield _Passing(
+            device=str(address[0]),
+            data=data[begin:],
+            leaves=address[2] == _PACKET_OUTGOING,
+            filled=not status & _CHECKSUM_NOT_READY,
+            single=whole and data[1] == _GSO_NONE,
+        )
 
 
 def complaint(device: str, packet: bytes) -> Complaint | None:
@@ -140,14 +192,18 @@ def _alarm(option: object) -> str:
     return ""
 
 
-def _open(code: Sequence[tuple[int, int, int, int]]) -> socket.socket:
-    made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
+def _open(code: Sequence[tuple[int, int, int, int]], whole: bool = False) -> socket.socket:
+    """Return a socket that hears what a filter passes; ``whole``: with what it says of merged ones."""
+    kind = socket.SOCK_RAW if whole else socket.SOCK_DGRAM
+    made = socket.socket(socket.AF_PACKET, kind | socket.SOCK_NONBLOCK, 0)
     try:
         packed = b"".join(_INSTRUCTION.pack(*one) for one in code)
         buffer = ctypes.create_string_buffer(packed)
         program = struct.pack("HP", len(code), ctypes.addressof(buffer))
         made.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
         made.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+        if whole:
+            made.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         _bind_everywhere(made)  # only now: what came before the filter would all be queued
     except OSError:
         made.close()
@@ -165,15 +221,18 @@ def _bind_everywhere(made: socket.socket) -> None:
 
 
 def _data() -> list[tuple[int, int, int, int]]:
-    """Pass what is TCP, for IPv6 without extension headers, and longer than its headers can be."""
+    """Pass what is TCP, for IPv6 without extension headers, and longer than its headers can be.
+
+    Packets begin with a link header here, so bytes are counted from the network header.
+    """
     return [
-        (_LDB, 0, 0, 0),
+        (_LDB, 0, 0, _NETWORK),
         (_RSH, 0, 0, 4),
         (_JEQ, 0, 2, 4),
-        (_LDB, 0, 0, 9),
+        (_LDB, 0, 0, _NETWORK + 9),
         (_JA, 0, 0, 2),
         (_JEQ, 0, 4, 6),
-        (_LDB, 0, 0, 6),
+        (_LDB, 0, 0, _NETWORK + 6),
         (_JEQ, 0, 2, socket.IPPROTO_TCP),
         (_LD_LEN, 0, 0, 0),
         (_JGT, 1, 0, _LONGEST_HEADERS),

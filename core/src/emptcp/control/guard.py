@@ -7,8 +7,8 @@ Harm is what the kernel of an end host counts (:mod:`emptcp.control.harm`) and w
 packet that passes by (:mod:`emptcp.control.alarms`). It is laid at the door of every guarded policy whose
 guarded actors acted in the last seconds on that device, and only where the policy can have touched that
 subflow (:mod:`emptcp.chain.reach`). Counts have no ends: sockets tell whose a fallback was
-(:mod:`emptcp.control.fallbacks`). What nobody tells of must be several, and is laid at the door of all that
-acted.
+(:mod:`emptcp.control.fallbacks`), and trials tell who spoils what comes in (:mod:`emptcp.chain.spoiling`).
+What nobody tells of must be several, and is laid at the door of all that acted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from emptcp.chain import pins, running, switches, trips
 from emptcp.chain.description import Description, PolicyRecord, StageRecord
 from emptcp.chain.reach import Reach
 from emptcp.chain.running import Running
+from emptcp.chain.spoiling import Spoilers
 from emptcp.chain.trips import Trip
 from emptcp.control.alarms import Alarms, Complaint
 from emptcp.control.fallbacks import Fallbacks
-from emptcp.control.harm import FALLBACKS, Crowd, Rates
+from emptcp.control.harm import FALLBACKS, WRONG_CHECKSUMS, Crowd, Rates
 from emptcp.errors import EmptcpError
 from emptcp.hooks import namespaces
 from emptcp.hooks.namespaces import Namespace
@@ -54,7 +55,7 @@ class _Space:
         self.acted: dict[tuple[Name, str], float] = {}
         self._rates = Rates()
         self._fallbacks = Fallbacks(namespace)
-        self._crowd = Crowd(RECENT)
+        self.crowd = Crowd(RECENT)
         self._fell = 0
 
     def begin(self, now: float) -> None:
@@ -72,7 +73,9 @@ class _Space:
             return Counter(), heard
         risen = Counter(self._rates.beyond(now, counted))
         heard += self._told_by_sockets(counted, risen)
-        return self._crowd.add(now, +risen), heard
+        if risen[WRONG_CHECKSUMS]:
+            heard += self.alarms.suspicions()
+        return self.crowd.add(now, +risen), heard
 
     def _told_by_sockets(self, counted: Mapping[str, int], risen: Counter[str]) -> Iterator[Complaint]:
         """Yield the fallbacks of connections that are there, and leave the others of ``risen``."""
@@ -102,6 +105,7 @@ class Guard:
         self._worked: dict[tuple[str, int, str, Name], int] = {}
         self._types: dict[Name, StageType] = {}
         self._reach = Reach(Catalog(()))
+        self._spoilers = Spoilers(Catalog(()))
         self._due: list[Trip] = []
         self._began = False
 
@@ -110,6 +114,8 @@ class Guard:
         self._types = {(one.plugin, one.name): one for one in catalog if one.kind == "actor"}
         self._reach.close()
         self._reach = Reach(catalog)
+        self._spoilers.close()
+        self._spoilers = Spoilers(catalog)
 
     def begin(self, spaces: Iterable[Namespace]) -> None:
         """Begin to count in namespaces before a policy is put there: its first packet may do harm."""
@@ -130,13 +136,24 @@ class Guard:
             guarded = [
                 (one, policy, keys) for one in found for policy, keys in self._guarded(one.description)
             ]
-            self._open({one.description.cookie: one.description.netns for one, _, _ in guarded})
+            self._open(
+                {
+                    one.description.cookie: one.description.netns
+                    for one, policy, _ in guarded
+                    if self._owns(policy)
+                }
+            )
             # What a policy did is read after the harm: the other way round it might still be to come.
             harm = {cookie: space.harm(now) for cookie, space in self._spaces.items()}
             self._note(now, guarded)
-        there = {(policy.table, policy.name) for one in found for policy in one.description.policies}
+        there = {
+            (policy.table, policy.name)
+            for one in found
+            for policy in one.description.policies
+            if self._owns(policy)
+        }
         for cookie, space in self._spaces.items():
-            self._due += _blamed(space, self._doings(cookie, harm[cookie], guarded), now)
+            self._due += _blamed(space, self._doings(space, harm[cookie], guarded, now), now)
         self._due = [trip for trip in self._due if (trip.table, trip.policy) in there]
         for trip in self._due:  # all of them again at the next look, should one fail
             switches.off(trip.table, trip.policy)
@@ -151,11 +168,14 @@ class Guard:
             space.alarms.close()
         self._spaces.clear()
         self._reach.close()
+        self._spoilers.close()
 
     def has_work(self) -> bool:
         """Return whether anything that runs now is guarded."""
         with running.everything() as found:
-            return any(True for one in found.values() for _ in self._guarded(one.description))
+            return any(
+                self._owns(policy) for one in found.values() for policy, _ in self._guarded(one.description)
+            )
 
     @property
     def watches(self) -> bool:
@@ -168,13 +188,15 @@ class Guard:
         for chain in about.chains:
             shared[chain.table] += self._keys(chain.home, chain.stages)
         for policy in about.policies:
-            if self._table not in ("", policy.table):
-                continue
             keys = self._keys(policy.home, policy.stages)
             if any(stage.kind == "goto" for stage in policy.stages):
                 keys += shared.get(policy.table, [])
             if keys:
                 yield policy, keys
+
+    def _owns(self, policy: PolicyRecord) -> bool:
+        """Return whether it may be switched off here: other tables' policies only explain harm."""
+        return self._table in ("", policy.table)
 
     def _keys(self, home: str, stages: Iterable[StageRecord]) -> list[str]:
         return [f"{home}/{stage.id}" for stage in stages if stage.kind == "actor" and self._is_guarded(stage)]
@@ -193,22 +215,35 @@ class Guard:
             except EmptcpError:  # it went, and its policies with it
                 continue
 
-    def _doings(self, cookie: int, harm: Harm, guarded: Iterable[Guarded]) -> Doings:
+    def _doings(self, space: _Space, harm: Harm, guarded: Iterable[Guarded], now: float) -> Doings:
         """Return what can be the doing of each policy of a namespace, by device."""
         rose, heard = harm
         found: Doings = {}
+        shown = False
         for one, policy, _ in guarded if rose or heard else ():
             about = one.description
-            if about.cookie == cookie:
-                own = (
-                    complaint.what
-                    for complaint in heard
-                    if complaint.device in ("", about.device)
-                    and self._reach.includes(policy, about.hook, complaint.ends)
-                )
-                place = (policy.table, policy.name), about.device
-                found[place] = found.get(place, Counter()) | (rose + Counter(own))
+            place = (policy.table, policy.name), about.device
+            if about.cookie != space.namespace.cookie or place not in space.acted:
+                continue
+            own = [complaint for complaint in heard if self._is_of(about, policy, complaint)]
+            shown = shown or any(complaint.packet for complaint in own)
+            counted = Counter({name: rose[name] for name in rose if can_raise(name, about.hook)})
+            found[place] = found.get(place, Counter()) | counted | Counter(one.what for one in own)
+        if shown:  # by a trial; the others did not do it
+            space.crowd.explain(now, WRONG_CHECKSUMS)
+            for seen in found.values():
+                del seen[WRONG_CHECKSUMS]
         return found
+
+    def _is_of(self, about: Description, policy: PolicyRecord, complaint: Complaint) -> bool:
+        """Return whether a complaint can be of what a policy did, and is, where a trial can show it."""
+        if complaint.device not in ("", about.device):
+            return False
+        if not self._reach.includes(policy, about.hook, complaint.ends):
+            return False
+        if not complaint.packet:
+            return True
+        return about.hook == "ingress" and self._spoilers.spoils(about, policy, complaint.packet)
 
     def _note(self, now: float, guarded: Iterable[Guarded]) -> None:
         """Note which policies acted since the last look."""
@@ -224,6 +259,11 @@ class Guard:
             if worked > before and about.cookie in self._spaces:
                 self._spaces[about.cookie].acted[name, about.device] = now
         self._began = True
+
+
+def can_raise(count: str, hook: str) -> bool:
+    """Return whether a policy at a hook can raise a count of its own host: not what only others receive."""
+    return count != WRONG_CHECKSUMS or hook == "ingress"
 
 
 def can_hurt(actor: StageType) -> bool:

@@ -11,8 +11,11 @@ import math
 from collections import Counter, deque
 from collections.abc import Mapping
 
+WRONG_CHECKSUMS = "TcpInCsumErrors"
+"""What the kernel counts of packets that came for its sockets; it says neither whose nor by which device."""
+
 HARM = (
-    "TcpInCsumErrors",
+    WRONG_CHECKSUMS,
     "MPTcpExtDataCsumErr",
     "MPTcpExtDSSCorruptionFallback",
     "MPTcpExtDSSCorruptionReset",
@@ -75,11 +78,19 @@ class Crowd:
         self._within = within
         self._last: dict[str, float] = {}
         self._so_far: Counter[str] = Counter()
+        self._explained: dict[str, float] = {}
+
+    def explain(self, now: float, name: str) -> None:
+        """Let a count tell nothing for some seconds: whose doing it is is known, and more is under way."""
+        self._explained[name] = now + self._within
+        self._so_far[name] = 0
 
     def add(self, now: float, risen: Mapping[str, int]) -> Counter[str]:
         """Take what rose at ``now`` (seconds); return what tells, with how often it rose."""
         told: Counter[str] = Counter()
         for name, rise in risen.items():
+            if now < self._explained.get(name, now):
+                continue
             if now - self._last.get(name, now) > self._within:
                 self._so_far[name] = 0
             self._last[name] = now

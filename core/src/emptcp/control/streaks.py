@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from emptcp.plugins.occasions import Endpoint
@@ -22,10 +23,10 @@ Ends = tuple[Endpoint, Endpoint]
 
 @dataclass
 class Seen:
-    """When there was a good packet last, on any device, and by device how many bad ones in a row."""
+    """When there was a good packet last, at any place, and by place how many bad ones in a row."""
 
     good: float | None = None
-    bad: Counter[str] = field(default_factory=Counter)
+    bad: Counter[Hashable] = field(default_factory=Counter)
     came_bad: float | None = None
 
 
@@ -35,10 +36,10 @@ class Streaks:
     def __init__(self) -> None:
         self._seen: OrderedDict[Ends, Seen] = OrderedDict()
 
-    def good(self, now: float, device: str, ends: Ends) -> None:
+    def good(self, now: float, place: Hashable, ends: Ends) -> None:
         """Take notice of a good packet at ``now`` (seconds)."""
         seen = self.of(ends)
-        seen.good, seen.bad[device] = now, 0
+        seen.good, seen.bad[place] = now, 0
 
     def known(self, ends: Ends) -> Seen | None:
         """Return what is remembered of a subflow."""
@@ -58,7 +59,7 @@ def lately(now: float, when: float | None) -> bool:
     return when is not None and now - when <= MEMORY
 
 
-def is_told(seen: Seen, device: str) -> bool:
+def is_told(seen: Seen, place: Hashable) -> bool:
     """Count a bad packet; return whether it is the one that tells, once in a row."""
-    seen.bad[device] += 1
-    return seen.bad[device] == IN_A_ROW
+    seen.bad[place] += 1
+    return seen.bad[place] == IN_A_ROW

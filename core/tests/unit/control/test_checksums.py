@@ -87,3 +87,14 @@ def test_one_that_is_not_is_the_sum_of_the_pseudo_header(family: Literal[4, 6], 
 def test_a_long_packet_that_is_filled_in_may_be_a_merged_one() -> None:
     packet = build(link="none", payload=bytes(LONGEST))
     assert is_right(decode(spoil(packet, 36), "none"), filled=True) is None
+    assert is_right(decode(spoil(packet, 36), "none"), filled=True, single=True) is False
+    assert is_right(decode(packet, "none"), filled=True, single=True)
+
+
+def test_what_seems_to_come_wrong_is_suspicious_three_times_in_a_row_once() -> None:
+    known = Checksums()
+    found = []
+    for number, right in enumerate([False, False, True, None, *[False] * 5]):
+        known.spoilt(number * 0.1, "e", ENDS, right, leaves=False)
+        found.append(known.suspicious("e", ENDS, right))
+    assert [number for number, told in enumerate(found) if told] == [6]

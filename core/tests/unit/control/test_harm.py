@@ -98,3 +98,12 @@ def test_a_count_without_ends_tells_from_the_third_on_within_seconds() -> None:
 
 def test_a_reset_for_a_damaged_mapping_tells_alone() -> None:
     assert Crowd(3.0).add(0.0, {"MPTcpExtDSSCorruptionReset": 1}) == {"MPTcpExtDSSCorruptionReset": 1}
+
+
+def test_a_count_that_is_explained_tells_nothing_for_a_while() -> None:
+    crowd = Crowd(within=3.0)
+    assert crowd.add(0.0, {FALLBACK: 2}) == {}
+    crowd.explain(0.5, FALLBACK)
+    assert crowd.add(1.0, {FALLBACK: 9}) == {}
+    assert crowd.add(3.6, {FALLBACK: 2}) == {}
+    assert crowd.add(3.7, {FALLBACK: 1}) == {FALLBACK: 3}
