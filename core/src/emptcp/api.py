@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from emptcp.mptcp.routes import device_indexes
     from emptcp.mptcp.samples import passing_frames, sample_frames, seen_by
     from emptcp.mptcp.selected import selected_subflows, subflows_on_devices
-    from emptcp.mptcp.sockets import Subflow, SubflowReader, subflows
+    from emptcp.mptcp.sockets import Snapshot, Subflow, SubflowReader, subflows
     from emptcp.mptcp.tell import tell
     from emptcp.packet import mptcp as options
     from emptcp.plugins.catalog import BoundStage
@@ -59,6 +59,7 @@ _HOME = {
     "Map": "emptcp.pybpf.map",
     "Path": "emptcp.control.path",
     "Policy": "emptcp.policy.model",
+    "Snapshot": "emptcp.mptcp.sockets",
     "Subflow": "emptcp.mptcp.sockets",
     "SubflowReader": "emptcp.mptcp.sockets",
     "Subflows": "emptcp.control.connection",
@@ -108,6 +109,7 @@ __all__ = [
     "Map",
     "Path",
     "Policy",
+    "Snapshot",
     "StageEvent",
     "Subflow",
     "SubflowReader",

@@ -13,11 +13,13 @@ When each is called::
     -----------  ----------------------------------  ---------------------  ------------------------------
     apply        emptcp_validate > emptcp_applying > programs switch      > emptcp_removed, emptcp_applied
                  every stage       new and changed                          gone            new and changed
-    tune, chain  emptcp_validate > emptcp_applying > values, or programs  > emptcp_applied
+                                                                          > emptcp_sockets, every stage
+    tune, chain  emptcp_validate > emptcp_applying > values, or programs  > emptcp_applied, emptcp_sockets
     remove                                           programs go          > emptcp_removed
     off                                              programs detach      > emptcp_removed
-    on                             emptcp_applying > programs attach      > emptcp_applied
-    run          at its start, for every stage that runs already          > emptcp_applied
+    on                             emptcp_applying > programs attach      > emptcp_applied, emptcp_sockets
+    run          at its start, for every stage that runs already          > emptcp_applied, emptcp_sockets
+    run          once a second, for every stage that runs                 > emptcp_sockets
     run                                              a program sends      > emptcp_event
     run                                              entries of a map     > emptcp_entries
     monitor                                          a program sends      > emptcp_describe
@@ -41,7 +43,15 @@ if TYPE_CHECKING:
     import argparse
 
     from emptcp.plugins.catalog import BoundStage
-    from emptcp.plugins.occasions import Action, Change, ConnectionEntry, Ends, FlowEntry, StageEvent
+    from emptcp.plugins.occasions import (
+        Action,
+        Change,
+        ConnectionEntry,
+        Ends,
+        FlowEntry,
+        StageEvent,
+        SubflowSource,
+    )
     from emptcp.policy.model import Policy
 
 PROJECT = "emptcp"
@@ -136,6 +146,27 @@ def emptcp_removed(change: Change) -> None:
         def emptcp_removed(change):
             if change.stage.type.name == "announce":
                 withdraw(change.value("address"), change.namespace)
+    """
+
+
+@hookspec
+def emptcp_sockets(changes: Sequence[Change], reader: SubflowSource) -> None:
+    """Look at the subflows that this host has now, and bring the plugin's maps in line with them.
+
+    Called for each stage that runs, whenever its table changed and once a second within ``emptcp run``, where
+    the kernel can list subflows. It can be called often: do nothing where nothing changed.
+
+    :param changes: the stage in all its places of one namespace, one for each hook and device, as for
+        :func:`emptcp_applied`.
+    :param reader: an ``emptcp.api.Snapshot``: ``reader.read(changes[0].namespace)`` are this host's subflows.
+        It may be handed to ``selected_subflows()``.
+
+    .. code-block:: python
+
+        @hookimpl
+        def emptcp_sockets(changes, reader):
+            if changes[0].stage.type.name == "cap_window":
+                remember(changes[0].number, {one.token for one in reader.read(changes[0].namespace)})
     """
 
 

@@ -94,6 +94,11 @@ def full_name(table: str, policy: str, stage: str) -> str:
     return f"{table}/{stage}" if stage.startswith("@") and "/" in stage else f"{table}/{policy}/{stage}"
 
 
+def stage_number(name: str) -> int:
+    """Return the number by which the fragment of a stage with this full name knows it (``stage_id``)."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+
+
 def _ids(prefix: str, steps: Iterable[_Written]) -> Iterator[tuple[str, _Written]]:
     naming = Counter[str]()
     for step in steps:
@@ -180,8 +185,8 @@ def _numbered(table: model.Table, bound: BoundStage, name: str) -> bytes:
     fields, packed = bound.type.fragment.fields, bytearray(bound.packed)
     if STAGE_ID in fields:
         member = fields[STAGE_ID]
-        digest = hashlib.blake2b(name.encode(), digest_size=member.bytes).digest()
-        packed[member.offset : member.offset + member.bytes] = digest
+        number = stage_number(name).to_bytes(member.bytes, "little")
+        packed[member.offset : member.offset + member.bytes] = number
     for parameter, chain in bound.chains.items():
         member = fields[parameter]
         number = chains.number(table, chain).to_bytes(member.bytes, "little")

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from emptcp.chain import filling, flows, placement, stranded
-from emptcp.chain.bind import bind, full_name, stage_ids
+from emptcp.chain.bind import bind, full_name, stage_ids, stage_number
 from emptcp.chain.decide import DETACH, KEEP, Decision, site_of
 from emptcp.chain.description import PolicyRecord
 from emptcp.chain.dryrun import Runner
@@ -21,10 +21,12 @@ from emptcp.chain.running import Running
 from emptcp.errors import EmptcpError, quoted
 from emptcp.hooks.devices import Device
 from emptcp.hooks.namespaces import Namespace
+from emptcp.mptcp.sockets import Snapshot
 from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.manager import Manager
 from emptcp.plugins.occasions import Change, Ends
 from emptcp.policy import file, model, values
+from emptcp.pybpf import features
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,16 @@ class _Known:
 
     table: model.Table
     policy: model.Policy
+    id: str
     stage: BoundStage
     hook: str
     namespace: Namespace
     device: Device
+
+    @property
+    def name(self) -> str:
+        """``table/policy/stage``."""
+        return full_name(self.table.name, self.policy.name, self.id)
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Effects:
         self._opened = ExitStack()
         self._runners: dict[tuple[model.Expression | None, str, str], Runner] = {}
         self._flows: dict[tuple[int, str], States] = {}
+        self._remembered: dict[tuple[int, int, str, str], dict[Any, bool]] = {}
         self._before = dict(pair for decision in decisions for pair in self._ran(table, decision))
         self._after = dict(pair for decision in decisions for pair in self._will_run(table, decision))
 
@@ -89,7 +98,7 @@ class Effects:
         for key, known in self._before.items():
             change, now = self._change(known, None), self._after.get(key)
             if now is not None and now.policy.when != known.policy.when:
-                change = replace(change, matches=_only_first(change.matches, self._matches(now)))
+                change = _selecting(change, _only_first(change.matches, self._matches(now)))
             elif now is not None:
                 continue
             self._manager.hook.emptcp_removed(change=change)
@@ -103,6 +112,7 @@ class Effects:
         """Tell of all stages that began again."""
         for known in self._before.values():
             self._manager.hook.emptcp_applied(change=self._change(known, None))
+        self._look(self._before)
 
     def applying(self) -> None:
         """Tell of the stages that will be new, have other values, or be for other packets."""
@@ -113,6 +123,7 @@ class Effects:
         """Tell of the stages that are new, have other values, or are for other packets."""
         for change in self._changes():
             self._manager.hook.emptcp_applied(change=change)
+        self._look(self._after)
 
     def _changes(self) -> Iterator[Change]:
         for key, known in self._after.items():
@@ -124,6 +135,18 @@ class Effects:
         """Tell of all stages that run, as ``emptcp run`` does when it starts."""
         for known in self._after.values():
             self._manager.hook.emptcp_applied(change=self._change(known, None))
+        self._look(self._after)
+
+    def sockets(self, reader: Snapshot) -> None:
+        """Let the stages that run look at this host's subflows."""
+        for changes in self._by_stage(self._before).values():
+            self._manager.hook.emptcp_sockets(changes=changes, reader=reader)
+
+    def _look(self, stages: Mapping[_Key, _Known]) -> None:
+        if self._manager.hook.emptcp_sockets.get_hookimpls() and features.has("bpf_iter_tcp"):
+            with Snapshot() as reader:
+                for changes in self._by_stage(stages).values():
+                    self._manager.hook.emptcp_sockets(changes=changes, reader=reader)
 
     def entries(self, map: str, entries: Mapping[Ends, Any]) -> None:
         """Tell the stages that read a map which entries of it are new, other ones, or (``None``) gone."""
@@ -144,18 +167,21 @@ class Effects:
             if space.cookie not in members:
                 members[space.cookie] = Members(space, tokens)
             chosen = partial(members[space.cookie].sent, known.device.link)
-            self._manager.hook.emptcp_removed(change=replace(self._change(known, None), matches=chosen))
+            self._manager.hook.emptcp_removed(change=_selecting(self._change(known, None), chosen))
 
     def notes(self) -> dict[tuple[int, str], list[str]]:
         """Return what the plugins note of each stage that runs, by namespace and ``table/policy/stage``."""
-        places: dict[tuple[int, str], list[Change]] = {}
-        for key, known in self._before.items():
-            name = full_name(known.table.name, known.policy.name, key.stage)
-            places.setdefault((key.cookie, name), []).append(self._change(known, None))
         return {
             stage: [line for lines in self._manager.hook.emptcp_notes(changes=changes) for line in lines]
-            for stage, changes in places.items()
+            for stage, changes in self._by_stage(self._before).items()
         }
+
+    def _by_stage(self, stages: Mapping[_Key, _Known]) -> dict[tuple[int, str], list[Change]]:
+        """Return each stage in all its places of a namespace."""
+        places: dict[tuple[int, str], list[Change]] = {}
+        for key, known in stages.items():
+            places.setdefault((key.cookie, known.name), []).append(self._change(known, None))
+        return places
 
     def _ran(self, table: str, decision: Decision) -> Iterator[tuple[_Key, _Known]]:
         for record in _records(table, decision):
@@ -174,9 +200,10 @@ class Effects:
         for name, stage in _bound(table, policy, decision, self._catalog):
             if isinstance(stage, BoundStage):
                 key = _Key(*site.key, decision.hook, policy.name, name)
-                yield key, _Known(table, policy, stage, decision.hook, site.namespace, site.device)
+                yield key, _Known(table, policy, name, stage, decision.hook, site.namespace, site.device)
 
     def _change(self, known: _Known, before: _Known | None) -> Change:
+        place = (known.namespace.cookie, known.device.ifindex, known.hook, known.policy.name)
         return Change(
             policy=known.policy,
             stage=known.stage,
@@ -186,6 +213,8 @@ class Effects:
             before=before.stage if before is not None else None,
             matches=self._matches(known),
             flows=self._states(known.namespace.cookie, known.stage.type.plugin),
+            number=stage_number(known.name),
+            remembered=self._remembered.setdefault(place, {}),
         )
 
     def _states(self, cookie: int, plugin: str) -> States | None:
@@ -285,6 +314,11 @@ def _bound(
 
 def _differs(before: _Known, after: _Known) -> bool:
     return before.stage.values != after.stage.values or before.policy.when != after.policy.when
+
+
+def _selecting(change: Change, matches: Callable[[bytes], bool]) -> Change:
+    """Return a change that selects otherwise."""
+    return replace(change, matches=matches, remembered={})
 
 
 def _only_first(first: Callable[[bytes], bool], second: Callable[[bytes], bool]) -> Callable[[bytes], bool]:

@@ -49,6 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from emptcp.control.notify import STOPPING, ServiceManager
     from emptcp.control.resident import Resident, StopSignals
     from emptcp.control.runtime import Runtime
+    from emptcp.control.upkeep import Upkeep
 
     _check(arguments)
     folder, manager = make_run_folder(), ServiceManager()
@@ -58,7 +59,8 @@ def _run(arguments: argparse.Namespace) -> int:
         opened.enter_context(Instance(folder, guards=guards))
         stop, runtime = opened.enter_context(StopSignals()), opened.enter_context(Runtime(_say))
         keeper = opened.enter_context(closing(Keeper()))
-        duty = Duty(_say, _report, Guard() if guards else None, runtime, keeper, files, manager)
+        upkeep = opened.enter_context(closing(Upkeep()))
+        duty = Duty(_say, _report, Guard() if guards else None, runtime, keeper, files, manager, upkeep)
         Resident(duty, folder).run(stop, lambda: _begin(duty, runtime, manager))
         manager.tell(STOPPING)
     _end(files if arguments.remove else None)

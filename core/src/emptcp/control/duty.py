@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from emptcp.control.files import Files
     from emptcp.control.resident import Waker
     from emptcp.control.runtime import Runtime
+    from emptcp.control.upkeep import Upkeep
     from emptcp.hooks.namespaces import Namespace
     from emptcp.plugins.catalog import Catalog
     from emptcp.plugins.manager import Manager
@@ -61,6 +62,7 @@ class Duty:
         keeper: Keeper | None = None,
         files: Files | None = None,
         service_manager: ServiceManager | None = None,
+        upkeep: Upkeep | None = None,
     ) -> None:
         self._say = say
         self._report = report
@@ -74,6 +76,7 @@ class Duty:
         self._keeper = keeper
         self._files = files
         self._service_manager = service_manager or ServiceManager()
+        self._upkeep = upkeep
         self._catalog: Catalog | None = None
 
     def refresh(self) -> None:
@@ -100,7 +103,7 @@ class Duty:
     def sweep(self) -> None:
         """Once a second, apply files that changed, and bring sockets to what actors want of them.
 
-        Then keep the connections that ended, and let the guard look.
+        Let stages look at the subflows, keep the connections that ended, and let the guard look.
         """
         if time.monotonic() - self._swept < SWEEP:
             return
@@ -115,8 +118,14 @@ class Duty:
                 sockets.run_everywhere(tree)
             with self._going_on():
                 self._follow_sockets(tree)
+            with self._going_on():
+                self._look_after(tree)
         self._keep_ended()
         self._guarded()
+
+    def _look_after(self, tree: Pins) -> None:
+        if self._upkeep is not None and self._catalog is not None and self._manager is not None:
+            self._upkeep.look(tree, self._catalog, self._manager)
 
     def _keep_ended(self) -> None:
         if self._keeper is not None:

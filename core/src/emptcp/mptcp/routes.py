@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,22 +11,31 @@ if TYPE_CHECKING:
     from emptcp.mptcp.sockets import Subflow
 
 
-def device_indexes(namespace: Namespace | None, subflows: Iterable[Subflow]) -> list[int]:
+Routed = MutableMapping[object, int]
+"""A subflow's ends and token -> the ifindex that the routes named."""
+
+
+def device_indexes(
+    namespace: Namespace | None, subflows: Iterable[Subflow], routed: Routed | None = None
+) -> list[int]:
     """Return the ifindex of each subflow's device, 0 where there is no route any more.
 
     It is the device by which its packets came in, as far as the socket noted one (a fresh subflow of a
     client has not yet, nor any before Linux 5.17), else the one to which it is bound, else the one that the
-    routes name.
+    routes name. With ``routed`` these are asked once of each subflow.
     """
-    wanted = list(subflows)
-    known = [subflow.device or subflow.bound_device for subflow in wanted]
+    wanted, routed = list(subflows), routed if routed is not None else {}
+    known = [one.device or one.bound_device or routed.get((one.endpoints, one.token), 0) for one in wanted]
     if all(known):
         return known
     if namespace is None:
-        return _ask(wanted, known)
-    from emptcp.hooks import namespaces
+        found = _ask(wanted, known)
+    else:
+        from emptcp.hooks import namespaces
 
-    found: list[int] = namespaces.call(namespace, lambda: _ask(wanted, known))
+        found = namespaces.call(namespace, lambda: _ask(wanted, known))
+    told = zip(wanted, known, found, strict=True)
+    routed.update(((one.endpoints, one.token), index) for one, before, index in told if index and not before)
     return found
 
 

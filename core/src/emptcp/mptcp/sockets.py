@@ -161,6 +161,53 @@ class SubflowReader:
         self.close()
 
 
+class Snapshot:
+    """What a :class:`SubflowReader` says when it is first asked of each namespace; it is loaded then.
+
+    A context manager. :meth:`forget` lets it look again.
+    """
+
+    def __init__(self) -> None:
+        self._reader: SubflowReader | None = None
+        self._read: dict[int, list[Subflow]] = {}
+        self._routed: dict[int, dict[object, int]] = {}
+
+    def read(self, namespace: Namespace | None = None) -> list[Subflow]:
+        """Return the subflows of ``namespace`` as :meth:`SubflowReader.read` did the first time."""
+        same = namespace.cookie if namespace is not None else 0
+        if same not in self._read:
+            self._reader = self._reader or SubflowReader()
+            found = self._read[same] = self._reader.read(namespace)
+            before = self._routed.get(same, {})
+            there = {(one.endpoints, one.token) for one in found} & before.keys()
+            self._routed[same] = {one: before[one] for one in there}
+        return self._read[same]
+
+    def routed(self, namespace: Namespace | None = None) -> dict[object, int]:
+        """Return the devices that routes named for subflows that are there, to be added to.
+
+        See :func:`emptcp.mptcp.routes.device_indexes`.
+        """
+        return self._routed.setdefault(namespace.cookie if namespace is not None else 0, {})
+
+    def forget(self) -> None:
+        """Ask again from now on."""
+        self._read.clear()
+
+    def close(self) -> None:
+        """Unload the program."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 def subflows(namespace: Namespace | None = None) -> list[Subflow]:
     """Return the MPTCP subflows of ``namespace`` (None: the caller's); see :class:`SubflowReader`."""
     with SubflowReader() as reader:

@@ -33,6 +33,14 @@ class FlowStates(Protocol):
         ...
 
 
+class SubflowSource(Protocol):
+    """Tells of the subflows whose sockets a namespace has: an ``emptcp.mptcp.sockets.Snapshot``."""
+
+    def read(self, namespace: Any = None) -> list[Any]:
+        """Return them, of the command's own namespace by default."""
+        ...
+
+
 @dataclass(frozen=True)
 class Change:
     """What happens to one stage of one policy on one hook: it comes, gets other values, or goes.
@@ -41,7 +49,9 @@ class Change:
     change. ``matches`` tells whether the policy's ``when`` selects a frame, by running it in the kernel;
     ``flows`` are the states of the plugin's fragments in the flow table; both can be used until the hook
     returns. ``namespace`` is an ``emptcp.hooks.namespaces.Namespace`` (``None``: the command's own);
-    ``devices`` are the names of the devices that the policy matched there.
+    ``devices`` are the names of the devices that the policy matched there. ``number`` is the stage's own, as
+    its fragment has it in ``stage_id``: for keys of the plugin's own maps. ``remembered`` has what
+    :func:`emptcp.api.selected_subflows` found out, for the next time.
     """
 
     policy: Policy
@@ -52,6 +62,8 @@ class Change:
     before: BoundStage | None = None
     matches: Callable[[bytes], bool] = field(default=lambda frame: False, compare=False, repr=False)
     flows: FlowStates | None = field(default=None, compare=False, repr=False)
+    number: int = 0
+    remembered: dict[Any, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def value(self, parameter: str, default: Any = None) -> Any:
         """Return what a parameter of the stage is set to, ``default`` when it is not."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
 
-from emptcp.api import Change, Endpoint, Subflow, SubflowReader, devices, passing_frames, selected_subflows
+from emptcp.api import Change, Endpoint, Snapshot, Subflow, devices, passing_frames
+from emptcp_actor_rate_limit import parted
 from emptcp_actor_rate_limit.values import CONNECTION, PACING, WINDOW, our_end, way_of
 
 # struct rate_limit_state: wanted and paced by end, what was missed by end
@@ -18,6 +18,14 @@ _NAMED = 3
 _SOCKET_ELSEWHERE = "the socket is on another host or in another namespace"
 _SOCKET_REFUSES = "the socket has another pacing rate than is wanted"
 _OTHERS_PASS = "other subflows don't pass this policy, and the sender takes their window"
+_NOT_SEEN_YET = (
+    "other subflows don't pass this policy, which nobody has seen yet: windows are lowered until "
+    "`emptcp apply` looks, or `emptcp run`"
+)
+_NOT_AGAIN_YET = (
+    "all subflows pass this policy again, which nobody has seen yet: windows are left alone until "
+    "`emptcp apply` looks, or `emptcp run`"
+)
 _OLDER = {
     _RTT_UNKNOWN: "older than this policy, and the round-trip time is not known here",
     _SCALE_UNKNOWN: "older than this policy, and the window's scale is not known here",
@@ -29,14 +37,14 @@ def notes(changes: Sequence[Change]) -> list[str]:
     way = way_of(changes[0].value("mode"), changes[0].value("per"))
     if way not in (PACING, WINDOW):
         return []  # they cover all that they see
-    with SubflowReader() as reader:
+    with Snapshot() as reader:
         if way == PACING:
             return list(_not_paced([one for one in changes if one.hook == "egress"], reader))
         return list(_not_windowed(changes, reader))
 
 
-def _not_paced(changes: Sequence[Change], reader: SubflowReader) -> Iterator[str]:
-    chosen = _selected(changes, "egress", reader)
+def _not_paced(changes: Sequence[Change], reader: Snapshot) -> Iterator[str]:
+    chosen = parted.selected(changes, "egress", reader)
     refused = [one for one in chosen if _refuses(changes[0], one)]
     yield from _line("connections", _tokens(refused), _SOCKET_REFUSES)
     yield from _line("subflows", _passing(changes, {_NOT_OURS}, chosen), _SOCKET_ELSEWHERE)
@@ -52,24 +60,24 @@ def _refuses(change: Change, subflow: Subflow) -> bool:
     return bool(wanted) and wanted != paced
 
 
-def _not_windowed(changes: Sequence[Change], reader: SubflowReader) -> Iterator[str]:
-    here = [one for one in reader.read(changes[0].namespace) if one.open]
+def _not_windowed(changes: Sequence[Change], reader: Snapshot) -> Iterator[str]:
+    if changes[0].value("per") == CONNECTION:
+        yield from _parted(changes, reader)
     for hook in sorted({one.hook for one in changes}):
-        chosen = _selected(changes, hook, reader)
-        if changes[0].value("per") == CONNECTION:
-            complete = {one.endpoints for one in chosen}
-            parted = [one for one in here if one.endpoints not in complete and one.token in _tokens(chosen)]
-            yield from _line("connections", _tokens(parted), _OTHERS_PASS)
         places = [one for one in changes if one.hook == hook]
         for missed, reason in _OLDER.items():
             yield from _line("subflows", _passing(places, {missed}, ()), reason)
 
 
-def _selected(changes: Sequence[Change], hook: str, reader: SubflowReader) -> list[Subflow]:
-    """Return our subflows that the policy selects on a hook, on any of its devices."""
-    to: Literal["us", "peer"] = "us" if hook == "ingress" else "peer"
-    places = (one for one in changes if one.hook == hook)
-    return [subflow for one in places for subflow, _device in selected_subflows(one, to, reader)]
+def _parted(changes: Sequence[Change], reader: Snapshot) -> Iterator[str]:
+    """Tell of connections of which some subflows pass, and of marks that are old by now."""
+    wanted, there = parted.wanted(changes, reader), parted.marked(changes[0])
+    open_now = _tokens(reader.read(changes[0].namespace))
+    not_yet = {token for mark, token in wanted.items() if mark not in there}
+    not_again = {token for mark, token in there.items() if mark not in wanted} & open_now
+    yield from _line("connections", {*wanted.values()} - not_yet, _OTHERS_PASS)
+    yield from _line("connections", not_yet, _NOT_SEEN_YET)
+    yield from _line("connections", not_again - {*wanted.values()}, _NOT_AGAIN_YET)
 
 
 def _passing(changes: Sequence[Change], missed: set[int], but: Iterable[Subflow]) -> list[str]:

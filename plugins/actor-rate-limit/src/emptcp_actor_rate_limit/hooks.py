@@ -17,6 +17,7 @@ from emptcp.api import (
     FlowEntry,
     FlowStates,
     Policy,
+    Snapshot,
     Subflow,
     SubflowReader,
     features,
@@ -24,7 +25,7 @@ from emptcp.api import (
     selected_subflows,
     subflows_on_devices,
 )
-from emptcp_actor_rate_limit import coverage
+from emptcp_actor_rate_limit import coverage, parted
 from emptcp_actor_rate_limit.values import (
     AUTO,
     CONNECTION,
@@ -123,6 +124,15 @@ def emptcp_removed(change: Change) -> None:
     """Want what was there before, for the subflows that were selected."""
     if _paces(change):
         _want(change, _UNPACED)
+    if _is_of_connections(change):
+        parted.forget(change)
+
+
+@hookimpl
+def emptcp_sockets(changes: Sequence[Change], reader: Snapshot) -> None:
+    """Let go of connections that have subflows elsewhere, and limit those that have none any more."""
+    if _is_of_connections(changes[0]):
+        parted.mark(changes, reader)
 
 
 def _paces(change: Change) -> bool:
@@ -135,6 +145,10 @@ def _windows(change: Change) -> bool:
     if change.stage.type.name != NAME or not features.has("bpf_iter_tcp"):
         return False
     return way_of(change.value("mode"), change.value("per")) == WINDOW
+
+
+def _is_of_connections(change: Change) -> bool:
+    return _windows(change) and change.value("per") == CONNECTION
 
 
 def _follow(change: Change) -> None:

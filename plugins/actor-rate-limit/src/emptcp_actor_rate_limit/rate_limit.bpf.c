@@ -73,6 +73,24 @@ struct {
 	__type(value, struct bucket);
 } rate_limit_buckets SEC(".maps");
 
+/* A subflow that passes a stage by window, of a connection that has others which don't: its windows stay.
+ * emptcp_actor_rate_limit.parted writes it, on hosts with the sockets. */
+struct refused_key {
+	__u64 stage;
+	__u32 netns; /* as emptcp_pkt.netns */
+	__u32 hook;
+	struct emptcp_key subflow;
+	__u32 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct refused_key);
+	__type(value, __u32); /* the connection's token */
+} rate_limit_refused SEC(".maps");
+
 /*
  * The virtual scheduling algorithm (ITU-T I.371): `due` runs ahead of the clock by what was let through. Past
  * the burst a packet is too much. It counts as let through also when it is not what is dropped.
@@ -143,6 +161,18 @@ static __always_inline void note_missed(const struct emptcp_handle *pkt, struct 
 	state->missed[emptcp_source(pkt) & 1] = missed;
 }
 
+static __always_inline bool is_refused(const struct emptcp_handle *pkt, const struct rate_limit *param)
+{
+	const struct refused_key key = {
+		.stage = param->stage_id,
+		.netns = pkt->parsed->netns,
+		.hook = pkt->parsed->hook,
+		.subflow = pkt->parsed->key,
+	};
+
+	return bpf_map_lookup_elem(&rate_limit_refused, &key);
+}
+
 /* Let the receiver offer no more than what the rate takes in a round trip. */
 static __always_inline int window(const struct emptcp_handle *pkt, const struct rate_limit *param,
 				  struct rate_limit_state *state)
@@ -156,6 +186,10 @@ static __always_inline int window(const struct emptcp_handle *pkt, const struct 
 	/* Windows of SYNs stay, and the handshake has yet to tell. */
 	if (tcp->syn)
 		return EMPTCP_NEXT;
+	if (is_refused(pkt, param)) {
+		note_missed(pkt, state, NOT_MISSED);
+		return emptcp_skip(pkt, EMPTCP_REFUSED);
+	}
 	if (!state->rtt) {
 		note_missed(pkt, state, RTT_UNKNOWN);
 		return emptcp_skip(pkt, EMPTCP_UNKNOWN_STATE);
