@@ -249,8 +249,10 @@ def noted() -> tuple[list[str], int]:
 
 
 def test_a_connection_is_limited_when_all_its_subflows_pass_and_let_go_when_they_dont(lab: Lab) -> None:
+    limit(lab, "path1", "path2")
     with connected(lab) as live, resident("--no-guard"):
         live.open(1)
+        live.is_limited()
         limit(lab, "path1")
         live.is_left_alone()
         limit(lab, "path1", "path2")
@@ -274,8 +276,9 @@ def test_a_connection_that_begins_later_is_let_go_when_it_joins_elsewhere(lab: L
 
 
 def test_without_a_process_apply_sees_it_and_list_tells_what_nobody_has_seen(lab: Lab) -> None:
+    limit(lab, "path1", "path2")
     with connected(lab) as live:
-        limit(lab, "path1", "path2")
+        live.open(1)
         live.is_limited()
         live.open(2)
         live.until(lambda: any("windows are lowered until" in line for line in noted()[0]))
