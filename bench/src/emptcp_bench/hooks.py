@@ -27,6 +27,7 @@ QUICK_CONNECTIONS, QUICK_SECONDS = 20, 2.0
 ANSWERING = {
     "ops": ("nanoseconds per packet of each selector and actor alone", 15),
     "bystander": ("nanoseconds per packet that no policy wants", 31),
+    "control": ("how long changes take, by emptcp and by others", 9),
     "verifier": ("what the verifier visits, and how long loading takes", 9),
 }
 """Benchmarks that give an :class:`~emptcp_bench.answer.Answer`: what they measure, and in how many rounds."""

@@ -99,10 +99,10 @@ def _plugin(point: EntryPoint) -> Plugin:
 
 
 def _identity(point: EntryPoint) -> dict[str, Any]:
-    metadata = point.dist
-    named: dict[str, Any] = {"name": point.name, "package": point.value, "metadata": metadata}
+    named: dict[str, Any] = {"name": point.name, "package": point.value, "metadata": point.dist}
     try:
-        return named | {"distribution": str(metadata.name), "version": str(metadata.version)}  # type: ignore[union-attr]
+        told = point.dist.metadata  # type: ignore[union-attr]  # read at each access
+        return named | {"distribution": str(told["Name"]), "version": str(told["Version"])}
     except Exception:  # what stands in METADATA is a stranger's, and may be anything
         return named | {"distribution": "unknown", "version": "unknown"}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +179,12 @@ def load(path: Path) -> Manifest:
 
     Raises :class:`EmptcpError` with line and column when it is broken, or made for another emptcp.
     """
-    return _manifest(document.read(path))
+    return loads(document.content(path), str(path))
 
 
+@lru_cache(maxsize=64)
 def loads(text: str, source: str = MANIFEST) -> Manifest:
-    """Read a manifest's text."""
+    """Read a manifest's text. The same text is read once: one command looks for plugins several times."""
     return _manifest(document.parse(text, source))
 
 

@@ -25,15 +25,20 @@ def read(path: str | os.PathLike[str]) -> Section:
 
     Raises :class:`EmptcpError` when it can't be read, is too large, is no text, or is no TOML.
     """
+    return parse(content(path), os.fspath(path))
+
+
+def content(path: str | os.PathLike[str]) -> str:
+    """Return the text of a TOML file. Raises as :func:`read` does, but for what the text says."""
     name = os.fspath(path)
     try:
         with open(name, "rb") as file:
-            content = file.read(LARGEST + 1)
+            found = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         fix = "Give the path of a file that you may read."
         raise EmptcpError(f"file {quoted(name, limit=256)} can't be read: {reason}", fix=fix) from None
-    return parse(_text(content, name), name)
+    return _text(found, name)
 
 
 def parse(text: str, source: str = "") -> Section:

@@ -15,8 +15,8 @@ import os
 import struct
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,7 +51,14 @@ class Fragment:
     section: str
     instructions: bytes
     functions: tuple[tuple[int, int], ...]
-    lines: tuple[Line, ...]
+    types: Btf = field(repr=False, compare=False)
+    line_records: bytes = field(repr=False)
+
+    @cached_property
+    def lines(self) -> tuple[Line, ...]:
+        """Its line information; made when it is asked for, since most fragments of an object are not."""
+        records = struct.iter_unpack("<IIII", self.line_records)
+        return tuple(_line(self.types, *record) for record in records)
 
     @property
     def count(self) -> int:
@@ -223,7 +230,8 @@ def _fragments(raws: list[_Raw], btf: Btf) -> dict[str, Fragment]:
             section=raw.section,
             instructions=raw.instructions,
             functions=tuple(struct.iter_unpack("<II", raw.functions)),
-            lines=tuple(_line(btf, *record) for record in struct.iter_unpack("<IIII", raw.lines)),
+            types=btf,
+            line_records=raw.lines,
         )
         for raw in raws
     }
