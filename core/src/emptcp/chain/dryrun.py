@@ -76,7 +76,7 @@ class Runner:
             loaded = program.load(made, policies, place, self._objects, self.states, off=off)
             self.loaded = opened.enter_context(closing(loaded))
             self._opened = opened.pop_all()
-        self._before = self._counts()
+        self._before = self.counts()
 
     def close(self) -> None:
         """Unload the program and its maps."""
@@ -95,7 +95,7 @@ class Runner:
         an Ethernet header, or longer than a page with its head- and tailroom.
         """
         outcome = self.loaded.program.test_run(data, repeat=repeat, ctx=ctx)
-        after = self._counts()
+        after = self.counts()
         counts = {name: after[name] - self._before[name] for name in after}
         self._before = after
         matched = _matched(self.loaded.description.policies, counts)
@@ -111,7 +111,8 @@ class Runner:
         (found,) = (one for one in self._plan.stores if (one.kind, one.name) == (kind, name))
         return self.shared.store(found)
 
-    def _counts(self) -> dict[str, counters.Counters]:
+    def counts(self) -> dict[str, counters.Counters]:
+        """Return what each stage has counted so far."""
         return program.read_counters(self.loaded.counters, self.loaded.description)
 
 

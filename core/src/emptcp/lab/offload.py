@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turns a device's offloads off, so that packets on the lab's links look as they do on a wire.
+"""Turns a device's offloads off, so that packets on the lab's links look as they do on a wire, or on again.
 
 A veth pair passes checksums on uncomputed and packets of 64 KiB unsplit: on it a wrong checksum goes
 unnoticed. Done by the ioctl, because not every machine has ethtool.
@@ -26,9 +26,18 @@ ALL = (SET_TSO, SET_GSO, SET_GRO, SET_TX_CHECKSUM)
 
 def turn_off(devices: Sequence[str]) -> None:
     """Turn all offloads of devices in the calling thread's namespace off. Raises OSError when refused."""
+    _turn(devices, ALL, 0)
+
+
+def turn_on(devices: Sequence[str]) -> None:
+    """Turn them on: packets pass merged, as in a host whose network card cuts them."""
+    _turn(devices, ALL[::-1], 1)
+
+
+def _turn(devices: Sequence[str], commands: Sequence[int], value: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        for device, command in itertools.product(devices, ALL):
-            _set(any_socket, device, command, 0)
+        for device, command in itertools.product(devices, commands):
+            _set(any_socket, device, command, value)
 
 
 def _set(any_socket: socket.socket, device: str, command: int, value: int) -> None:

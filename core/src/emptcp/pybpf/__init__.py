@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from emptcp.pybpf.object import load_object as load_object
     from emptcp.pybpf.program import Program as Program
     from emptcp.pybpf.program import ProgramInfo as ProgramInfo
+    from emptcp.pybpf.program import Statistics as Statistics
     from emptcp.pybpf.program import TestRun as TestRun
     from emptcp.pybpf.program import load_program as load_program
     from emptcp.pybpf.ringbuf import RingBuffer as RingBuffer
@@ -63,7 +64,7 @@ _HOME = {
         "Map", "MapInfo",
     ),
     "object": ("LoadedObject", "load_object"),
-    "program": ("Program", "ProgramInfo", "TestRun", "load_program"),
+    "program": ("Program", "ProgramInfo", "Statistics", "TestRun", "load_program"),
     "ringbuf": ("RingBuffer",),
     "verifier": ("Explanation", "Line", "VerifierError"),
 }  # fmt: skip

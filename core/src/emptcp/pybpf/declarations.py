@@ -152,6 +152,7 @@ int bpf_map_delete_batch(int, const void *, uint32_t *, const struct bpf_map_bat
 int bpf_prog_load(int, const char *, const char *, const void *, size_t, struct bpf_prog_load_opts *);
 int bpf_btf_load(const void *, size_t, struct bpf_btf_load_opts *);
 int bpf_prog_test_run_opts(int, struct bpf_test_run_opts *);
+int bpf_enable_stats(int);
 int bpf_obj_pin(int, const char *);
 int bpf_obj_get(const char *);
 int bpf_obj_get_info_by_fd(int, void *, uint32_t *);

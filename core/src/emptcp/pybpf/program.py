@@ -16,6 +16,7 @@ from emptcp.pybpf.map import kernel_name
 from emptcp.pybpf.verifier import Line, VerifierError, keep_log
 
 BPF_F_TEST_XDP_LIVE_FRAMES = 1 << 1
+BPF_STATS_RUN_TIME = 0
 INSTRUCTION = 8
 LOG_SIZE = 16 << 20
 _rooms = threading.local()
@@ -129,6 +130,23 @@ class Program(descriptor.Descriptor):
         if code < 0:
             raise failed(f"cannot test-run the program on {len(data)} bytes", code)
         return room.outcome(opts)
+
+
+class Statistics(descriptor.Descriptor):
+    """As long as one is open, the kernel counts runs and time of every program (:class:`ProgramInfo`)."""
+
+    what = "statistics"
+
+    @classmethod
+    def switch_on(cls) -> Self:
+        """Let the kernel count from now on.
+
+        :raises BpfError: it is older than Linux 5.8, or has no statistics.
+        """
+        code = library().function("bpf_enable_stats")(BPF_STATS_RUN_TIME)
+        if code < 0:
+            raise failed("cannot switch on the kernel's statistics of programs", code)
+        return cls(code)
 
 
 class _Room:

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from emptcp import pybpf
-from emptcp.hooks import devices, namespaces
+from emptcp.hooks import attach, devices, namespaces
 from emptcp.hooks.namespaces import Namespace
 from emptcp.packet.build import build
-from emptcp.pybpf import BpfError, Program, VerifierError, features, load_btf, load_program
+from emptcp.pybpf import BpfError, Program, Statistics, VerifierError, features, load_btf, load_program
 from emptcp.pybpf.assembly import EXIT, answer, instruction
 
 pytestmark = pytest.mark.kernel
 
 XDP_DROP, XDP_PASS = 1, 2
+TC_ACT_UNSPEC = -1
 # r0 = *(u32 *)(ctx + 12); exit: the ingress_ifindex of struct xdp_md
 INGRESS = instruction(0x61, 0, 1, offset=12) + EXIT
 
@@ -39,6 +40,30 @@ def test_a_test_run_gives_answer_packet_and_time() -> None:
         run = program.test_run(packet, repeat=100)
     assert (run.retval, run.data) == (XDP_DROP, packet)
     assert run.duration_ns >= 0
+
+
+def test_runs_and_their_time_are_counted_while_statistics_are_on(host: Namespace) -> None:
+    device = devices.find(host, "lo")
+    with load_program("sched_cls", answer(TC_ACT_UNSPEC)) as program:
+        attached = attach.attach(host, device, "ingress", "tc", program)
+        try:
+            _say_something(host)
+            assert program.info.run_count == 0
+            with Statistics.switch_on():
+                _say_something(host)
+            info = program.info
+            assert info.run_count >= 1
+            assert info.run_time > 0
+        finally:
+            attached.detach()
+
+
+def _say_something(host: Namespace) -> None:
+    def say() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.sendto(b"x", ("127.0.0.1", 9))
+
+    namespaces.call(host, say)
 
 
 def test_a_context_goes_in_and_comes_out(host: Namespace) -> None:
