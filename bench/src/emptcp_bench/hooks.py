@@ -28,6 +28,7 @@ ANSWERING = {
     "ops": ("nanoseconds per packet of each selector and actor alone", 15),
     "bystander": ("nanoseconds per packet that no policy wants", 31),
     "control": ("how long changes take, by emptcp and by others", 9),
+    "tables": ("nanoseconds per packet, by how many flows are in a set", 15),
     "flows": ("share of the time that 100 to 10,000 real flows transmit", 7),
     "granularity": ("share of the time that real flows transmit, by what is selected", 7),
     "throughput": ("nanoseconds that chains add to packets of fast transfers", 7),
