@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -343,6 +344,43 @@ def test_a_rate_paces_the_socket_and_is_given_back(machine: Machine, connection:
     machine.order.write_text("rate=None\n")
     within(20, lambda: connection.pacing() == before, connection.pacing)
     assert machine("map", "list", "pace-rate") == ""
+
+
+@pytest.fixture
+def a_thousand(lab: Lab) -> Iterator[None]:
+    """As many idle connections, each with a subflow on either path."""
+    address, limits = lab.paths[0].b.address(4), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(5000, limits[0]), max(5000, limits[1])))
+    with ExitStack() as opened:
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        listener = opened.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=10)))
+
+        def connect() -> socket.socket:
+            client = mptcp_socket(address, timeout=10)
+            client.connect((address, listener.getsockname()[1]))
+            client.sendall(b"x")
+            return client
+
+        for _ in range(1000):
+            opened.enter_context(lab.a.call(connect))
+            opened.enter_context(listener.accept()[0])
+        yield
+
+
+@pytest.mark.usefixtures("a_thousand")
+def test_it_ends_soon_while_the_rates_of_a_thousand_connections_change(machine: Machine, lab: Lab) -> None:
+    machine.order.write_text("rate=1e6 + time.monotonic() % 1000 * 1000\n")
+    machine.apply(PACE)
+    machine.run()
+    with SubflowReader() as reader:
+        here = namespaces.resolve(lab.a.netns)
+        within(30, lambda: len([one for one in reader.read(here) if one.open]) == 2000)
+    before = len(machine.ticks())
+    within(60, lambda: len(machine.ticks()) >= before + 10, machine.log.read_text)
+    assert machine.process is not None
+    machine.process.terminate()
+    assert machine.process.wait(10) == 0
+    machine.process = None
 
 
 def test_settings_go_with_their_table(machine: Machine, connection: Connection) -> None:

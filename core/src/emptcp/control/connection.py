@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from emptcp.chain.controllers import ALLOW, BLOCK
 from emptcp.control.path import Path
 from emptcp.control.subflow import ConnectionSubflow
 from emptcp.control.wishes import Settings, Wishes
-from emptcp.mptcp.measured import Measured, measured
+from emptcp.mptcp.measured import IDENTITY, each, of_record
 
 Doors = Mapping[str, bool]
 """Path -> whether it is blocked until it is allowed; else it is open until it is blocked."""
@@ -22,7 +23,7 @@ class Subflows(tuple[ConnectionSubflow, ...]):
 
     def by_rtt(self) -> Subflows:
         """Return them by round-trip time, the fastest first; those without one come last."""
-        return Subflows(sorted(self, key=lambda one: (not one.rtt, one.rtt)))
+        return Subflows(sorted(self, key=lambda one: one.rtt or math.inf))
 
     def on(self, path: str) -> Subflows:
         """Return those that use a path of the policy file."""
@@ -47,14 +48,16 @@ class Connection:
         self._queued = self._outstanding = 0
         self._of_ended = [0, 0, 0]
 
-    def see(self, subflows: Iterable[ConnectionSubflow], first: Measured, now: float) -> None:
-        """Take its open subflows of now; ``first`` is what the kernel says of one of them."""
-        before, self.subflows = self.subflows, Subflows(subflows)
-        for one in before:
-            if one not in self.subflows:
+    def see(self, subflows: Sequence[ConnectionSubflow], now: float) -> None:
+        """Take its open subflows of now; of the connection the kernel says the same with each."""
+        before = self.subflows
+        if before != tuple(subflows):
+            self.subflows = Subflows(_in_order(before, subflows))
+            for one in set(before).difference(subflows):
                 for index, count in enumerate((one.sent, one.acked, one.received)):
                     self._of_ended[index] += count
-        self._queued, self._outstanding, self._now = first.queued, first.outstanding, now
+        self._queued, self._outstanding = subflows[0].of_connection
+        self._now = now
 
     @property
     def age(self) -> float:
@@ -172,41 +175,51 @@ class Connections:
     def see(self, records: bytes, now: float) -> list[Connection]:
         """Take what the kernel says at ``now`` (seconds); return the connections with open subflows."""
         found: dict[int, list[ConnectionSubflow]] = {}
-        first: dict[int, Measured] = {}
         seen: dict[bytes, ConnectionSubflow] = {}
-        for identity, one in measured(records):
-            subflow = seen[identity] = self._subflow(identity, one)
+        for record in each(records):
+            identity = record[:IDENTITY]
+            subflow = seen[identity] = self._subflow(identity, record)
             if subflow.open:
-                found.setdefault(one.token, []).append(subflow)
-                first.setdefault(one.token, one)
+                found.setdefault(subflow.token, []).append(subflow)
         connections = {token: self._connections.get(token) or self._begin(token, now) for token in found}
         for token, connection in connections.items():
-            connection.see(_in_order(connection, found[token]), first[token], now)
+            connection.see(found[token], now)
         self._forget(seen, connections)
         return list(connections.values())
 
     def _begin(self, token: int, now: float) -> Connection:
         return Connection(token, now, self._doors, self._settings.pop(key_of(token), None))
 
-    def _subflow(self, identity: bytes, now: Measured) -> ConnectionSubflow:
+    def _subflow(self, identity: bytes, record: bytes) -> ConnectionSubflow:
+        """Return the subflow of a record; of many most are as they were, and not looked into again."""
         known = self._subflows.get(identity)
-        if known is None:
-            known = ConnectionSubflow(now, self._settings.pop(now.key, None), self._links)
-        elif known.token != now.token:  # the same ports once more, for which the settings are in force
-            known = ConnectionSubflow(now, known.wishes.in_force, self._links)
-        known.see(now)
+        if known is None or known.record != record:
+            now = of_record(record)
+            if known is None:
+                known = ConnectionSubflow(now, self._settings.pop(now.key, None), self._links)
+            elif known.token != now.token:  # the same ports once more, for which the settings are in force
+                known = ConnectionSubflow(now, known.wishes.in_force, self._links)
+            known.see(now, record)
         known.path = self.path_of(known)
         return known
 
     def _forget(self, seen: dict[bytes, ConnectionSubflow], connections: dict[int, Connection]) -> None:
         """Note the settings of what is gone, also those that were found at the beginning."""
-        keys = {one.key for one in seen.values()}
-        gone = {one.key: one.wishes.in_force for one in self._subflows.values() if one.key not in keys}
-        ended = self._connections.keys() - connections.keys()
-        gone |= {one.key: one.wishes.in_force for token in ended for one in [self._connections[token]]}
+        if self._subflows.keys() <= seen.keys() and self._connections.keys() <= connections.keys():
+            gone: dict[bytes, Settings] = {}
+        else:
+            gone = self._ended(seen, connections)
         self._gone += [(key, name) for key, of in (*gone.items(), *self._settings.items()) for name in of]
         self._settings.clear()
         self._subflows, self._connections = seen, connections
+
+    def _ended(
+        self, seen: dict[bytes, ConnectionSubflow], connections: dict[int, Connection]
+    ) -> dict[bytes, Settings]:
+        keys = {one.key for one in seen.values()}
+        gone = {one.key: one.wishes.in_force for one in self._subflows.values() if one.key not in keys}
+        ended = self._connections.keys() - connections.keys()
+        return gone | {one.key: one.wishes.in_force for one in map(self._connections.__getitem__, ended)}
 
     def changes(self) -> Iterator[tuple[bytes, str, int | None]]:
         """Yield key, setting and new value of what is to change; ``None`` takes a setting back."""
@@ -236,6 +249,6 @@ def key_of(token: int) -> bytes:
     return token.to_bytes(4, "little")
 
 
-def _in_order(known: Connection, found: list[ConnectionSubflow]) -> list[ConnectionSubflow]:
+def _in_order(known: Subflows, found: Sequence[ConnectionSubflow]) -> list[ConnectionSubflow]:
     """Return subflows with those first that were there before, in their order: the kernel's may change."""
-    return [*(one for one in known.subflows if one in found), *(o for o in found if o not in known.subflows)]
+    return [*(one for one in known if one in found), *(one for one in found if one not in known)]

@@ -150,13 +150,16 @@ class Resident:
 
     def _wait(self, stop: StopSignals) -> bool:
         """Handle what comes within the refresh time; return False when it is time to stop."""
-        for key, _mask in self._selector.select(REFRESH):
+        ready = [key for key, _mask in self._selector.select(REFRESH)]
+        if any(key.fileobj is stop for key in ready):  # first of all: the rest may take a while
+            if stop.came():
+                return False
+            if stop.hung_up:
+                self._work.reload()
+        for key in ready:
             if key.fileobj is stop:
-                if stop.came():
-                    return False
-                if stop.hung_up:
-                    self._work.reload()
-            elif key.fileobj is self._broadcast:
+                continue
+            if key.fileobj is self._broadcast:
                 self._broadcast.accept()
             elif isinstance(key.data, DeviceWatch):
                 for name in key.data.read():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -34,12 +35,19 @@ class ConnectionSubflow:
         self.path: Path | None = None
         """The path of the policy file that it uses; ``None``: none of those that the controller names."""
         self._now = measured
+        self.record = b""
+        """What the kernel said last, as it wrote it."""
         self.wishes = Wishes(settings)
         """What is set on it."""
 
-    def see(self, measured: Measured) -> None:
+    def see(self, measured: Measured, record: bytes = b"") -> None:
         """Take what the kernel says now."""
-        self._now = measured
+        self._now, self.record = measured, record
+
+    @property
+    def of_connection(self) -> tuple[int, int]:
+        """What the kernel says with it of its connection: what is queued there, and not acknowledged."""
+        return self._now.queued, self._now.outstanding
 
     # What the kernel says
 
@@ -48,12 +56,12 @@ class ConnectionSubflow:
         """The token of its connection on this host."""
         return self._now.token
 
-    @property
+    @cached_property
     def local(self) -> Endpoint:
         """This host's address and port."""
         return _address(self._now.local, self._now.family), self._now.local_port
 
-    @property
+    @cached_property
     def remote(self) -> Endpoint:
         """The peer's address and port."""
         return _address(self._now.remote, self._now.family), self._now.remote_port
@@ -163,9 +171,8 @@ class ConnectionSubflow:
         """Return the seconds in which ``size`` bytes more are delivered by it, as ECF reckons: a round trip
         for each full window of what waits before them, and one more. Infinite while nothing is known.
         """
-        if not self.cwnd or not self.rtt:
-            return math.inf
-        return (1 + (self.not_sent + size) / self.cwnd) * self.rtt
+        window, rtt = self.cwnd, self.rtt
+        return (1 + (self.not_sent + size) / window) * rtt if window and rtt else math.inf
 
     # What the controller wants
 

@@ -80,7 +80,15 @@ def _mapped(address: bytes, family: int) -> bytes:
 
 def measured(records: bytes) -> Iterator[tuple[bytes, Measured]]:
     """Yield each record's identity and what it says."""
-    size = RECORD.size
-    for index, fields in enumerate(RECORD.iter_unpack(records)):
-        start = index * size
-        yield records[start : start + IDENTITY], Measured._make(fields)
+    for record in each(records):
+        yield record[:IDENTITY], of_record(record)
+
+
+def each(records: bytes) -> Iterator[bytes]:
+    """Yield the records; one that is as before need not be looked into."""
+    return (records[start : start + RECORD.size] for start in range(0, len(records), RECORD.size))
+
+
+def of_record(record: bytes) -> Measured:
+    """Return what one record says."""
+    return Measured._make(RECORD.unpack(record))

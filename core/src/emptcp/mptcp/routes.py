@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from emptcp.hooks.namespaces import Namespace
     from emptcp.mptcp.sockets import Subflow
+    from emptcp.plugins.occasions import Address
 
 
 Routed = MutableMapping[object, int]
@@ -40,18 +41,22 @@ def device_indexes(
 
 
 def _ask(subflows: list[Subflow], known: list[int]) -> list[int]:
+    """Ask the routes of the calling thread's namespace, once for each pair of addresses: many share one."""
     from pyroute2 import IPRoute
 
+    pairs = [(subflow.local, subflow.remote) for subflow in subflows]
     with IPRoute() as routes:
-        return [index or _route(routes, subflow) for subflow, index in zip(subflows, known, strict=True)]
+        unknown = {pair for pair, index in zip(pairs, known, strict=True) if not index}
+        found = {pair: _route(routes, *pair) for pair in unknown}
+    return [index or found[pair] for pair, index in zip(pairs, known, strict=True)]
 
 
-def _route(routes: Any, subflow: Subflow) -> int:
+def _route(routes: Any, local: Address, remote: Address) -> int:
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
         # The source address too: hosts with several uplinks choose the table by it.
-        (answer,) = routes.route("get", dst=str(subflow.remote), src=str(subflow.local))
+        (answer,) = routes.route("get", dst=str(remote), src=str(local))
     except NetlinkError:
         return 0
     return int(answer.get_attr("RTA_OIF") or 0)

@@ -58,6 +58,18 @@ def test_numbers_come_in_seconds_and_bytes() -> None:
     assert (connection.sent, connection.acked, connection.received) == (7000, 6000, 50)
 
 
+def test_what_changed_is_seen_and_what_did_not_is_as_it_was() -> None:
+    known = Connections()
+    (connection,) = seen(record(1), record(2), connections=known)
+    one, two = connection.subflows
+    for queued, sent in ((5000, 7001), (5000, 7001), (4096, 7000)):
+        first = record(1, queued=queued, bytes_sent=sent)
+        assert seen(first, record(2), connections=known, now=1.0) == [connection]
+        assert connection.subflows == (one, two)
+        assert (connection.queued, one.sent, two.sent) == (queued, sent, 7000)
+        assert (connection.sent, connection.age) == (sent + 7000, 1.0)
+
+
 def test_the_same_record_is_the_same_subflow_to_everybody() -> None:
     raw = record(family=6)
     (subflow,) = unpack(raw)
