@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 SCENARIOS = {"two-path": "one connection over two paths; a policy makes one of them backup and gives it back"}
-USE_CASES = ("heterogeneous", "overflow", "small-flows", "shared-bottleneck")
+USE_CASES = ("heterogeneous", "overflow", "small-flows", "shared-bottleneck", "multi-tenant")
 PICTURE = "emptcp-{}.svg"
 RATE, RTT = "100mbit", "20ms,50ms"
 DURATION, CASE_SECONDS, ROUNDS = "20s", "6s", 7
@@ -33,7 +33,8 @@ mid-transfer, removes it later, and shows what that did: live, as a table, and a
 
 A use case is measured with and without emptcp in turns, over a grid that is fixed: heterogeneous (the
 scheduler ecf), overflow (the scheduler weighted), small-flows and shared-bottleneck (the path manager
-gradual). It takes minutes; --quick measures one point once."""
+gradual), multi-tenant (the controller spread, on a hypervisor). It takes minutes; --quick measures one
+point once."""
 
 UP_HELP = """\
 Builds two hosts, a and b, and leaves them standing to play with. Addresses are 10.0.N.1 (host a) and 10.0.N.2

@@ -37,8 +37,8 @@ class Controller:
         self.paths: Mapping[str, Path] = {path.name: path for path in paths}
         """The paths that the policy file gives it, by name, in the file's order."""
         self.load: Mapping[str, float] = {}
-        """At a hop, what left by each path's device since the tick before, in bytes per second, whoever
-        sent it; by the path's name."""
+        """At a hop, what leaves by each path's device, in bytes per second over about a second, whoever
+        sends it; by the path's name."""
         self.state: dict[str, Any] = {}
         """What outlives the process: a JSON object, there from the first tick on, written after a tick that
         changed it (once a second at most, a megabyte at most)."""

@@ -57,7 +57,8 @@ class Passing:
         self._selection = Selection(tree, hop.table, hop.policy, Catalog.of_enabled())
         self._sides: dict[Address, bool] = {}
         self._counts: dict[bytes, tuple[float, float]] = {}
-        self._sent: dict[str, int] = {}
+        self._load: dict[str, float] = {}
+        self._sent = namespaces.call(self._namespace, _sent)
         self._looked = self._loaded = time.monotonic()
 
     def records(self) -> bytes:
@@ -77,15 +78,15 @@ class Passing:
         return self._selection.of(b"".join(found))
 
     def load(self) -> dict[str, float]:
-        """Return what left by each path's device since the last call, in bytes per second, by the path."""
-        now, before = time.monotonic(), self._sent
+        """Return what leaves by each path's device, in bytes per second over about a second, by the path."""
+        now, before, self._sent = time.monotonic(), self._sent, namespaces.call(self._namespace, _sent)
         seconds, self._loaded = max(now - self._loaded, 1e-3), now
-        sent = namespaces.call(self._namespace, _sent)
-        self._sent = {device: sent[device] for device in self._links if device in sent}
-        return {
-            self._links[device]: (count - before[device]) / seconds if device in before else 0.0
-            for device, count in self._sent.items()
-        }
+        for device, path in self._links.items():
+            if device in before and device in self._sent:
+                rate = (self._sent[device] - before[device]) / seconds
+                old = self._load.get(path, rate)
+                self._load[path] = old + (rate - old) * min(1.0, seconds)
+        return dict(self._load)
 
     def _metrics(self, entries: Sequence[FlowEntry]) -> list[dict[str, float]]:
         merged: list[dict[str, float]] = [{} for _ in entries]

@@ -46,7 +46,8 @@ class ControllerProcess:
         self._channel.send({}, pickle.dumps(assignment))
         self.interval = assignment.interval or LOOK
         self.due = now
-        self._ready = False
+        self.ready = False
+        """Whether it can tick: its imports are done, which may take seconds on a busy machine."""
         self._asked: float | None = now
         self._failed = 0
         self._tick = 0
@@ -63,7 +64,7 @@ class ControllerProcess:
     @property
     def idle(self) -> bool:
         """Whether it can be asked."""
-        return self._ready and self._asked is None
+        return self.ready and self._asked is None
 
     def ask(self, now: float, records: bytes, places: dict[str, str] | None) -> None:
         """Begin a tick; ``places`` are those of the paths, where they changed.
@@ -92,11 +93,11 @@ class ControllerProcess:
         head, body = message
         self._asked = None
         error = str(head.get("error", ""))
-        if not self._ready:
+        if not self.ready:
             if error:
                 self._failed = MISSED
                 return Answer(error=error)
-            self._ready, self.due = True, now
+            self.ready, self.due = True, now
             self.interval = max(0.01, float(head["interval"]))
             return Answer()
         self._failed = self._failed + 1 if error else 0
@@ -105,7 +106,7 @@ class ControllerProcess:
     def overdue(self, now: float) -> str:
         """Return why it is to be ended, empty while it is not."""
         waited = now - self._asked if self._asked is not None else 0.0
-        if not self._ready:
+        if not self.ready:
             return f"it was not ready within {START:g} s" if waited > START else ""
         if waited > max(MISSED * self.interval, PATIENCE):
             return f"a tick took longer than {waited:.1f} s, and it missed {MISSED} or more"

@@ -150,7 +150,10 @@ class Runtime:
         return records
 
     def _hear(self, charge: Charge) -> None:
+        began = charge.process.ready
         answer = charge.process.hear(time.monotonic())
+        if charge.process.ready and not began:
+            self._say(f"{charge.name} ticks every {charge.process.interval:g} s")
         if answer is None:
             self._end(charge, "its process ended")
             return

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path as File
 from statistics import median
 
-from emptcp.lab import namespace
+from emptcp.lab import namespace, tenants
 from emptcp.lab.grid import BACKUP, COMPLETION, DISJOINT, GOODPUT, SPARED, TCP, Point, UseCase
 from emptcp.lab.load import Load
 from emptcp.lab.ratio import Ratio, compared
@@ -26,8 +25,9 @@ WARM = 2.0
 PAUSE = 0.3
 """Seconds between two measurements, in which what is left of the last one's connections goes."""
 
-Force = Callable[[Lab, File], AbstractContextManager[None]]
-"""Keeps a policy file in force at host a of a lab, from when its controllers run."""
+Force = Callable[..., AbstractContextManager[None]]
+"""Keeps a policy file in force in a lab, from when its controllers run, at host a or on the hypervisor. It is
+given the lab and the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +59,53 @@ def compare(
     for point in plan.points:
         say(point.name)
         values: dict[str, list[float]] = {setting: [] for setting in settings}
-        with two_hosts(point.paths, name=f"case{os.getpid()}", link=link) as lab:
-            lab.b.set("net.ipv4.tcp_rmem", f"4096 131072 {point.receive_buffer}")
+        made = (
+            _behind(use_case, point, force, say) if use_case.guest else _between(use_case, point, force, link)
+        )
+        with made as (kind, measure):
             for number in range(plan.rounds):
                 start = number % len(settings)
                 for setting in settings[start:] + settings[:start]:
-                    values[setting].append(_measure(lab, point, setting, use_case, force, plan.seconds))
+                    time.sleep(PAUSE)
+                    values[setting].append(measure(setting, plan.seconds))
                     say(f"  {setting}: {values[setting][-1]:.2f} {point.metric.unit}")
-            yield lab.link, Measured(point, values)
+            yield kind, Measured(point, values)
+
+
+@contextmanager
+def _between(
+    use_case: UseCase, point: Point, force: Force, link: str
+) -> Iterator[tuple[str, Callable[[str, float], float]]]:
+    """Make two hosts, and what measures a setting between them, for so many seconds."""
+    with two_hosts(point.paths, name=f"case{os.getpid()}", link=link) as lab:
+        lab.b.set("net.ipv4.tcp_rmem", f"4096 131072 {point.receive_buffer}")
+        yield (
+            lab.link,
+            lambda setting, seconds: _measure(lab, point, setting, use_case, force, seconds),
+        )
+
+
+@contextmanager
+def _behind(
+    use_case: UseCase, point: Point, force: Force, say: Callable[[str], None]
+) -> Iterator[tuple[str, Callable[[str, float], float]]]:
+    """Make a guest behind a hypervisor, and what measures a setting there, for so many seconds."""
+    with tenants.guest(point, f"case{os.getpid()}") as guest:
+
+        def measure(setting: str, seconds: float) -> float:
+            if setting != OURS:
+                return guest.mean_of_outcomes(WARM, seconds, say)
+            guest.lay(guest.worst)
+            with force(guest.lab, use_case.policy_of(point)):
+                return guest.goodput(WARM, seconds)
+
+        yield "tbf", measure
 
 
 def _measure(lab: Lab, point: Point, setting: str, use_case: UseCase, force: Force, seconds: float) -> float:
-    time.sleep(PAUSE)
     announced = _announce(lab, setting)
     if setting == OURS:
-        with force(lab, use_case.policy):
+        with force(lab, use_case.policy_of(point)):
             return _value(point, lab, seconds, use_case.begins or announced + 1)
     return _value(point, lab, seconds, 0 if setting == TCP else announced + 1)
 

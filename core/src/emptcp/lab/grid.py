@@ -21,9 +21,10 @@ SMALL = 256 << 10
 
 KERNEL, BACKUP, TCP = "kernel", "kernel, last path backup", "TCP on path1"
 DISJOINT = "kernel, path2 not announced"
+HASH = "a hash per flow, mean of its outcomes"
 """What emptcp is compared with: MPTCP as the kernel does it, with a subflow on every path; with the last
 path's address announced as backup (``ip mptcp endpoint .. backup``); without the second path's; plain TCP
-over the best path."""
+over the best path; what a hypervisor does with a guest's subflows that knows nothing of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +53,26 @@ COMPLETION = Metric("completion", "ms", more=False)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point of a grid; ``receive_buffer`` is the most that one grows to, in bytes."""
+    """One point of a grid; ``receive_buffer`` is the most that one grows to, in bytes.
+
+    ``background`` is what others send by path1 meanwhile, in bit/s, and take no notice of what is lost.
+    """
 
     name: str
     paths: tuple[Path, ...]
     metric: Metric
     traffic: Traffic = Traffic()
     receive_buffer: int = TUNED
+    background: float = 0
 
 
 @dataclass(frozen=True, slots=True)
 class UseCase:
     """A question and its grid. ``quick`` is the point that is enough to see whether it works at all;
-    ``begins`` is how many subflows a connection with emptcp has at first (0: one on every path)."""
+    ``begins`` is how many subflows a connection with emptcp has at first (0: one on every path). Beside
+    ``policy`` there is a file ``NAME-N.toml`` for points with another number of paths, N, than its own.
+
+    ``guest``: a guest behind a hypervisor sends, over two subflows; the paths are the hypervisor's links."""
 
     name: str
     help: str
@@ -73,6 +81,12 @@ class UseCase:
     points: tuple[Point, ...]
     quick: Point
     begins: int = 0
+    guest: bool = False
+
+    def policy_of(self, point: Point) -> File:
+        """Return the policy file for a point."""
+        other = self.policy.with_name(f"{self.policy.stem}-{len(point.paths)}{self.policy.suffix}")
+        return other if other.exists() else self.policy
 
 
 def _unlike(rates: tuple[float, float], rtts: tuple[float, float]) -> tuple[Path, ...]:
@@ -162,4 +176,26 @@ def _shared_bottleneck() -> UseCase:
     )
 
 
-USE_CASES = {one.name: one for one in (_heterogeneous(), _overflow(), _small_flows(), _shared_bottleneck())}
+def _multi_tenant() -> UseCase:
+    def points(links: int, background: float) -> Point:
+        paths = (Path(rate=20e6, rtt=0),) * links
+        others = "heavy background on one" if background else "no background"
+        return Point(f"{links} links, {others}", paths, GOODPUT, background=background)
+
+    heavy = 16e6
+    grid = (points(2, 0), points(2, heavy), points(3, 0), points(3, heavy))
+    return UseCase(
+        "multi-tenant",
+        "a guest's two subflows over its hypervisor's links, the guest untouched: the controller spread",
+        POLICIES / "multi-tenant.toml",
+        (HASH,),
+        grid,
+        quick=grid[0],
+        guest=True,
+    )
+
+
+USE_CASES = {
+    one.name: one
+    for one in (_heterogeneous(), _overflow(), _small_flows(), _shared_bottleneck(), _multi_tenant())
+}

@@ -19,6 +19,9 @@ kernel leaves them so.
 
 ``bridged``: guest and peer are in one network, with a bridge of the guest's device and the first link on the
 hypervisor, and one of both links on the peer. Else the hypervisor routes.
+
+``links`` are the links' rates and queues, up to eight; without them there are two, as fast as the machine.
+Their queues are on the hypervisor, in what goes out.
 """
 
 from __future__ import annotations
@@ -26,34 +29,73 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from emptcp.lab import cleanup, namespace, settings, state
 from emptcp.lab.host import Host
+from emptcp.lab.path import Path
 from emptcp.lab.process import Identity
 from emptcp.lab.topology import allow_subflows
 
 LINKS = ("link1", "link2")
+BURST = 16 << 10
+"""Bytes that a link takes at once."""
+_PAIRS = [device for number in range(1, 9) for device in (f"link{number}", f"peer{number}")]
 MACS = {
     device: f"02:00:00:00:0a:{number:02x}"
-    for number, device in enumerate(("eth0", "tap0", "link1", "peer1", "link2", "peer2", "bridge"))
+    for number, device in enumerate(("eth0", "tap0", *_PAIRS, "bridge"))
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """The lab as it stands. ``addresses`` are the peer's; on the hypervisor the guest is behind ``tap0``."""
+    """The lab as it stands. ``addresses`` are the peer's; on the hypervisor the guest is behind ``tap0``.
+
+    ``a``, ``b``, ``address`` and ``path_names`` are for :class:`emptcp.lab.load.Load`: guest and peer.
+    """
 
     guest: Host
     hypervisor: Host
     peer: Host
     addresses: tuple[str, str]
+    name: str = ""
+    links: tuple[str, ...] = LINKS
+
+    @property
+    def a(self) -> Host:
+        """Who sends."""
+        return self.guest
+
+    @property
+    def b(self) -> Host:
+        """Who receives."""
+        return self.peer
+
+    @property
+    def applied_at(self) -> Host:
+        """The host where policies are in force."""
+        return self.hypervisor
+
+    @property
+    def address(self) -> str:
+        """The address to connect to."""
+        return self.addresses[0]
+
+    @property
+    def path_names(self) -> Mapping[str, str]:
+        """None: the guest has one address for all."""
+        return {}
 
 
 @contextlib.contextmanager
 def behind_hypervisor(
-    *, family: int = 4, bridged: bool = False, mtu: int = 1500, name: str = "lab"
+    *,
+    family: int = 4,
+    bridged: bool = False,
+    mtu: int = 1500,
+    name: str = "lab",
+    links: Sequence[Path] = (),
 ) -> Iterator[Behind]:
     """Make the lab for as long as the block lasts; ``mtu`` is that of every device."""
     settings.need_mptcp()
@@ -69,7 +111,18 @@ def behind_hypervisor(
             namespace.add(host.netns)
             settings.make_steady(host)
             _let_pass(host)
-        yield _join(guest, hypervisor, peer, family, bridged, mtu)
+        made = Behind(
+            guest,
+            hypervisor,
+            peer,
+            _addresses(family, bridged),
+            record.name,
+            tuple(f"link{number}" for number in range(1, len(links) + 1)) or LINKS,
+        )
+        _join(made, family, bridged, mtu)
+        for device, link in zip(made.links, links, strict=False):
+            namespace.tc(tbf(device, link), netns=hypervisor.netns)
+        yield made
     finally:
         for host in (guest, hypervisor, peer):
             host.end_children()
@@ -84,23 +137,26 @@ def _let_pass(host: Host) -> None:
             host.set(f"net.{version}.conf.{which}.forwarding", 1)
 
 
-def _join(guest: Host, hypervisor: Host, peer: Host, family: int, bridged: bool, mtu: int) -> Behind:
-    for near, device, far, other in (
-        (guest, "eth0", hypervisor, "tap0"),
-        (hypervisor, "link1", peer, "peer1"),
-        (hypervisor, "link2", peer, "peer2"),
-    ):
+def tbf(device: str, link: Path) -> list[str]:
+    """The tc arguments for what leaves by a link."""
+    shape = ("rate", f"{link.rate:.0f}bit", "burst", f"{BURST}", "limit", f"{link.queue_bytes + BURST}")
+    return ["qdisc", "add", "dev", device, "root", "tbf", *shape]
+
+
+def _join(made: Behind, family: int, bridged: bool, mtu: int) -> None:
+    guest, hypervisor, peer = made.guest, made.hypervisor, made.peer
+    cables = [(hypervisor, link, peer, link.replace("link", "peer")) for link in made.links]
+    for near, device, far, other in ((guest, "eth0", hypervisor, "tap0"), *cables):
         order = ["link", "add", *_named(device, mtu), "netns", near.netns, "type", "veth"]
         namespace.ip([*order, "peer", *_named(other, mtu), "netns", far.netns])
-    lay = _bridged if bridged else _routed
-    for host, lines in zip((guest, hypervisor, peer), lay(family), strict=True):
+    lines = _bridged(family) if bridged else _routed(family, len(made.links))
+    for host, of_host in zip((guest, hypervisor, peer), lines, strict=True):
         up = ["link set lo up", *(f"link set {device} up" for device in host.call(_devices))]
-        namespace.ip_batch([*up, *lines], netns=host.netns)
-    addresses = _addresses(family, bridged)
+        namespace.ip_batch([*up, *of_host], netns=host.netns)
     allow_subflows(guest, peer)
     device = "bridge" if bridged else "lo"
-    namespace.ip(["mptcp", "endpoint", "add", addresses[1], "dev", device, "signal"], netns=peer.netns)
-    return Behind(guest, hypervisor, peer, addresses)
+    endpoint = ["mptcp", "endpoint", "add", made.addresses[1], "dev", device, "signal"]
+    namespace.ip(endpoint, netns=peer.netns)
 
 
 def _named(device: str, mtu: int) -> list[str]:
@@ -148,12 +204,13 @@ def _bridge(*ports: str) -> list[str]:
     return [*made, *(f"link set {port} master bridge" for port in ports)]
 
 
-def _routed(family: int) -> tuple[list[str], list[str], list[str]]:
+def _routed(family: int, count: int) -> tuple[list[str], list[str], list[str]]:
+    numbers = range(1, count + 1)
     if family == 6:
-        guests, links, bits, nodad = "fd01::", ("fd02:1::", "fd02:2::"), 64, " nodad"
+        guests, links, bits, nodad = "fd01::", [f"fd02:{number}::" for number in numbers], 64, " nodad"
         served = "fd09::/64"
     else:
-        guests, links, bits, nodad = "10.1.0.", ("10.2.1.", "10.2.2."), 24, ""
+        guests, links, bits, nodad = "10.1.0.", [f"10.2.{number}." for number in numbers], 24, ""
         served = "10.9.0.0/24"
     guest = [
         f"addr add {guests}2/{bits} dev eth0{nodad}",

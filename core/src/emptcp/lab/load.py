@@ -9,12 +9,13 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from emptcp.errors import EmptcpError
 from emptcp.lab.grid import Traffic
+from emptcp.lab.host import Host
 from emptcp.lab.meter import Meter
 from emptcp.lab.sockets import listen, mptcp_socket, wildcard
-from emptcp.lab.topology import Lab
 
 PIECE = 256 * 1024
 SMALL_PIECE = 16 * 1024
@@ -34,14 +35,34 @@ class Outcome:
     completions: tuple[float, ...] = ()
 
 
+class Hosts(Protocol):
+    """Two hosts of a lab: ``a`` connects to ``address`` of ``b``; ``path_names`` are the paths of a's own."""
+
+    @property
+    def a(self) -> Host:
+        """Who sends."""
+
+    @property
+    def b(self) -> Host:
+        """Who receives."""
+
+    @property
+    def address(self) -> str:
+        """The address to connect to."""
+
+    @property
+    def path_names(self) -> Mapping[str, str]:
+        """Address of a -> path."""
+
+
 class Load(contextlib.ExitStack):
     """Sends over MPTCP, with so many ``subflows`` of each connection before the first byte that counts, or
     with none over plain TCP by the first path. A context manager."""
 
-    def __init__(self, lab: Lab, traffic: Traffic, *, subflows: int) -> None:
+    def __init__(self, lab: Hosts, traffic: Traffic, *, subflows: int) -> None:
         super().__init__()
         self._lab, self._traffic, self._subflows = lab, traffic, subflows
-        self._address = lab.paths[0].b.address(lab.family)
+        self._address = lab.address
         self._meter = self.enter_context(Meter(lab.a))
         self._listener = self.enter_context(lab.b.call(self._listen))
         self._buffer, self._piece = bytearray(PIECE), bytes(PIECE)
@@ -99,7 +120,7 @@ class Load(contextlib.ExitStack):
         )
 
     def _acked(self) -> dict[str, int]:
-        names = {path.a.address(self._lab.family): path.name for path in self._lab.paths}
+        names = self._lab.path_names
         found: dict[str, int] = {}
         for one in self._meter.read():
             if one.local in names:

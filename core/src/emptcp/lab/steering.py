@@ -17,6 +17,7 @@ from emptcp.errors import EmptcpError
 from emptcp.lab.resident import resident, wait_for
 
 if TYPE_CHECKING:
+    from emptcp.lab.hypervisor import Behind
     from emptcp.lab.topology import Lab
     from emptcp.policy.model import Controller, Policy, Table
 
@@ -79,16 +80,18 @@ def lift(namespaces: Collection[str]) -> None:
 
 
 @contextmanager
-def controlled(lab: Lab, file: Path) -> Iterator[None]:
-    """Keep a file with one controller in force at host a, with an ``emptcp run`` from when that runs.
+def controlled(lab: Lab | Behind, file: Path) -> Iterator[None]:
+    """Keep a file with one controller in force, with an ``emptcp run`` from when that ticks: at host a, or on
+    the hypervisor.
 
     The process is there for this alone: what is measured without it shall not have it either.
     """
     table = LabTable(lab.name)
+    netns = lab.applied_at.netns
     with resident("--no-guard") as process:
-        table.apply(file, lab.a.netns)
+        table.apply(file, netns)
         try:
-            wait_for(process, b"runs as process")
+            wait_for(process, b" ticks every ")
             yield
         finally:
-            table.remove(file, lab.a.netns)
+            table.remove(file, netns)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from emptcp.lab import cleanup, links, namespace, settings, state, transfer
@@ -38,9 +38,24 @@ class Lab:
     link: str
     family: int
 
+    @property
+    def applied_at(self) -> Host:
+        """The host where policies are in force."""
+        return self.a
+
+    @property
+    def address(self) -> str:
+        """The address of host b to connect to: that of the first path."""
+        return self.paths[0].b.address(self.family)
+
+    @property
+    def path_names(self) -> Mapping[str, str]:
+        """Host a's address on each path -> the path's name."""
+        return {path.a.address(self.family): path.name for path in self.paths}
+
     def transfer(self, size: int = 2_000_000, *, timeout: float = 60) -> Transfer:
         """Send ``size`` bytes both ways at once over one MPTCP connection and compare every byte."""
-        order = Order(size, self.paths[0].b.address(self.family), len(self.paths), timeout)
+        order = Order(size, self.address, len(self.paths), timeout)
         return transfer.run(self.a, self.b, order)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path as File
 import pytest
 
 from emptcp.cli import main
-from emptcp.lab import comparison, namespace, steering
+from emptcp.lab import comparison, namespace, steering, tenants
 from emptcp.lab.comparison import OURS, Plan
 from emptcp.lab.grid import BACKUP, COMPLETION, DISJOINT, GOODPUT, KERNEL, TCP, USE_CASES, Point, Traffic
 from emptcp.lab.load import Load
@@ -106,3 +106,29 @@ def test_a_redundant_path_of_the_grid_carries_nothing_with_the_path_manager() ->
     assert with_emptcp.get("path2", 0) == 0, with_emptcp
     assert min(with_emptcp["path1"], with_emptcp["path3"]) > 0, with_emptcp
     assert min(without.values()) > 0, without
+
+
+def test_what_a_hash_can_choose_is_laid_and_measured_and_background_takes_its_part() -> None:
+    links = (Path(rate=20e6, rtt=0),) * 2
+    point = Point("two", links, GOODPUT, background=16e6)
+    with tenants.guest(point, f"l{os.getpid()}") as guest:
+        said: list[str] = []
+        mean = guest.mean_of_outcomes(1.0, 2.0, said.append)
+        loaded, both, free = (float(line.split()[-2]) for line in said)
+    assert loaded < 8
+    assert 15 < free < 20
+    assert free < both < 25
+    assert mean == pytest.approx((loaded + 2 * both + free) / 4)
+
+
+def test_a_guest_s_subflows_are_spread_off_the_busiest_link() -> None:
+    """Of three links others use the first one, by which a hash sent both subflows; two are free."""
+    use_case = USE_CASES["multi-tenant"]
+    point = next(one for one in use_case.points if one.background and len(one.paths) == 3)
+    with tenants.guest(point, f"l{os.getpid()}") as guest:
+        guest.lay(guest.worst)
+        without = guest.goodput(1.0, 2.0)
+        with steering.controlled(guest.lab, use_case.policy_of(point)):
+            spread = guest.goodput(4.0, 3.0)
+    assert without < 8
+    assert spread > 30

@@ -13,7 +13,7 @@ import pytest
 from emptcp.cli import lab as command
 from emptcp.lab import comparison_picture, comparison_report
 from emptcp.lab.comparison import OURS, Measured, Plan
-from emptcp.lab.grid import BACKUP, DISJOINT, KERNEL, TCP, USE_CASES
+from emptcp.lab.grid import BACKUP, DISJOINT, HASH, KERNEL, TCP, USE_CASES
 from emptcp.policy import file as policy_file
 
 DOCS = File(__file__).resolve().parents[4] / "docs" / "reference"
@@ -78,15 +78,16 @@ def test_the_command_knows_the_grids() -> None:
 
 @pytest.mark.parametrize("use_case", USE_CASES.values(), ids=str)
 def test_a_grid_is_one_that_can_be_run(use_case: Any) -> None:
-    table = policy_file.load(use_case.policy)
-    assert len(table.controllers) == 1
     assert use_case.quick in use_case.points
     names = [point.name for point in use_case.points]
     assert len(set(names)) == len(names)
+    device = "link" if use_case.guest else "path"
     for point in use_case.points:
+        table = policy_file.load(use_case.policy_of(point))
+        assert len(table.controllers) == 1
         best = point.paths[0]
         assert all(best.rate >= path.rate and best.rtt <= path.rtt for path in point.paths)
         assert {device for path in table.paths for device in path.devices} == {
-            f"path{number}" for number, _ in enumerate(point.paths, start=1)
+            f"{device}{number}" for number, _ in enumerate(point.paths, start=1)
         }
-    assert set(use_case.against) <= {KERNEL, BACKUP, DISJOINT, TCP}
+    assert set(use_case.against) <= ({HASH} if use_case.guest else {KERNEL, BACKUP, DISJOINT, TCP})
