@@ -69,10 +69,17 @@ def of_guest(made: Behind) -> list[Subflow]:
         return [one for one in reader.read(namespaces.resolve(made.guest.netns)) if one.open]
 
 
-def until(look: Callable[[], list[Connection]], holds: Callable[[list[Connection]], bool]) -> Connection:
+def until(
+    made: Behind, look: Callable[[], list[Connection]], holds: Callable[[list[Connection]], bool]
+) -> Connection:
+    """Look until something holds; fail with what the guest knows when it does not in time."""
     deadline = time.monotonic() + 30
     while not holds(found := look()):
-        assert time.monotonic() < deadline, [(one, one.subflows) for one in found]
+        if time.monotonic() > deadline:
+            seen = [(one, one.sent, one.subflows) for one in found]
+            raise AssertionError(
+                f"{seen}, {made.hypervisor.sent()}, {made.guest.run(['ss', '-tinH']).stdout}"
+            )
         time.sleep(0.1)
     return found[0]
 
@@ -84,21 +91,18 @@ def test_a_guest_s_connection_is_told_as_the_guest_knows_it(made: Behind) -> Non
     def look() -> list[Connection]:
         return connections.see(passing.records(), time.monotonic())
 
-    connection = until(look, lambda found: bool(found) and len(found[0].subflows) == 2)
+    connection = until(made, look, lambda found: bool(found) and len(found[0].subflows) == 2)
     known = {(one.local, one.local_port, one.remote, one.remote_port): one for one in of_guest(made)}
     assert {one.local + one.remote for one in connection.subflows} == set(known)
     assert {connection.token} == {one.token for one in known.values()}
-    until(look, lambda found: all(one.rtt > 0 and one.delivery_rate > 1e5 for one in connection.subflows))
     before = connection.sent
-    passing.load()
-    time.sleep(0.5)
-    assert look() == [connection]
-    assert connection.sent - before > 1_000_000 > connection.received / 100
-    assert all(0 < one.min_rtt <= one.rtt < 1 for one in connection.subflows)
-    assert connection.acked > 0
-    loads = passing.load()
-    assert set(loads) == {"left", "right"}
-    assert loads["left"] > 1e6  # by default all goes there
+    until(made, look, lambda found: found[0].sent - before > 10_000_000)
+    until(made, look, lambda found: any(one.rtt > 0 and one.delivery_rate > 1e5 for one in found[0].subflows))
+    assert 0 < connection.received < connection.sent / 10
+    assert 0 < connection.acked < connection.sent
+    assert all(one.min_rtt <= one.rtt < 10 for one in connection.subflows)
+    until(made, look, lambda found: passing.load()["left"] > 1e5)  # by default all goes there
+    assert set(passing.load()) == {"left", "right"}
     sender.kill()
 
 
@@ -107,6 +111,7 @@ def test_only_what_is_selected_is_told(made: Behind) -> None:
     traffic.start(made.guest, made.peer, made.addresses[0])
     connections = Connections()
     connection = until(
+        made,
         lambda: connections.see(passing.records(), time.monotonic()),
         lambda found: bool(found) and found[0].sent > 0,
     )
@@ -120,7 +125,7 @@ def test_a_connection_that_ended_is_told_no_more(made: Behind) -> None:
     def look() -> list[Connection]:
         return connections.see(passing.records(), time.monotonic())
 
-    until(look, bool)
+    until(made, look, bool)
     sender.kill()
     deadline = time.monotonic() + 40
     while look():

@@ -118,7 +118,7 @@ def test_what_a_hash_can_choose_is_laid_and_measured_and_background_takes_its_pa
     assert loaded < 8
     assert 15 < free < 20
     assert free < both < 25
-    assert mean == pytest.approx((loaded + 2 * both + free) / 4)
+    assert mean == pytest.approx((loaded + 2 * both + free) / 4, abs=0.02)
 
 
 def test_a_guest_s_subflows_are_spread_off_the_busiest_link() -> None:
