@@ -9,6 +9,9 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := $(sort $(wildcard */pyproject.toml plugins/*/pyproject.toml))
 WITH_BPF      := $(patsubst %/pyproject.toml,%,$(shell grep -l 'hooks.emptcp' $(DISTRIBUTIONS)))
 
+BENCHMARKS := chain bystander ops tables flows granularity throughput cpu control events verifier
+ANSWERS    := docs/reference/bench
+
 .DELETE_ON_ERROR:
 .PHONY: help setup system objects demo test soak vm bench clean
 
@@ -18,7 +21,7 @@ help:
 	@echo "make test    setup, then tox: lint, unit, kernel, traffic, soak, packaging, vm-6.1 (as root)"
 	@echo "make soak    setup, then random changes under 200 connections for ten minutes (as root)"
 	@echo "make vm      setup, then tox on other kernels: 5.10, 6.1, 6.12, 7, in QEMU without KVM"
-	@echo "make bench   setup, then what chains cost per packet on this machine (as root)"
+	@echo "make bench   setup, then what packets and changes cost on this machine: docs/performance.md (as root)"
 	@echo "make clean   remove environments, caches and objects"
 
 setup: objects
@@ -37,8 +40,15 @@ vm: setup
 	@tools/debian-packages qemu-system-x86
 	$(BIN)/tox -e vm-5.10,vm-6.1,vm-6.12,vm-7
 
+# An answer takes the former one's place when it is whole.
 bench: setup
-	$(BIN)/emptcp bench chain
+	@mkdir -p $(ANSWERS)
+	@set -e; for name in $(BENCHMARKS); do \
+	    echo "emptcp bench $$name"; \
+	    $(BIN)/emptcp bench $$name --json > $(ANSWERS)/$$name.new; \
+	    mv $(ANSWERS)/$$name.new $(ANSWERS)/$$name.json; \
+	done
+	$(BIN)/emptcp bench page $(ANSWERS) > docs/performance.md
 
 system:
 	@tools/debian-packages

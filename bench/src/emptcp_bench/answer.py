@@ -7,6 +7,7 @@ Told as JSON, which the page of the documentation is made from, and as a table i
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,7 @@ class Answer:
             "benchmark": self.benchmark,
             "machine": machine(),
             "date": datetime.date.today().isoformat(),
+            "load": round(os.getloadavg()[0], 1),
             "rounds": self.rounds,
             "how": self.how,
             "rows": [{head: _told(value) for head, value in row.items()} for row in self.rows],

@@ -33,6 +33,7 @@ ANSWERING = {
     "granularity": ("share of the time that real flows transmit, by what is selected", 7),
     "throughput": ("nanoseconds that chains add to packets of fast transfers", 7),
     "cpu": ("processor time that a chain takes of a transfer, on and off in turns", 15),
+    "events": ("events a second that reach Python, none lost", 9),
     "verifier": ("what the verifier visits, and how long loading takes", 9),
 }
 """Benchmarks that give an :class:`~emptcp_bench.answer.Answer`: what they measure, and in how many rounds."""
@@ -77,6 +78,10 @@ def emptcp_commands(name: str, parser: argparse.ArgumentParser) -> None:
         one.add_argument("--quick", action="store_true", help="as little as can be: whether it works")
         one.add_argument("--rounds", type=_count, help=f"rounds of measurement (default: {rounds})")
         one.set_defaults(run=_answer, benchmark=benchmark)
+    text = "measure nothing; print the documentation's page for a folder of answers, and draw its pictures"
+    page = groups.add_parser("page", help=text, description=text.capitalize() + ".")
+    page.add_argument("folder", metavar="FOLDER", type=Path, help="with chain.json, ops.json and so on")
+    page.set_defaults(run=_page)
 
 
 def _count(text: str) -> int:
@@ -138,6 +143,15 @@ def _answer(arguments: argparse.Namespace) -> int:
     module = import_module(f"emptcp_bench.{arguments.benchmark}")
     found: Answer = module.measure(arguments.rounds or rounds, arguments.quick)
     print(json.dumps(found.as_json(), indent=2) if arguments.json else found.as_text())
+    return 0
+
+
+def _page(arguments: argparse.Namespace) -> int:
+    from emptcp_bench import page, pictures
+
+    answers = page.read(arguments.folder)
+    pictures.draw(answers, arguments.folder)
+    print(page.as_page(answers), end="")
     return 0
 
 

@@ -16,6 +16,18 @@ EMPTCP_ACTOR(nothing, pkt, void, param)
 	return EMPTCP_NEXT;
 }
 
+struct told {
+	__u64 number;
+};
+
+/* An event for every packet, which no plugin should send. */
+EMPTCP_ACTOR_STATE(tell, pkt, void, param, struct told, told)
+{
+	told->number++;
+	emptcp_event(pkt, 1, &told->number, sizeof(told->number));
+	return EMPTCP_NEXT;
+}
+
 EMPTCP_SELECTOR(never, pkt, void, param)
 {
 	return false;

@@ -161,7 +161,8 @@ def stage(
     state_size: int = 0,
     source: str = "stages",
     flow: bool = False,
+    key: bool = False,
 ) -> Stage:
-    """Return a stage of this package's ``source``, bound; ``flow``: it reads the flow's entry."""
-    fragment = FragmentRef("bench", str(_object(source)), name, state_size, flow)
+    """Return a stage of this package's ``source``, bound; it reads the flow's entry, or the packet's key."""
+    fragment = FragmentRef("bench", str(_object(source)), name, state_size, flow, key=key)
     return Stage(label or name, kind, name, f"{name}()", fragment, parameters)

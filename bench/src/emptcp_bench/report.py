@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import datetime
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,7 +35,11 @@ def as_json(results: Results) -> dict[str, Any]:
     """Return the results as ``emptcp bench chain --json`` prints them."""
     return {
         "schema": SCHEMA,
+        "benchmark": "chain",
         "machine": machine(),
+        "date": datetime.date.today().isoformat(),
+        "load": round(os.getloadavg()[0], 1),
+        "how": _how(results),
         "rounds": results.rounds,
         "turns": TURNS,
         "repeat": results.repeat,
@@ -47,15 +53,18 @@ def as_json(results: Results) -> dict[str, Any]:
 
 def as_text(results: Results) -> str:
     """Return the results as tables."""
-    how = _HOW.format(
-        rounds=results.rounds, turns=TURNS, counted=COUNTED, repeat=results.repeat, machine=machine()
-    )
     costs = [_COSTS, *map(_cost_cells, results.costs)]
     ratios = [_RATIOS, *map(_ratio_cells, results.comparisons)]
     figures = [
         f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in results.figures.items()
     ]
-    return "\n".join([how, "", *table(costs, 3), "", *table(ratios, 3), "", *figures])
+    return "\n".join([_how(results), "", *table(costs, 3), "", *table(ratios, 3), "", *figures])
+
+
+def _how(results: Results) -> str:
+    return _HOW.format(
+        rounds=results.rounds, turns=TURNS, counted=COUNTED, repeat=results.repeat, machine=machine()
+    )
 
 
 def _cost(cost: Cost) -> dict[str, Any]:

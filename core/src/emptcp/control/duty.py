@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from ipaddress import IPv6Address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 from emptcp.chain.connections import Following
@@ -337,6 +338,12 @@ def decode(record: bytes, owners: Owners) -> StageEvent | None:
     )
 
 
-def _endpoint(address: bytes, port: bytes) -> Endpoint:
-    whole = IPv6Address(address)
-    return whole.ipv4_mapped or whole, int.from_bytes(port, "big")
+def _endpoint(packed: bytes, port: bytes) -> Endpoint:
+    return _address(packed), int.from_bytes(port, "big")
+
+
+@lru_cache(maxsize=4096)
+def _address(packed: bytes) -> IPv4Address | IPv6Address:
+    """Return an address; making one takes longer than all else of an event, and hosts have few."""
+    whole = IPv6Address(packed)
+    return whole.ipv4_mapped or whole
