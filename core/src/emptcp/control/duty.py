@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 _EVENT = struct.Struct("=QIHBB16s16s2s2s32sI")
 _HOOKS = ("ingress", "egress", "socket")
 
-SWEEP = 0.9
-"""Seconds between two walks over the sockets."""
-
 CORE = "core"
 ENDED = "core_ended"
 """The source of core's own record: a controller was ended."""
@@ -70,7 +67,6 @@ class Duty:
         self._seen: Traces = ()
         self._manager: Manager | None = None
         self._owners: Owners = {}
-        self._swept = 0.0
         self._followed = Following()
         self._guard = guard
         self._runtime = runtime
@@ -106,9 +102,6 @@ class Duty:
 
         Let stages look at the subflows, keep the connections that ended, and let the guard look.
         """
-        if time.monotonic() - self._swept < SWEEP:
-            return
-        self._swept = time.monotonic()
         if self._files is not None:
             self._files.look()
         from emptcp.chain import pins, sockets

@@ -6,6 +6,7 @@ from __future__ import annotations
 import selectors
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -19,8 +20,11 @@ from emptcp.errors import EmptcpError
 if TYPE_CHECKING:
     from emptcp.hooks.namespaces import Namespace
 
-REFRESH = 1.0
-"""Seconds after which a newly applied table is noticed, and a socket that no event told of."""
+REFRESH = 0.9
+"""Seconds from the begin of one sweep to that of the next, whatever wakes the loop meanwhile.
+
+Within a second a newly applied table is noticed, and a socket that no event told of.
+"""
 
 _STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 _SIGNALS = (*_STOP_SIGNALS, signal.SIGHUP)
@@ -46,7 +50,7 @@ class Work(Protocol):
         ...
 
     def sweep(self) -> None:
-        """Do what is due from time to time; called after each wait."""
+        """Do what is due from time to time; called about once a second (:data:`REFRESH`)."""
         ...
 
     def namespaces(self) -> Iterable[Namespace]:
@@ -127,6 +131,7 @@ class Resident:
         self._ring = EventRing(folder, self._hear)
         self._ring_fd: int | None = None
         self._begun = False
+        self._due = 0.0
         self._broadcast = Broadcast(folder)
 
     def run(self, stop: StopSignals, begin: Callable[[], None] = lambda: None) -> None:
@@ -144,13 +149,14 @@ class Resident:
             self._begun = True
             while self._wait(stop):
                 self._refresh()
-                self._work.sweep()
+                self._sweep()
         finally:
             self._close()
 
     def _wait(self, stop: StopSignals) -> bool:
-        """Handle what comes within the refresh time; return False when it is time to stop."""
-        ready = [key for key, _mask in self._selector.select(REFRESH)]
+        """Handle what comes until the next sweep is due; return False when it is time to stop."""
+        until_due = max(0.0, self._due - time.monotonic())
+        ready = [key for key, _mask in self._selector.select(until_due)]
         if any(key.fileobj is stop for key in ready):  # first of all: the rest may take a while
             if stop.came():
                 return False
@@ -172,6 +178,12 @@ class Resident:
             else:
                 self._ring.poll()
         return True
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + REFRESH
+            self._work.sweep()
 
     def _hear(self, record: bytes) -> None:
         self._broadcast.send(record)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -160,6 +161,52 @@ def test_a_namespace_that_goes_before_it_is_watched_ends_nothing(
     with resident.StopSignals() as stop:
         resident.Resident(work, tmp_path).run(stop)
     assert work.looks == 3
+
+
+def test_what_wakes_the_loop_neither_hurries_nor_delays_its_sweeps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(resident, "REFRESH", 0.05)
+    wakes, sweeps = 0, 0
+    readable, other = socket.socketpair()
+    other.send(b"x")
+
+    class Waker:
+        def fileno(self) -> int:
+            return readable.fileno()
+
+        def woken(self) -> list[bytes]:
+            nonlocal wakes
+            wakes += 1
+            return []
+
+    class Work:
+        def refresh(self) -> None: ...
+
+        def namespaces(self) -> list[namespaces.Namespace]:
+            return []
+
+        def event(self, record: bytes) -> None: ...
+
+        def sweep(self) -> None:
+            nonlocal sweeps
+            sweeps += 1
+            if sweeps == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def appeared(self, namespace: namespaces.Namespace, device: str) -> None: ...
+
+        def watched(self, namespace: namespaces.Namespace) -> None: ...
+
+        def reload(self) -> None: ...
+
+        def wakers(self) -> list[resident.Waker]:
+            return [Waker()]
+
+    with readable, other, resident.StopSignals() as stop:
+        resident.Resident(Work(), tmp_path).run(stop)
+    assert sweeps == 3
+    assert wakes > 2 * sweeps
 
 
 def test_the_watch_tells_of_new_devices_and_of_new_ones_with_an_old_name(netns: str) -> None:

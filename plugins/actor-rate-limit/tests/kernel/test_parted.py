@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from typing import Any
 import pytest
 
 from emptcp.api import SubflowReader, namespaces
-from emptcp.chain import apply, flows
+from emptcp.chain import apply, flows, pins
 from emptcp.chain.bind import stage_number
+from emptcp.chain.dryrun import Runner
 from emptcp.cli.main import main
+from emptcp.control.upkeep import Upkeep
 from emptcp.lab.path import Path as LabPath
 from emptcp.lab.resident import resident
 from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket
@@ -29,6 +31,8 @@ from emptcp.packet.build import build
 from emptcp.packet.decode import decode
 from emptcp.packet.mptcp import Dss, MpJoinSyn
 from emptcp.packet.tcp import WindowScale
+from emptcp.plugins.catalog import Catalog
+from emptcp.plugins.manager import Manager
 from emptcp.policy import file
 from emptcp_actor_rate_limit import parted
 
@@ -315,6 +319,30 @@ def test_where_the_kernel_lists_no_subflows_windows_are_lowered_and_nothing_is_t
             live.open(1)
             limit(lab, "path1")
             live.is_limited()
+
+
+def test_a_policy_is_asked_once_of_each_subflow_while_a_process_looks(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+    plain = Runner.run
+    limit(lab, "path1", when='when = "subflow(dport=1) or not subflow(dport=1)"')
+    tree, catalog, manager = pins.find(), Catalog.of_enabled(), Manager.of_enabled()
+    assert tree is not None
+    with connected(lab) as live, closing(Upkeep()) as upkeep:
+        live.open(1)
+        monkeypatch.setattr(Runner, "run", lambda self, data: asked.append(data) or plain(self, data))
+        for _ in range(3):
+            upkeep.look(tree, catalog, manager)
+        first = len(asked)
+        assert (first, marks()) == (1, 1)
+        live.open(2)
+        live.close(1)
+        upkeep.look(tree, catalog, manager)
+        assert (len(asked), marks()) == (first, 1)
+        live.close(2)
+        upkeep.look(tree, catalog, manager)
+        assert (len(asked), marks()) == (first, 0)
 
 
 def marks() -> int:
