@@ -26,6 +26,7 @@ from emptcp.plugins.versions import CHAIN_ABI, HOOK_API
 
 if TYPE_CHECKING:
     from emptcp.chain.entries import Entries, open_map, open_set
+    from emptcp.chain.flows import connection_of
     from emptcp.chain.lending import open_plugin_map
     from emptcp.control.connection import Connection, Subflows
     from emptcp.control.controller import Controller
@@ -63,6 +64,7 @@ _HOME = {
     "Subflow": "emptcp.mptcp.sockets",
     "SubflowReader": "emptcp.mptcp.sockets",
     "Subflows": "emptcp.control.connection",
+    "connection_of": "emptcp.chain.flows",
     "deliver": "emptcp.mptcp.inject",
     "device_indexes": "emptcp.mptcp.routes",
     "duplicate_ack": "emptcp.mptcp.acknowledge",
@@ -114,6 +116,7 @@ __all__ = [
     "Subflow",
     "SubflowReader",
     "Subflows",
+    "connection_of",
     "deliver",
     "device_indexes",
     "devices",

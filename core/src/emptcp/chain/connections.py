@@ -7,53 +7,18 @@ end host tell the tokens. See ``emptcp/connection.h``.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from emptcp import pybpf
 from emptcp.chain import flows
+from emptcp.chain.flows import Head
 from emptcp.chain.pins import Pins
-from emptcp.mptcp import keys
 from emptcp.mptcp.sockets import Subflow
 
 OBJECT = Path(__file__).parent.parent / "programs" / "flow_tokens.bpf.o"
-
-# struct emptcp_flow: known, version + 1, opener, inconsistent; tokens in MP_JOINs; keys; tokens of the ends
-_HEAD = struct.Struct("=8x4B4x8x8s8s4s4s")
-_NO_KEY, _NO_TOKEN = bytes(8), bytes(4)
-
-
-@dataclass(frozen=True)
-class Head:
-    """What an entry of the flow table says of the connection, for the lower end first.
-
-    Keys are as on the wire and secret, ``None`` where not seen; tokens are 0 where not known.
-    """
-
-    version: int | None
-    keys: tuple[bytes | None, bytes | None]
-    tokens: tuple[int, int]
-    inconsistent: bool
-
-    @classmethod
-    def of(cls, entry: bytes) -> Head:
-        """Read the head of an entry's bytes."""
-        _known, version, _opener, inconsistent, *rest = _HEAD.unpack_from(entry)
-        first, second = (None if key == _NO_KEY else key for key in rest[:2])
-        tokens = tuple(int.from_bytes(token, "big") for token in rest[2:])
-        told = version - 1 if version else None
-        return cls(told, (first, second), (tokens[0], tokens[1]), bool(inconsistent))
-
-    def worked_out(self) -> tuple[int, int] | None:
-        """Return the tokens that follow from the keys, ``None`` when they don't."""
-        first, second = self.keys
-        if first is None or second is None or self.version is None or self.inconsistent:
-            return None
-        return keys.token(first, self.version), keys.token(second, self.version)
 
 
 class Connections:

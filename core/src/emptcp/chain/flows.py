@@ -7,25 +7,64 @@ import errno
 import struct
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from emptcp import pybpf
-from emptcp.chain import states
+from emptcp.chain import pins, states
 from emptcp.chain.pins import Pins
 from emptcp.chain.shared import HEAD_BYTES, KEY_BYTES, SLOT_BYTES
 from emptcp.errors import EmptcpError
+from emptcp.mptcp import keys
 from emptcp.plugins.occasions import Address, ConnectionEntry, Endpoint, FlowEntry
 
 OBJECT = Path(__file__).parent.parent / "programs" / "flow_slot.bpf.o"
 
 # struct order of programs/flow_slot.bpf.c: first word, count of words, key; the words follow
 _ORDER = struct.Struct(f"=II{KEY_BYTES}s4x{SLOT_BYTES}s")
-# known and local_token of struct emptcp_flow
-_KNOWN_AT, _TOKENS_AT = 8, 40
+# struct emptcp_flow: known, version + 1, opener, inconsistent; tokens in MP_JOINs; keys; tokens of the ends
+_HEAD = struct.Struct("=8x4B4x4s4s8s8s4s4s")
+_NO_KEY, _KNOWN_AT = bytes(8), 8
 _WORD = 8
 _ATTEMPTS = 16
+
+
+@dataclass(frozen=True)
+class Head:
+    """What an entry of the flow table says of the connection, for the lower end first.
+
+    Keys are as on the wire and secret, ``None`` where not seen; tokens are 0 where not known: those of the
+    ends as user space told them, and in ``joined`` what each end said in an MP_JOIN SYN, the other's.
+    """
+
+    version: int | None
+    keys: tuple[bytes | None, bytes | None]
+    tokens: tuple[int, int]
+    inconsistent: bool
+    joined: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def of(cls, entry: bytes) -> Head:
+        """Read the head of an entry's bytes."""
+        _known, version, _opener, inconsistent, *rest = _HEAD.unpack_from(entry)
+        first, second = (None if key == _NO_KEY else key for key in rest[2:4])
+        joined, tokens = ([int.from_bytes(one, "big") for one in pair] for pair in (rest[:2], rest[4:]))
+        told = version - 1 if version else None
+        return cls(told, (first, second), (tokens[0], tokens[1]), bool(inconsistent), (joined[0], joined[1]))
+
+    def worked_out(self) -> tuple[int, int] | None:
+        """Return the tokens that follow from the keys, ``None`` when they don't."""
+        first, second = self.keys
+        if first is None or second is None or self.version is None or self.inconsistent:
+            return None
+        return keys.token(first, self.version), keys.token(second, self.version)
+
+    def known_tokens(self) -> tuple[int, int]:
+        """Return the tokens of the ends, by whatever tells them."""
+        told = self.tokens if all(self.tokens) else self.worked_out() or self.tokens
+        return told[0] or self.joined[1], told[1] or self.joined[0]
 
 
 class States:
@@ -92,28 +131,28 @@ class States:
                 raise
 
 
-def of_plugin(pins: Pins, cookie: int, plugin: str) -> States | None:
+def of_plugin(tree: Pins, cookie: int, plugin: str) -> States | None:
     """Open a plugin's slot in a namespace's flow table, ``None`` when it keeps nothing there."""
-    path = pins.flows(cookie)
-    place = states.known(pins, cookie).get(plugin)
+    path = tree.flows(cookie)
+    place = states.known(tree, cookie).get(plugin)
     if place is None or not path.exists():
         return None
     return States(pybpf.Map.from_pin(path), *place)
 
 
-def entries(pins: Pins, cookie: int) -> list[FlowEntry]:
+def entries(tree: Pins, cookie: int) -> list[FlowEntry]:
     """Return a namespace's MPTCP subflows with every plugin's state, by plugin."""
-    path = pins.flows(cookie)
+    path = tree.flows(cookie)
     if not path.exists():
         return []
-    places = states.known(pins, cookie)
+    places = states.known(tree, cookie)
     with pybpf.Map.from_pin(path) as flows:
         return list(_entries(flows, places, cookie & 0xFFFFFFFF))
 
 
-def raw(pins: Pins, cookie: int, one: Endpoint, other: Endpoint) -> tuple[bytes, bytes] | None:
+def raw(tree: Pins, cookie: int, one: Endpoint, other: Endpoint) -> tuple[bytes, bytes] | None:
     """Return a subflow's key and value in a namespace's flow table, ``None`` where it has none."""
-    path = pins.flows(cookie)
+    path = tree.flows(cookie)
     if not path.exists():
         return None
     with pybpf.Map.from_pin(path) as table:
@@ -126,17 +165,27 @@ def connections(entries: Iterable[FlowEntry], ours: Collection[int] = ()) -> lis
 
     ``ours`` are tokens of this host's ends, which then come first.
     """
-    groups: list[list[FlowEntry]] = []
+    listed = [entry for entry in entries if any(entry.tokens)]
     by_token: dict[int, list[FlowEntry]] = {}
-    for entry in entries:
+    # Of two subflows that joined each may tell another one of the tokens: first those that tell both.
+    for entry in sorted(listed, key=lambda one: not all(one.tokens)):
         known = [token for token in entry.tokens if token]
-        group = next((by_token[token] for token in known if token in by_token), None)
-        if group is None:
-            group = []
-            groups.append(group)
+        group: list[FlowEntry] = next((by_token[token] for token in known if token in by_token), [])
         by_token |= dict.fromkeys(known, group)
-        group.append(entry)
-    return [_connection(group, ours) for group in groups if any(group[0].tokens)]
+    for entry in listed:
+        by_token[next(filter(None, entry.tokens))].append(entry)
+    groups = {id(group): group for group in by_token.values()}
+    return [_connection(group, ours) for group in groups.values()]
+
+
+def connection_of(cookie: int, ends: Collection[Endpoint]) -> ConnectionEntry | None:
+    """Return the connection of the subflow between two ends, as programs of a namespace saw it.
+
+    ``None`` where they did not see how it began: neither its keys nor its MP_JOIN.
+    """
+    tree = pins.find()
+    found = connections(entries(tree, cookie)) if tree is not None else []
+    return next((one for one in found if any({*flow.endpoints} == {*ends} for flow in one.subflows)), None)
 
 
 def _connection(subflows: list[FlowEntry], ours: Collection[int]) -> ConnectionEntry:
@@ -155,8 +204,7 @@ def _entries(flows: pybpf.Map, places: states.Places, netns: int) -> Iterator[Fl
             for plugin, (offset, size) in places.items()
         }
         (since,) = struct.unpack_from("=Q", value)
-        tokens = struct.unpack_from("!II", value, _TOKENS_AT)
-        yield FlowEntry(endpoints(raw), since, slots, raw, netns, tokens)
+        yield FlowEntry(endpoints(raw), since, slots, raw, netns, Head.of(value).known_tokens())
 
 
 def _known(value: bytes) -> bool:

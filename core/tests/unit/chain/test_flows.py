@@ -7,7 +7,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from emptcp.chain.flows import connections
+from emptcp.chain.flows import Head, connections
+from emptcp.mptcp import keys
 from emptcp.plugins.occasions import Endpoint, FlowEntry
 
 OURS, THEIRS = 0xA, 0xB
@@ -32,6 +33,30 @@ def test_subflows_with_a_token_in_common_are_of_one_connection() -> None:
 
 def test_a_subflow_of_which_no_token_is_known_is_of_no_connection() -> None:
     assert connections([entry(1, 0, 0), entry(2, 0, 0)]) == []
+
+
+def test_subflows_that_tell_one_token_each_are_of_one_connection_by_a_third_that_tells_both() -> None:
+    first, second, both = entry(1, OURS, 0), entry(2, 0, THEIRS), entry(3, OURS, THEIRS)
+    (found,) = connections([first, second, both])
+    assert found.subflows == (first, second, both)
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_keys_and_joins_tell_the_tokens_that_nobody_told(version: int) -> None:
+    mine, yours = b"k" * 8, b"K" * 8
+    tokens = keys.token(mine, version), keys.token(yours, version)
+    assert Head(version, (mine, yours), (0, 0), inconsistent=False).known_tokens() == tokens
+    assert Head(version, (mine, yours), (0, 0), inconsistent=True).known_tokens() == (0, 0)
+    assert Head(version, (mine, None), (0, 0), inconsistent=False).known_tokens() == (0, 0)
+    joined = Head(None, (None, None), (0, 0), inconsistent=False, joined=(tokens[1], 0))
+    assert joined.known_tokens() == (0, tokens[1])
+    told = Head(version, (mine, yours), (OURS, THEIRS), inconsistent=False)
+    assert told.known_tokens() == (OURS, THEIRS)
+
+
+def test_the_head_of_an_entry_is_read_as_programs_write_it() -> None:
+    entry = bytes(8) + bytes((1, 2, 1, 0)) + bytes(4) + bytes(4) + b"\0\0\0\x07" + b"k" * 8 + bytes(8 + 8)
+    assert Head.of(entry) == Head(1, (b"k" * 8, None), (0, 0), inconsistent=False, joined=(0, 7))
 
 
 def test_our_end_comes_first() -> None:

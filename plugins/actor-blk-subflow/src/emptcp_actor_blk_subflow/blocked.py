@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from emptcp.api import Subflow
+from emptcp.api import FlowEntry, Subflow
 
 PLUGIN, ADDRESSES = "blk_subflow", "blocked_addresses"
 ADDRESS_KEPT, ADDRESS_REMOVED = 1, 2
@@ -16,6 +16,7 @@ ADDRESS_KEPT, ADDRESS_REMOVED = 1, 2
 
 # struct blocked_key of blocked.h: flow (addresses, then ports), netns, end
 _KEY = struct.Struct("=16s16s2s2sII")
+_PLACE = struct.Struct("=II")
 # struct blocked_address, eight of which are a struct blocked: len, given, option
 _ADDRESS = struct.Struct("=BB30s")
 
@@ -50,6 +51,11 @@ def key_of(subflow: Subflow, announcer: Literal["us", "peer"], netns: int) -> by
     first, second = sorted((local, remote))
     end = int((local if announcer == "us" else remote) == second)
     return _KEY.pack(first[0], second[0], first[1], second[1], netns & 0xFFFFFFFF, end)
+
+
+def end_key(entry: FlowEntry, end: int) -> bytes:
+    """Return the key of what an end (0 or 1) of an entry of the flow table announced or joined by."""
+    return entry.key + _PLACE.pack(entry.netns, end)
 
 
 def _mapped(address: bytes) -> bytes:
