@@ -30,7 +30,7 @@ def test_a_packet_is_looked_at_by_its_bytes() -> None:
 def test_what_is_set_is_in_the_map_and_in_the_next_packet(way: object) -> None:
     with way() as (in_map, in_packet):  # type: ignore[operator]
         assert in_map() > 0
-        assert in_packet() > in_map()
+        assert in_packet() > 0
 
 
 def test_the_quick_run_measures_everything_and_leaves_nothing(

@@ -17,9 +17,11 @@ MISSED = 3
 PATIENCE = 1.0
 """Seconds that it has in any case: on a busy machine everybody is late."""
 
+PATIENCE_AT_FIRST = 5.0
+"""The same for its first tick, in which it meets all connections, and imports what it uses late."""
+
 START = 20.0
 """Seconds in which a controller must be ready: it imports what its author likes."""
-
 
 LOOK = 0.1
 """Seconds between two looks whether it is ready, where only its class knows its interval."""
@@ -108,7 +110,8 @@ class ControllerProcess:
         waited = now - self._asked if self._asked is not None else 0.0
         if not self.ready:
             return f"it was not ready within {START:g} s" if waited > START else ""
-        if waited > max(MISSED * self.interval, PATIENCE):
+        patience = PATIENCE if self._tick > 1 else PATIENCE_AT_FIRST
+        if waited > max(MISSED * self.interval, patience):
             return f"a tick took longer than {waited:.1f} s, and it missed {MISSED} or more"
         return ""
 

@@ -166,6 +166,9 @@ def test_one_that_does_not_answer_is_overdue_after_three_intervals_and_a_second(
     now = time.monotonic()
     process.ask(now, record(1, device=7), {"7": "two"})
     assert not process.idle
+    assert process.overdue(now + 4.9) == ""  # the first tick has more time
+    assert "missed 3 or more" in process.overdue(now + 5.1)
+    process.ask(now, record(1, device=7), None)
     assert process.overdue(now + 0.9) == ""
     assert "missed 3 or more" in process.overdue(now + 1.1)
 
