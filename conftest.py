@@ -8,11 +8,13 @@ one example: the machine may be busy. No test leaves a BPF file system mounted, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import settings
 
-from emptcp_sdk.testing import mounts
+# The tests of packages run where nothing of this tree is installed.
+pytest_plugins = ["emptcp_sdk.testing.leftovers"] if find_spec("emptcp_sdk") else []
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
@@ -23,18 +25,3 @@ def _no_guard_window() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMPTCP_GUARD_WINDOW", "0")
         yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _module_leaves_no_mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    yield
-    mounts.unmount(mounts.mounted(tmp_path_factory.getbasetemp()))
-
-
-@pytest.fixture(autouse=True)
-def _test_leaves_no_mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Unmount what was mounted since all other fixtures that outlive the test were made."""
-    folder = tmp_path_factory.getbasetemp()
-    before = set(mounts.mounted(folder))
-    yield
-    mounts.unmount(place for place in mounts.mounted(folder) if place not in before)
