@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from emptcp.lab.machine import machine
+from emptcp_bench.accuracy.rounds import STOLEN
 from emptcp_bench.accuracy.row import Row
 from emptcp_bench.report import table
 
@@ -22,17 +23,20 @@ Median of {rounds}, and least and most in brackets.
 
 MPTCP v1, two hosts in network namespaces with two paths of 100 Mbit/s and a round-trip time
 of 20 ms each. Where the kernel has no netem a process delays the frames, and its own hiccups
-are in the figures; a round in which a hypervisor took more than 2 % of the processors' time is
-measured again. `missed` says that the median is not what is wanted.
+are in the figures.{calm} `missed` says that the median is not what is wanted.
 
 The hosts use CUBIC. `police`, `mark` and `drop` tell the sender's congestion control of
 congestion, and what it made of that is not emptcp's to take back: when such a policy goes, the
 rate grows again at the control's own pace. CUBIC takes longer on these paths than the three
-seconds below, BBR does not, so both are measured. `pacing` leaves the control alone.
+seconds below; BBR, in rows that name it, does not. `pacing` leaves the control alone.
 
 | actor | asked | measured | wanted | |
 | --- | --- | --- | --- | --- |
 """
+
+
+_CALM = """
+A round in which a hypervisor took more than {share:.0%} of the processors' time was measured again."""
 
 
 def as_json(rows: Sequence[Row], rounds: int) -> dict[str, Any]:
@@ -42,6 +46,7 @@ def as_json(rows: Sequence[Row], rounds: int) -> dict[str, Any]:
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
         "rounds": rounds,
+        "most_stolen": STOLEN,
         "rows": [
             {
                 "actor": one.actor,
@@ -67,7 +72,12 @@ def from_json(answer: Mapping[str, Any]) -> list[Row]:
 
 def as_page(answer: Mapping[str, Any]) -> str:
     """Return the page of the documentation for such an answer."""
-    head = _PAGE.format(machine=answer["machine"], date=answer["date"], rounds=_rounds(answer["rounds"]))
+    head = _PAGE.format(
+        machine=answer["machine"],
+        date=answer["date"],
+        rounds=_rounds(answer["rounds"]),
+        calm=_CALM.format(share=answer["most_stolen"]) if "most_stolen" in answer else "",
+    )
     return head + "".join(f"| {' | '.join(cells)} |\n" for cells in _cells(from_json(answer)))
 
 
