@@ -17,6 +17,7 @@ process             children that die with us, and telling a process from a late
 traffic and runs
 sockets             MPTCP sockets as a program uses them
 transfer, duplex    every byte value both ways over MPTCP, compared byte by byte; one end of it
+echo                a connection whose bytes come back
 traffic             a one-way stream that lasts as long as a run
 meter, recorder     bytes, RTT and backup bit of each subflow by sock_diag; ten times a second
 steering            applies policy files inside a lab, under a table name of the lab's own

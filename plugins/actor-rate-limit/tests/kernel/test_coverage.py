@@ -7,7 +7,6 @@ import io
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -17,7 +16,8 @@ import pytest
 
 from emptcp.chain import apply
 from emptcp.cli.main import main
-from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket
+from emptcp.lab.echo import echoing
+from emptcp.lab.sockets import mptcp_info
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.packet.build import build
 from emptcp.packet.mptcp import Dss
@@ -49,23 +49,10 @@ def own_emptcp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
 @contextmanager
 def connection(lab: Lab) -> Iterator[socket.socket]:
     """A connection of two subflows from host a to host b, on which a byte passed each way."""
-
-    def echo() -> None:
-        peer, _ = listener.accept()
-        with peer:
-            while data := peer.recv(100):
-                peer.sendall(data)
-
-    listener = lab.b.call(lambda: listen("0.0.0.0", timeout=20))
-    server = threading.Thread(target=echo)
-    server.start()
-    with listener, lab.a.call(lambda: mptcp_socket(lab.paths[0].b.address4, timeout=20)) as client:
-        client.connect((lab.paths[0].b.address4, listener.getsockname()[1]))
+    with echoing(lab) as client:
         exchange(client)
         wait_until(lambda: mptcp_info(client)[1] == 2)
         yield client
-        client.shutdown(socket.SHUT_WR)
-        server.join(20)
 
 
 def exchange(client: socket.socket) -> None:

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
@@ -23,9 +22,10 @@ from emptcp.chain.bind import stage_number
 from emptcp.chain.dryrun import Runner
 from emptcp.cli.main import main
 from emptcp.control.upkeep import Upkeep
+from emptcp.lab.echo import echoing
 from emptcp.lab.path import Path as LabPath
 from emptcp.lab.resident import resident
-from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket
+from emptcp.lab.sockets import mptcp_info
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.packet.build import build
 from emptcp.packet.decode import decode
@@ -218,23 +218,10 @@ def connected(lab: Lab, reader: SubflowReader | None = None) -> Iterator[Live]:
             yield live
         return
 
-    def echo() -> None:
-        peer, _ = listener.accept()
-        with peer:
-            while data := peer.recv(100):
-                peer.sendall(data)
-
-    listener = lab.b.call(lambda: listen("0.0.0.0", timeout=20))
-    server = threading.Thread(target=echo)
-    server.start()
-    address = lab.paths[0].b.address(4)
-    with listener, lab.a.call(lambda: mptcp_socket(address, timeout=20)) as client:
-        client.connect((address, listener.getsockname()[1]))
+    with echoing(lab) as client:
         live = Live(lab, client, reader)
         live.exchange()
         yield live
-        client.shutdown(socket.SHUT_WR)
-        server.join(20)
 
 
 def limit(lab: Lab, *devices: str, when: str = "") -> None:

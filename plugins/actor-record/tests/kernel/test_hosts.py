@@ -19,9 +19,9 @@ import pytest
 from emptcp.chain import apply
 from emptcp.cli.main import main
 from emptcp.lab import traffic
+from emptcp.lab.echo import echoing
 from emptcp.lab.meter import Meter
 from emptcp.lab.path import Path as LabPath
-from emptcp.lab.sockets import listen, mptcp_socket
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.policy import file
 from emptcp_actor_record.tracks import What
@@ -145,26 +145,6 @@ def test_behind_the_loss_retransmissions_fill_holes_and_are_told_from_reordering
     assert 0.7 * sent - 10 <= seen <= sent
     # These links keep the order.
     assert sum(metrics["reordered_0"] for metrics in found.values()) <= 0.02 * seen
-
-
-@contextmanager
-def echoing(lab: Lab) -> Iterator[socket.socket]:
-    """A connection to a server at host b that sends back what it gets."""
-
-    def echo() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            while data := connection.recv(65536):
-                connection.sendall(data)
-
-    listener = lab.b.call(lambda: listen("0.0.0.0", timeout=20))
-    server = threading.Thread(target=echo)
-    server.start()
-    with listener, lab.a.call(lambda: mptcp_socket(lab.paths[0].b.address4, timeout=20)) as client:
-        client.connect((lab.paths[0].b.address4, listener.getsockname()[1]))
-        yield client
-        client.shutdown(socket.SHUT_WR)
-        server.join(20)
 
 
 def exchange(client: socket.socket, size: int) -> None:
