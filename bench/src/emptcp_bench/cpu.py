@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from emptcp.pybpf import Program
 from emptcp_bench.answer import Answer, Row
 from emptcp_bench.flows import BACKENDS
 from emptcp_bench.live import chains
-from emptcp_bench.live.attached import Attached, empty, hosts
+from emptcp_bench.live.attached import Attached, hosts
 from emptcp_bench.live.traffic import Flows
 from emptcp_bench.measure import Spread
+from emptcp_bench.processors import TICK, ticks
 from emptcp_bench.progress import Progress
 
 SECONDS, QUICK_SECONDS = 2.0, 0.5
@@ -25,7 +25,6 @@ HELD = 300e6
 """bit/s of both paths together, where all is held to one core."""
 
 CHAIN = {"chain of 8": (chains.EVERY, 7)}
-TICK = os.sysconf("SC_CLK_TCK")
 
 _HOW = """\
 Two endless MPTCP connections between two hosts over a veth pair each, with a chain of 8 on every packet that
@@ -75,16 +74,14 @@ def _measured(setting: Setting, backend: str, rounds: int, seconds: float) -> tu
     with (
         _cores(setting),
         hosts("cpu", rate=setting.rate) as lab,
-        empty(backend) as nothing,
-        chains.loaded(lab, CHAIN, backend) as runners,
+        chains.measured(lab, CHAIN, backend) as there,
         Flows(lab, 2, endless=2) as flows,
     ):
-        (runner,) = runners.values()
+        nothing, chain = there.values()
         with Attached(lab, nothing, backend) as place:
             flows.run(WARM_UP)
             turn = partial(_turn, flows, place, _core(setting), seconds)
-            found = [_round(turn, nothing, runner.loaded.program) for _ in range(rounds)]
-        chains.check(runners)
+            found = [_round(turn, nothing, chain) for _ in range(rounds)]
     return _compared(setting, backend, found, seconds)
 
 
@@ -101,9 +98,9 @@ def _sum(one: Turn, other: Turn) -> Turn:
 
 def _turn(flows: Flows, place: Attached, core: int | None, seconds: float, program: Program) -> Turn:
     place.switch(program)
-    before, sent = busy(core), flows.sent
+    before, sent = ticks(core).busy, flows.sent
     flows.run(seconds)
-    return Turn(busy(core) - before, 8e-9 * (flows.sent - sent))
+    return Turn(ticks(core).busy - before, 8e-9 * (flows.sent - sent))
 
 
 def _compared(
@@ -127,15 +124,6 @@ def _compared(
         "more, %": extra,
     }
     return row, extra
-
-
-def busy(core: int | None = None) -> float:
-    """Return the seconds that a core was not idle since the machine began, or all of them; without steal."""
-    wanted = "cpu" if core is None else f"cpu{core}"
-    lines = (line.split() for line in Path("/proc/stat").read_text(encoding="ascii").splitlines())
-    counts = next(words[1:] for words in lines if words[0] == wanted)
-    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, counts)
-    return (user + nice + system + irq + softirq) / TICK
 
 
 def _core(setting: Setting) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from emptcp_bench.answer import Answer, Row
 from emptcp_bench.live import chains
-from emptcp_bench.live.attached import empty, hosts
+from emptcp_bench.live.attached import hosts
 from emptcp_bench.live.rounds import Live, in_turns
 from emptcp_bench.live.traffic import Flows
 from emptcp_bench.progress import Progress
@@ -20,7 +20,6 @@ BACKENDS = ("tc", "xdp")
 
 CHAINS = {f"chain of {1 + actors}": (chains.EVERY, actors) for actors in (1, 3, 7)}
 LONGEST = "chain of 8"
-EMPTY = "the empty program"
 
 _HOW = """\
 MPTCP connections between two hosts, over two paths of 1 Gbit/s in turn, as many at a time as told; each is
@@ -49,15 +48,11 @@ def measure(rounds: int, quick: bool) -> Answer:
 def _live(number: int, backend: str, rounds: int, seconds: float) -> dict[str, Live]:
     with (
         hosts("flows") as lab,
-        empty(backend) as nothing,
-        chains.loaded(lab, CHAINS, backend) as runners,
+        chains.measured(lab, CHAINS, backend) as there,
         Flows(lab, number) as flows,
     ):
         flows.run(WARM_UP + WARM_UP_EACH * number)
-        there = {name: runner.loaded.program for name, runner in runners.items()}
-        found = in_turns(lab, flows, {EMPTY: nothing, **there}, backend, rounds, seconds)
-        chains.check(runners)
-        return found
+        return in_turns(lab, flows, there, backend, rounds, seconds)
 
 
 def _rows(found: dict[tuple[int, str, str], Live]) -> Iterator[Row]:

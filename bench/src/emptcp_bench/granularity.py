@@ -7,9 +7,9 @@ import statistics
 
 from emptcp.lab.topology import Lab
 from emptcp_bench.answer import Answer, Row
-from emptcp_bench.flows import BACKENDS, EMPTY
+from emptcp_bench.flows import BACKENDS
 from emptcp_bench.live import chains
-from emptcp_bench.live.attached import empty, hosts
+from emptcp_bench.live.attached import hosts
 from emptcp_bench.live.rounds import Live, in_turns
 from emptcp_bench.live.traffic import Flows
 from emptcp_bench.progress import Progress
@@ -43,7 +43,9 @@ def measure(rounds: int, quick: bool) -> Answer:
     ]
     figures = {
         f"share4_{backend}_mean": statistics.mean(
-            one.share.median for (name, hook), one in found.items() if hook == backend and name != EMPTY
+            one.share.median
+            for (name, hook), one in found.items()
+            if hook == backend and name != chains.EMPTY
         )
         for backend in BACKENDS
     }
@@ -51,14 +53,11 @@ def measure(rounds: int, quick: bool) -> Answer:
 
 
 def _live(number: int, backend: str, rounds: int, seconds: float) -> dict[str, Live]:
-    with hosts("grain") as lab, empty(backend) as nothing, Flows(lab, number, endless=1) as flows:
+    with hosts("grain") as lab, Flows(lab, number, endless=1) as flows:
         flows.run(WARM_UP)
         wanted = {name: (when, ACTORS) for name, when in selectors(lab, flows).items()}
-        with chains.loaded(lab, wanted, backend) as runners:
-            there = {name: runner.loaded.program for name, runner in runners.items()}
-            found = in_turns(lab, flows, {EMPTY: nothing, **there}, backend, rounds, seconds)
-            chains.check(runners)
-            return found
+        with chains.measured(lab, wanted, backend) as there:
+            return in_turns(lab, flows, there, backend, rounds, seconds)
 
 
 def selectors(lab: Lab, flows: Flows) -> dict[str, str]:

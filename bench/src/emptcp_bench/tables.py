@@ -21,9 +21,9 @@ from emptcp.policy import file
 from emptcp.pybpf import Program, Statistics
 from emptcp_bench.answer import Answer, Row
 from emptcp_bench.flows import BACKENDS
-from emptcp_bench.live.attached import empty, spent
+from emptcp_bench.live.attached import spent
 from emptcp_bench.measure import Spread
-from emptcp_bench.programs import stage
+from emptcp_bench.programs import empty, stage
 from emptcp_bench.progress import Progress
 
 NUMBERS, QUICK_NUMBERS = (100, 10_000, 1_000_000), (100, 1_000)

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from emptcp.pybpf import Program
 from emptcp_bench import measure as trials
 from emptcp_bench.answer import Answer, Row
-from emptcp_bench.flows import BACKENDS, CHAINS, EMPTY, LONGEST
+from emptcp_bench.flows import BACKENDS, CHAINS, LONGEST
 from emptcp_bench.live import chains
-from emptcp_bench.live.attached import empty, hosts
+from emptcp_bench.live.attached import hosts
+from emptcp_bench.live.chains import EMPTY
 from emptcp_bench.live.rounds import Live, in_turns
 from emptcp_bench.live.traffic import Flows
 from emptcp_bench.measure import Spread, Trial
 from emptcp_bench.packets import packets
+from emptcp_bench.programs import empty
 from emptcp_bench.progress import Progress
 
 NUMBERS, QUICK_NUMBERS = (1, 100), (1,)
@@ -64,7 +66,7 @@ def _measured(number: int, backend: str, rounds: int, repeat: int) -> _Found:
         Flows(lab, number, endless=number) as flows,
     ):
         flows.run(WARM_UP)
-        there = {EMPTY: nothing} | {name: one.loaded.program for name, one in runners.items()}
+        there = {EMPTY: nothing} | chains.programs(runners)
         live = in_turns(lab, flows, there, backend, rounds, SECONDS)
         chains.check(runners)
         return _Found(live, _trials(there, rounds, repeat))

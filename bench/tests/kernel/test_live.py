@@ -80,7 +80,7 @@ def test_flows_answers_for_every_chain(capsys: pytest.CaptureFixture[str]) -> No
         (f"{number}", backend, name)
         for number in flows.QUICK_NUMBERS
         for backend in BACKENDS
-        for name in (flows.EMPTY, *CHAINS)
+        for name in (chains.EMPTY, *CHAINS)
     ]
     assert all(one["packets/s"] > 0 for one in rows)
 
@@ -89,14 +89,14 @@ def test_granularity_answers_for_every_selector(capsys: pytest.CaptureFixture[st
     rows = quick("granularity", capsys)["rows"]
     assert isinstance(rows, list)
     assert len(rows) == 5 * len(BACKENDS)
-    assert {one["takes"] for one in rows} >= {flows.EMPTY, "every packet", "one path", "one flow"}
+    assert {one["takes"] for one in rows} >= {chains.EMPTY, "every packet", "one path", "one flow"}
 
 
 def test_throughput_answers_for_every_chain(capsys: pytest.CaptureFixture[str]) -> None:
     rows = quick("throughput", capsys)["rows"]
     assert isinstance(rows, list)
     assert [(one["hook"], one["program"]) for one in rows] == [
-        (backend, name) for backend in BACKENDS for name in (flows.EMPTY, *CHAINS)
+        (backend, name) for backend in BACKENDS for name in (chains.EMPTY, *CHAINS)
     ]
 
 

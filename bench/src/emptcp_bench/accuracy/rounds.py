@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
+
+from emptcp_bench.processors import Ticks, ticks
 
 T = TypeVar("T")
 
@@ -14,8 +15,6 @@ ATTEMPTS = 5
 
 STOLEN = 0.02
 """Share of this machine's processor time that others may have had in a round (steal, proc_stat(5))."""
-
-_STEAL = 8
 
 
 def measured(rounds: int, measure: Callable[[], T]) -> tuple[T, ...]:
@@ -29,20 +28,14 @@ def measured(rounds: int, measure: Callable[[], T]) -> tuple[T, ...]:
 
 def _round(measure: Callable[[], T]) -> T:
     for _ in range(ATTEMPTS - 1):
-        before = _ticks()
+        before = ticks()
         found = measure()
-        if stolen(before, _ticks()) <= STOLEN:
+        if stolen(before, ticks()) <= STOLEN:
             return found
     return measure()
 
 
-def stolen(before: list[int], after: list[int]) -> float:
-    """Return the share of processor time that others had between two readings of ``/proc/stat``."""
-    spent = [new - old for old, new in zip(before, after, strict=True)]
-    return spent[_STEAL - 1] / max(1, sum(spent))
-
-
-def _ticks() -> list[int]:
-    """Return user, nice, system, idle, iowait, irq, softirq and steal time of all processors."""
-    first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
-    return [int(word) for word in first.split()[1 : 1 + _STEAL]]
+def stolen(before: Ticks, after: Ticks) -> float:
+    """Return the share of processor time that others had between two readings."""
+    spent = Ticks(*(new - old for old, new in zip(before, after, strict=True)))
+    return spent.steal / max(1, sum(spent))

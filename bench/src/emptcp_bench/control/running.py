@@ -72,9 +72,14 @@ def changes() -> Iterator[dict[str, Turn]]:
         yield {
             **_entries(stack),
             "tune a stage, from Python": _tune(),
-            **{f"apply a table of {number} policies": _apply(number, device, netns) for number in POLICIES},
+            **{
+                f"apply a table of {number} policies": _apply(
+                    _policies(number, device, 1000), "dport=1000", netns
+                )
+                for number in POLICIES
+            },
             **{f"swap {number} policies for others": _swap(number, device, netns) for number in POLICIES},
-            f"apply {STAGES} stages on one hook, warm": _apply_stages(device, netns),
+            f"apply {STAGES} stages on one hook, warm": _apply(_stages(device), "dport=443", netns),
         }
 
 
@@ -113,12 +118,13 @@ def _tune() -> Turn:
     return tune
 
 
-def _apply(number: int, device: str, netns: str) -> Turn:
-    table = file.loads('table = "many"' + _policies(number, device, 1000))
+def _apply(policies: str, words: str, netns: str) -> Turn:
+    """Apply a table of policies, and take it away again; ``words`` stand in one of them."""
+    table = file.loads('table = "many"' + policies)
 
     def turn() -> float:
         took = _took(lambda: apply.apply(table, netns))
-        _check("many", "dport=1000")
+        _check("many", words)
         apply.remove("many")
         return took
 
@@ -141,17 +147,10 @@ def _swap(number: int, device: str, netns: str) -> Turn:
     return turn
 
 
-def _apply_stages(device: str, netns: str) -> Turn:
-    policies = (_STAGES.format(n=n, dev=device, port=443 + n, actor=actor) for n, actor in enumerate(_ACTORS))
-    table = file.loads('table = "stages"' + "".join(policies))
-
-    def turn() -> float:
-        took = _took(lambda: apply.apply(table, netns))
-        _check("stages", "dport=443")
-        apply.remove("stages")
-        return took
-
-    return turn
+def _stages(device: str) -> str:
+    return "".join(
+        _STAGES.format(n=n, dev=device, port=443 + n, actor=actor) for n, actor in enumerate(_ACTORS)
+    )
 
 
 def _policies(number: int, device: str, port: int) -> str:

@@ -12,14 +12,12 @@ from emptcp.lab import namespace, offload
 from emptcp.lab.host import Host
 from emptcp.lab.path import Path
 from emptcp.lab.topology import Lab, two_hosts
-from emptcp.pybpf import Program, load_program
-from emptcp.pybpf.assembly import answer
+from emptcp.pybpf import Program
 
 RATE = 1e9
 """bit/s of each path, as of the network cards that the paper had."""
 
 PATHS = 2
-XDP_PASS, TC_ACT_UNSPEC = 2, -1
 BURST, QUEUE = 128 * 1024, 4 * 1024 * 1024
 BUFFERS = {"net.ipv4.tcp_rmem": "4096 131072 6291456", "net.ipv4.tcp_wmem": "4096 16384 4194304"}
 """As kernels have them: with the lab's usual ones 10,000 connections would take the machine's memory."""
@@ -52,12 +50,6 @@ def _shape(host: Host, names: Sequence[str], rate: float) -> None:
     shape = ["tbf", "rate", f"{rate:.0f}bit", "burst", f"{BURST}", "limit", f"{QUEUE}"]
     for device in names:
         namespace.tc(["qdisc", "add", "dev", device, "root", *shape], netns=host.netns)
-
-
-def empty(backend: str) -> Program:
-    """Load a program that does nothing, in the way that chains are loaded: one can take another's place."""
-    kind, passes = {"xdp": ("xdp", XDP_PASS), "tc": ("sched_cls", TC_ACT_UNSPEC)}[backend]
-    return load_program(kind, answer(passes), name="empty")
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ from emptcp.hooks import namespaces
 from emptcp.lab.topology import Lab
 from emptcp.plugins.catalog import Catalog
 from emptcp.policy import file
-from emptcp_bench.programs import stage
+from emptcp.pybpf import Program
+from emptcp_bench.programs import empty, stage
 
 EVERY = "address(any=0.0.0.0/0)"
 """A selector that looks at every packet of IPv4, and takes it."""
 
+EMPTY = "the empty program"
 ACTOR = "toggle_window"
 LOWEST = 0x0100
 """The lowest bit of a window, as it lies in memory."""
@@ -77,3 +79,16 @@ def check(runners: Mapping[str, Runner]) -> None:
         failed = [stage for stage, one in counts.items() if not one.packets or one.skipped]
         if failed or not counts:
             raise EmptcpError(f"chain '{name}' did not do its work on live packets: {', '.join(failed)}")
+
+
+@contextmanager
+def measured(lab: Lab, wanted: Mapping[str, tuple[str, int]], backend: str) -> Iterator[dict[str, Program]]:
+    """Load such policies, and the empty program before them; in the end look whether all did their work."""
+    with empty(backend) as nothing, loaded(lab, wanted, backend) as runners:
+        yield {EMPTY: nothing} | programs(runners)
+        check(runners)
+
+
+def programs(runners: Mapping[str, Runner]) -> dict[str, Program]:
+    """Return the programs of loaded policies."""
+    return {name: runner.loaded.program for name, runner in runners.items()}
