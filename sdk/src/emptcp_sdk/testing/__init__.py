@@ -31,6 +31,10 @@ A table of packets (:class:`Row`) is a list of tests; ``pytest --packet-times`` 
 ``policy`` loads a policy for one back-end and engine at a time, for tests of maps and of single places; the
 fixtures ``backend`` and ``engine`` say which. Packets and options are built by :mod:`emptcp_sdk.packets`.
 
+``wait_until`` waits, with patience, for what the kernel or another process does in its own time::
+
+    wait_until(lambda: connection.subflows() == 2)
+
 The plugins that the ``pyproject.toml`` at pytest's root declares are enabled for the tests, whatever
 ``/etc/emptcp`` says. Packets run in the kernel, so the tests need root.
 """
@@ -53,6 +57,7 @@ from .simulation import Setting, SimulatedConnection, SimulatedSubflow
 from .table import Row
 from .times import Times
 from .trial import Place, policy_file
+from .waiting import wait_until
 
 if TYPE_CHECKING:
     from emptcp.chain.dryrun import Runner
@@ -67,6 +72,7 @@ __all__ = [
     "SimulatedConnection",
     "SimulatedSubflow",
     "policy_file",
+    "wait_until",
 ]
 
 _TIMES = pytest.StashKey[Times]()
