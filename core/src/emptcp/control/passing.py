@@ -127,6 +127,9 @@ def _record(
 ) -> bytes:
     ours, theirs = entry.endpoints[local], entry.endpoints[1 - local]
     tokens = connection.tokens[:: -1 if connection.end(entry) ^ local else 1]
+    sent = metrics.get(f"bytes_{local}", 0)
+    # It is read from another map, a moment later, and packets pass meanwhile: no more than was sent before.
+    acked = min(metrics.get(f"size_{local}", 0), sent)
     return RECORD.pack(
         *_BLANK._replace(
             local=ours[0].packed.ljust(16, b"\0"),
@@ -137,8 +140,8 @@ def _record(
             token=next(filter(None, tokens)),
             srtt=_whole(metrics.get("rtt_last", 0.0) * 8e6),
             min_rtt=_whole(metrics["rtt_min"] * 1e6) if "rtt_min" in metrics else _LARGEST,
-            bytes_sent=round(metrics.get(f"bytes_{local}", 0)),
-            bytes_acked=round(metrics.get(f"size_{local}", 0)),
+            bytes_sent=round(sent),
+            bytes_acked=round(acked),
             bytes_received=round(metrics.get(f"bytes_{1 - local}", 0)),
             retransmissions=_whole(metrics.get(f"retransmitted_{local}", 0)),
             rate_delivered=_whole(carried),
