@@ -8,10 +8,11 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path as File
+from types import ModuleType
 
 import pytest
 
-from emptcp.chain import apply, health, running, tables
+from emptcp.chain import apply, health, history, running, tables
 from emptcp.chain import probation as pending
 from emptcp.chain.session import Session
 from emptcp.cli.main import main
@@ -19,6 +20,7 @@ from emptcp.control import probation
 from emptcp.errors import EmptcpError
 from emptcp.lab.path import Path
 from emptcp.lab.topology import Lab, two_hosts
+from emptcp_sdk.testing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -65,11 +67,9 @@ def selects() -> str:
     return ""
 
 
-def until(wanted: str, seconds: float = 15) -> None:
-    deadline = time.monotonic() + seconds
-    while selects() != wanted:
-        assert time.monotonic() < deadline, selects()
-        time.sleep(0.1)
+def taken_back(wanted: str) -> None:
+    """Wait until the running policy selects this, and no change is on probation any more."""
+    wait_until(lambda: selects() == wanted and pending.current() is None, told=selects)
 
 
 def test_rollback_takes_the_last_changes_back_one_by_one_or_several_at_once(lab: Lab, tmp_path: File) -> None:
@@ -107,8 +107,7 @@ def test_a_change_that_is_not_confirmed_is_rolled_back_by_itself(lab: Lab, tmp_p
     applied(lab, tmp_path, "data")
     assert applied(lab, tmp_path, "ack", "--confirm", "2") == 0
     assert selects() == "packet_type(types=[ack])"
-    until("packet_type(types=[data])")
-    assert pending.current() is None
+    taken_back("packet_type(types=[data])")
 
 
 def test_a_confirmed_change_stays(lab: Lab, tmp_path: File) -> None:
@@ -168,7 +167,7 @@ def test_a_command_that_is_cut_off_while_it_changes_things_is_taken_back_too(
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
     assert selects() == "packet_type(types=[ack])"
-    until("packet_type(types=[data])")
+    taken_back("packet_type(types=[data])")
     assert tables.unfinished() == []
 
 
@@ -187,6 +186,38 @@ def test_a_change_that_can_not_be_taken_back_is_told_by_doctor_and_stops_no_othe
     apply.reattach()
     assert selects() == "packet_type(types=[data])"
     assert pending.current() is None
+
+
+@pytest.mark.parametrize(("module", "step", "often"), [(history, "forget", 2), (pending, "end", 1)])
+def test_what_was_taken_back_is_no_change_to_roll_back_wherever_that_was_cut_off(
+    lab: Lab, tmp_path: File, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str, often: int
+) -> None:
+    done = getattr(module, step)
+
+    def cut_off(*what: object) -> None:
+        done(*what)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(probation, "start", lambda: None)
+    for what in ("ack", "data"):
+        applied(lab, tmp_path, what)
+    applied(lab, tmp_path, "ack", "--confirm", "1")
+    wait_until(lambda: (change := pending.current()) is not None and change.left <= 0)
+    for _ in range(often):
+        child = os.fork()
+        if child == 0:
+            monkeypatch.setattr(module, step, cut_off)
+            apply.reattach()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.WTERMSIG(status) == signal.SIGKILL
+    apply.reattach()
+    assert pending.current() is None
+    assert selects() == "packet_type(types=[data])"
+    assert main(["rollback"]) == 0
+    assert selects() == "packet_type(types=[ack])"
+    assert main(["rollback"]) == 0
+    assert selects() == ""
 
 
 def _refuse(*_arguments: object, **_more: object) -> None:

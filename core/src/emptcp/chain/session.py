@@ -141,12 +141,14 @@ class Session:
 
     def _end_probation(self, pending: probation.Probation) -> None:
         """Take a change back that nobody confirmed; if that fails it stays noted, for `doctor` to tell of."""
-        changes = [change for change in history.everything() if change.after == pending.after]
         with self._unnoted():
             self.bring(pending.undone)
         if tables.read(pending.table) == pending.before:
+            # First what is done again while the probation is noted, if this is cut off here. The table had no
+            # other change since; one that is older may say the same, and is not forgotten instead.
+            of_table = [change for change in history.everything() if change.after.table == pending.table]
+            history.forget([change for change in of_table[-1:] if change.after == pending.after])
             probation.end()
-            history.forget(changes[-1:])
 
     def rollback(self, count: int) -> list[Outcome]:
         """Take the last changes back: each table to what it was before the first of them."""
