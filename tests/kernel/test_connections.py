@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from emptcp.lab.path import Path
 from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket
 from emptcp.lab.topology import Lab, two_hosts
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.traffic, pytest.mark.usefixtures("instance")]
 
@@ -83,13 +83,6 @@ def exchange(client: socket.socket, size: int = SIZE) -> None:
     while left:
         left -= len(client.recv(left))
     sender.join()
-
-
-def wait_until(done: Callable[[], bool], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def rows(emptcp: Any, lab: Lab, netns: str) -> dict[str, dict[str, Any]]:

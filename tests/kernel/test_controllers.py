@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from emptcp.hooks import namespaces
 from emptcp.lab.sockets import listen, mptcp_socket, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import Subflow, SubflowReader
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
@@ -205,9 +206,9 @@ class Machine:
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         self.says("ready")
 
-    def says(self, text: str, seconds: float = 30) -> None:
+    def says(self, text: str) -> None:
         """Wait until the process has said something."""
-        within(seconds, lambda: text in self.log.read_text(), self.log.read_text)
+        wait_until(lambda: text in self.log.read_text(), told=self.log.read_text)
 
     def pid(self, controller: str) -> int:
         """Return the process that a controller was started as last."""
@@ -246,14 +247,6 @@ class Machine:
             self.process = None
 
 
-def within(seconds: float, holds: Callable[[], bool], told: Callable[[], object] = lambda: "") -> None:
-    """Wait until something holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def machine(tmp_path: Path, lab: Lab) -> Iterator[Machine]:
     made = Machine(tmp_path, lab)
@@ -278,7 +271,7 @@ class Connection(ExitStack):
         self.server: socket.socket = self.enter_context(listener.accept()[0])
         self.port = listener.getsockname()[1]
         self.client.sendall(b"x")
-        within(10, lambda: len(self.subflows()) == subflows)
+        wait_until(lambda: len(self.subflows()) == subflows)
 
     def subflows(self) -> list[Subflow]:
         """Return the subflows of host a, by path."""
@@ -296,9 +289,9 @@ class Connection(ExitStack):
         """Return the bits that steer host a, by path."""
         return [one.backup for one in self.subflows()]
 
-    def become(self, bits: list[bool], seconds: float = 20) -> None:
+    def become(self, bits: list[bool]) -> None:
         """Wait, idle, until the bits are these."""
-        within(seconds, lambda: self.backups() == bits, self.backups)
+        wait_until(lambda: self.backups() == bits, told=self.backups)
 
 
 @pytest.fixture
@@ -316,7 +309,7 @@ def prio(lab: Lab) -> int:
 def test_an_idle_subflow_becomes_backup_and_is_given_back(machine: Machine, connection: Connection) -> None:
     assert "waits for `emptcp run`" in machine.apply(OBEY)
     machine.run()
-    within(20, lambda: bool(machine.ticks()), machine.log.read_text)
+    wait_until(lambda: bool(machine.ticks()), told=machine.log.read_text)
     assert connection.backups() == [False, False]
     machine.order.write_text("backup=True\n")
     connection.become([False, True])
@@ -340,9 +333,9 @@ def test_a_rate_paces_the_socket_and_is_given_back(machine: Machine, connection:
     machine.run()
     before = connection.pacing()
     machine.order.write_text("rate=125_000\n")
-    within(20, lambda: connection.pacing() == [before[0], "1000000bps"], connection.pacing)
+    wait_until(lambda: connection.pacing() == [before[0], "1000000bps"], told=connection.pacing)
     machine.order.write_text("rate=None\n")
-    within(20, lambda: connection.pacing() == before, connection.pacing)
+    wait_until(lambda: connection.pacing() == before, told=connection.pacing)
     assert machine("map", "list", "pace-rate") == ""
 
 
@@ -374,9 +367,9 @@ def test_it_ends_soon_while_the_rates_of_a_thousand_connections_change(machine: 
     machine.run()
     with SubflowReader() as reader:
         here = namespaces.resolve(lab.a.netns)
-        within(30, lambda: len([one for one in reader.read(here) if one.open]) == 2000)
+        wait_until(lambda: len([one for one in reader.read(here) if one.open]) == 2000)
     before = len(machine.ticks())
-    within(60, lambda: len(machine.ticks()) >= before + 10, machine.log.read_text)
+    wait_until(lambda: len(machine.ticks()) >= before + 10, 60, told=machine.log.read_text)
     assert machine.process is not None
     machine.process.terminate()
     assert machine.process.wait(10) == 0
@@ -390,7 +383,7 @@ def test_settings_go_with_their_table(machine: Machine, connection: Connection) 
     connection.become([False, True])
     machine.apply()
     connection.become([False, False])
-    within(20, lambda: not Path(f"/proc/{machine.pid('obey')}").exists())
+    wait_until(lambda: not Path(f"/proc/{machine.pid('obey')}").exists())
 
 
 @pytest.mark.parametrize("on_failure", ["keep", "withdraw"])
@@ -405,11 +398,11 @@ def test_one_that_never_answers_is_ended_and_delays_no_other(
     connection.become([False, True])
     with machine.monitor() as told:
         # It hears of controllers where it hears of the kernel's connections.
-        within(30, lambda: machine.connects_once() and bool(told.read_text()), machine.log.read_text)
+        wait_until(lambda: machine.connects_once() and bool(told.read_text()), told=machine.log.read_text)
         order.write_text("spin")
         machine.says("controller 'broken' of table 'loops' was ended: a tick took longer than")
         ended = time.monotonic()
-        within(20, lambda: "CONTROLLER_ENDED" in told.read_text(), told.read_text)
+        wait_until(lambda: "CONTROLLER_ENDED" in told.read_text(), told=told.read_text)
     # It kept a processor busy for a second at least; twenty ticks of the other one were due.
     assert sum(ended - 1 < at < ended for at in machine.ticks()) >= 5
     connection.become([False, on_failure == "keep"])
@@ -449,7 +442,7 @@ def test_a_killed_daemon_leaves_its_settings_and_the_next_one_repeats_none(
     assert connection.backups() == [False, True]
     machine.log.write_text("")
     machine.run()
-    within(20, lambda: len(machine.ticks()) > quiet + 20, machine.log.read_text)
+    wait_until(lambda: len(machine.ticks()) > quiet + 20, told=machine.log.read_text)
     assert prio(lab) == after[1]
     assert connection.backups() == [False, True]
     machine.order.write_text("backup=None\n")
@@ -475,11 +468,11 @@ def test_a_path_is_open_until_it_is_blocked_and_opens_again(
     machine.says("controller 'doors' of table 'loops' runs as process")
     assert machine("set", "list", "doors-block-two") == ""
     order.write_text("block")
-    within(20, lambda: machine("set", "list", "doors-block-two") != "", machine.log.read_text)
+    wait_until(lambda: machine("set", "list", "doors-block-two") != "", told=machine.log.read_text)
     # It has its subflow, which stays; once that is gone none comes back.
     assert len(connection.subflows()) == 2
     lab.a.run(["ss", "-K", f"( sport = {connection.subflows()[1].local_port} )"])
-    within(20, lambda: len(connection.subflows()) == 1)
+    wait_until(lambda: len(connection.subflows()) == 1)
     address, device = lab.paths[1].a.address(4), lab.paths[1].a.device
     endpoint = f"ip mptcp endpoint add {address} dev {device} subflow".split()
     lab.a.run(endpoint)
@@ -487,7 +480,7 @@ def test_a_path_is_open_until_it_is_blocked_and_opens_again(
         time.sleep(2)
         assert len(connection.subflows()) == 1
         order.write_text("allow")
-        within(30, lambda: len(connection.subflows()) == 2, connection.subflows)
+        wait_until(lambda: len(connection.subflows()) == 2, told=connection.subflows)
         assert machine("set", "list", "doors-block-two") == ""
     finally:
         lab.a.run(["ip", "mptcp", "endpoint", "flush"])
@@ -505,9 +498,9 @@ def test_a_change_of_the_table_starts_only_those_controllers_anew_that_it_concer
     machine.says("controller 'doors' of table 'loops' runs as process")
     obey, doors = machine.pid("obey"), machine.pid("doors")
     machine.apply(DOORS + 'interval = "20ms"\n', OBEY)
-    within(20, lambda: machine.pid("doors") != doors, machine.log.read_text)
+    wait_until(lambda: machine.pid("doors") != doors, told=machine.log.read_text)
     before = len(machine.ticks())
-    within(20, lambda: len(machine.ticks()) > before + 5, machine.log.read_text)
+    wait_until(lambda: len(machine.ticks()) > before + 5, told=machine.log.read_text)
     assert machine.pid("obey") == obey
     assert machine.log.read_text().count("controller 'obey' of table 'loops' runs as") == 1
     assert connection.backups() == [False, True]
@@ -515,4 +508,4 @@ def test_a_change_of_the_table_starts_only_those_controllers_anew_that_it_concer
     machine.order.write_text("backup=False\n")
     connection.become([False, False])
     machine.apply(DOORS, OBEY + 'interval = "30ms"\n')
-    within(20, lambda: machine.pid("obey") != obey, machine.log.read_text)
+    wait_until(lambda: machine.pid("obey") != obey, told=machine.log.read_text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -16,6 +15,7 @@ from emptcp.chain import trips
 from emptcp.hooks import namespaces
 from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket, receive_exactly
 from emptcp.lab.topology import Lab, two_hosts
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -74,12 +74,9 @@ def port(lab: Lab) -> Iterator[int]:
         client = opened.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=20)))
         client.connect((address, listener.getsockname()[1]))
         server = opened.enter_context(listener.accept()[0])
-        deadline = time.monotonic() + 20
         client.sendall(b"hello")
         receive_exactly(server, 5)
-        while mptcp_info(client)[1] < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: mptcp_info(client)[1] == 2)
         yield listener.getsockname()[1]
 
 
@@ -174,12 +171,12 @@ def test_a_host_without_the_socket_is_told_what_programs_saw(
     address, number = ours["endpoints"][0]
     lab.a.run(["ss", "-K", "src", address, "sport", f"= {number}"])
     ends = "-".join(f"{end}:{one}" for end, one in ours["endpoints"])
-    deadline = time.monotonic() + 20
-    while True:
-        said = json.loads(emptcp("explain", ends, "--json", "--netns", lab.a.netns).out)["subflows"][0]
-        if said["state"] is None:
-            break
-        assert time.monotonic() < deadline
+
+    def explained() -> Any:
+        return json.loads(emptcp("explain", ends, "--json", "--netns", lab.a.netns).out)["subflows"][0]
+
+    wait_until(lambda: explained()["state"] is None)
+    said = explained()
     both = {one["source"]: one for one in said["policies"] if one["policy"] == "both"}
     assert both.keys() == {f"{end}:{one}" for end, one in ours["endpoints"]}
     assert both[f"{address}:{number}"]["why_not"] == f"subflow(sport={port}) says no"

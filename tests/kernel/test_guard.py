@@ -34,6 +34,7 @@ from emptcp.mptcp.inject import Injector
 from emptcp.packet.build import build
 from emptcp.packet.mptcp import Dss, MpTcpReset
 from emptcp_sdk.compiler import compile_source, find_compiler
+from emptcp_sdk.testing import wait_until
 
 soon = pytest.mark.flaky(reruns=2, only_rerun=[r"\) < 2", "Timeout .*pytest-timeout"])
 """How soon it trips is told by a machine that does nothing else: on a busy one it may try again."""
@@ -252,10 +253,7 @@ class Traffic:
                 self.harmed = time.monotonic()
 
     def wait_for_subflows(self, count: int) -> None:
-        deadline = time.monotonic() + 10
-        while mptcp_info(self.client)[1] < count:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: mptcp_info(self.client)[1] >= count)
 
     def end(self) -> None:
         self._stop.set()

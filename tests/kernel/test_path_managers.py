@@ -34,11 +34,12 @@ from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.lab.transfer import Transfer
 from emptcp.policy import file
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
 SIZE = 2_000_000
-PATIENCE = 20.0
+PATIENCE = 30.0
 DAEMON = "/usr/libexec/mptcpd"
 PLUGIN = File(__file__).parent / "path_managers" / "join.c"
 BOTH = '"ingress", "egress"'
@@ -188,13 +189,6 @@ def check_bytes(one: socket.socket, other: socket.socket) -> None:
             got += part
         sent.result()
     assert compare(got, data) == (0, None)
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_rate_limit_lets_the_joined_subflow_have_its_rate(lab: Lab) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from emptcp.control.upkeep import Upkeep
 from emptcp.lab.resident import resident
 from emptcp.plugins.catalog import Catalog
 from emptcp.plugins.manager import Manager
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -82,10 +82,8 @@ def test_it_looks_again_and_again_while_a_process_is_there(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     with resident("--no-guard"):
-        before, deadline = len(looks(notebook)), time.monotonic() + 60
-        while len(looks(notebook)) < before + 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        before = len(looks(notebook))
+        wait_until(lambda: len(looks(notebook)) >= before + 3, 60)
     assert len({str(one) for one in looks(notebook)}) == 1
 
 

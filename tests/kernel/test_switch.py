@@ -21,6 +21,7 @@ from emptcp.lab.path import Path
 from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.pybpf import features
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.traffic, pytest.mark.usefixtures("instance")]
 
@@ -204,10 +205,10 @@ def stage_counts(emptcp: Any) -> dict[str, tuple[int, int]]:
 def wait_for_packets(lab: Lab, count: int = 40) -> None:
     """Wait until so many packets more have gone each way."""
     first = packets(lab)
-    deadline = time.monotonic() + 20
-    while min(now - before for now, before in zip(packets(lab), first, strict=True)) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(
+        lambda: min(now - before for now, before in zip(packets(lab), first, strict=True)) >= count,
+        told=lambda: (first, packets(lab)),
+    )
 
 
 @pytest.mark.parametrize("engine", ["fused", "tail"])

@@ -23,6 +23,7 @@ from emptcp.lab.namespace import ip_batch
 from emptcp.packet.build import build
 from emptcp.packet.mptcp import Dss
 from emptcp_sdk.compiler import compile_source, find_compiler
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -164,13 +165,6 @@ def tally() -> tuple[int, tuple[int, ...]]:
     with pybpf.Map.from_pin(tree.plugin_map("mark", "tallies")) as found:
         value = found.lookup(bytes(4)) or b""
         return found.id, struct.unpack(f"={len(value) // 8}Q", value)
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
 
 
 def counted() -> int:

@@ -20,6 +20,7 @@ from emptcp.hooks import namespaces
 from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket, receive_exactly
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import SubflowReader
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -89,7 +90,7 @@ class Talk:
             opened.enter_context(self.client)
             self.server.settimeout(20)
             self.exchange(1000, 1000)
-            within(20, lambda: mptcp_info(self.client)[1] == 2)
+            wait_until(lambda: mptcp_info(self.client)[1] == 2)
             self.opened = opened.pop_all()
 
     def exchange(self, sent: int = 5000, answered: int = 5000) -> None:
@@ -106,13 +107,6 @@ def talk(lab: Lab) -> Iterator[Talk]:
         yield made
 
 
-def within(seconds: float, holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def rows(emptcp: Any, lab: Lab, host: Any) -> dict[str, dict[str, Any]]:
     """Return the live subflows of a host, by their device."""
     said = emptcp("connections", "--json", "--netns", host.netns)
@@ -127,7 +121,7 @@ def test_paths_bytes_and_the_policies_that_select_a_subflow(lab: Lab, emptcp: An
         text = PATHS.format(two=lab.paths[1].a.address4, port=one.port)
         assert emptcp("apply", write(text), "--netns", lab.a.netns).code == 0
         one.exchange(SENT, ANSWERED)
-        within(20, lambda: sum(row["acked"] for row in rows(emptcp, lab, lab.a).values()) > SENT + 1000)
+        wait_until(lambda: sum(row["acked"] for row in rows(emptcp, lab, lab.a).values()) > SENT + 1000)
         found = rows(emptcp, lab, lab.a)
         assert {name: row["path"] for name, row in found.items()} == {"path1": "one", "path2": "two"}
         # dport selects on egress alone, and what is sent there is no SYN; the other policy selects nothing.
@@ -141,7 +135,7 @@ def test_paths_bytes_and_the_policies_that_select_a_subflow(lab: Lab, emptcp: An
         assert "established" in told
         assert "kB" in told
     # The sockets are gone, and programs know the subflows still: a host in between sees no more than this.
-    within(20, lambda: not rows(emptcp, lab, lab.a))
+    wait_until(lambda: not rows(emptcp, lab, lab.a))
     (gone, *_) = json.loads(emptcp("connections", "--json", "--netns", lab.a.netns).out)["subflows"]
     assert (gone["state"], gone["backup"], gone["acked"]) == (None, None, None)
 
@@ -149,22 +143,22 @@ def test_paths_bytes_and_the_policies_that_select_a_subflow(lab: Lab, emptcp: An
 def test_who_made_it_backup(lab: Lab, emptcp: Any, write: Write) -> None:
     with talk(lab) as one:
         assert emptcp("apply", write(STEER), "--netns", lab.a.netns, "--guard-window", "0").code == 0
-        within(
-            20, lambda: (one.exchange(), rows(emptcp, lab, lab.a)["path1"]["backup_by"] == "policy spare")[1]
+        wait_until(
+            lambda: rows(emptcp, lab, lab.a)["path1"]["backup_by"] == "policy spare", meanwhile=one.exchange
         )
         found = rows(emptcp, lab, lab.a)
         told = {(each["actor"], each["what"], each["whose"]) for each in found["path1"]["last_actions"]}
         assert told == {("set_backup", "backup", "us"), ("set_backup", "backup", "peer")}
         assert (found["path2"]["backup_by"], found["path2"]["last_actions"]) == (None, [])
         # For the other host it was its peer who asked.
-        within(20, lambda: rows(emptcp, lab, lab.b)["path1"]["backup_by"] == "peer")
+        wait_until(lambda: rows(emptcp, lab, lab.b)["path1"]["backup_by"] == "peer")
         assert "yes, policy spare" in emptcp("connections", "--netns", lab.a.netns).out
         assert emptcp("remove", "steered").code == 0
-        within(20, lambda: rows(emptcp, lab, lab.a)["path1"]["backup_by"] is None)
+        wait_until(lambda: rows(emptcp, lab, lab.a)["path1"]["backup_by"] is None)
         # The kernel's own endpoint.
         local = lab.paths[1].a.address4
         lab.a.run(["ip", "mptcp", "endpoint", "change", local, "backup"])
-        within(20, lambda: (one.exchange(), rows(emptcp, lab, lab.a)["path2"]["backup_by"] == "kernel")[1])
+        wait_until(lambda: rows(emptcp, lab, lab.a)["path2"]["backup_by"] == "kernel", meanwhile=one.exchange)
         lab.a.run(["ip", "mptcp", "endpoint", "change", local, "nobackup"])
 
 
@@ -175,7 +169,7 @@ def test_a_controller_made_it_backup(lab: Lab, emptcp: Any, write: Write) -> Non
         subflow = "-".join(f"{address}:{port}" for address, port in ends)
         # What a controller sets is an entry of its map.
         assert emptcp("map", "add", "ecf-backup", f"{subflow}=true").code == 0
-        within(20, lambda: (one.exchange(), rows(emptcp, lab, lab.a)["path1"]["backup"])[1])
+        wait_until(lambda: rows(emptcp, lab, lab.a)["path1"]["backup"], meanwhile=one.exchange)
         assert rows(emptcp, lab, lab.a)["path1"]["backup_by"] == "controller ecf"
 
 
@@ -230,7 +224,7 @@ def test_a_connection_that_comes_and_goes_between_two_looks_is_told(lab: Lab) ->
         assert endings.look(reader.records(space)) == []
         with talk(lab) as one:
             one.exchange(SENT, ANSWERED)
-        within(20, lambda: bool(found.extend(endings.look(reader.records(space))) or found))
+        wait_until(lambda: found, meanwhile=lambda: found.extend(endings.look(reader.records(space))))
     (ended,) = found
     assert sum(subflow.acked for subflow in ended.subflows) >= SENT + 1000
     assert sum(subflow.received for subflow in ended.subflows) >= ANSWERED + 1000
@@ -252,7 +246,7 @@ def test_the_resident_process_keeps_what_ended(lab: Lab, emptcp: Any, write: Wri
             told = json.loads(emptcp("connections", "--json", "--netns", lab.a.netns).out)["closed"]
             return [one for one in told if one["token"] == token]
 
-        within(40, lambda: bool(kept()))
+        wait_until(kept, 40)
     (closed,) = kept()
     assert len(closed["subflows"]) == 2
     assert carried(closed)["acked"] >= SENT + 1000

@@ -40,6 +40,12 @@ def test_it_says_what_did_not_hold_for_how_long_and_what_there_is_instead() -> N
     assert len(found) > 1
 
 
+def test_something_is_done_between_two_looks() -> None:
+    done: list[int] = []
+    wait_until(lambda: len(done) == 3, meanwhile=lambda: done.append(len(done)))
+    assert done == [0, 1, 2]
+
+
 def test_what_has_no_source_is_told_by_its_name() -> None:
     with pytest.raises(AssertionError, match=r"^not within 0 s: functools\.partial\(.*bool.*, 0\)$"):
         wait_until(partial(bool, 0), 0)

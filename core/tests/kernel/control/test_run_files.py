@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from emptcp.cli.main import _parser
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
@@ -81,12 +82,13 @@ class Machine:
         self.holds(lambda: self.log.read_text().count(text) >= often)
 
     def holds(self, what: Callable[[], bool]) -> None:
+        """Wait until something holds, while the process runs."""
+        wait_until(what, 40, self.log.read_text, meanwhile=self.runs)
+
+    def runs(self) -> None:
+        """Fail when the process has ended."""
         assert self.process is not None
-        deadline = time.monotonic() + 40
-        while not what():
-            assert time.monotonic() < deadline, self.log.read_text()
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.1)
+        assert self.process.poll() is None, self.log.read_text()
 
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None

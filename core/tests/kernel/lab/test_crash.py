@@ -17,6 +17,7 @@ import pytest
 from emptcp.hooks import namespaces
 from emptcp.lab import process
 from emptcp.lab.process import Identity
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.traffic]
 
@@ -145,11 +146,8 @@ def test_a_kept_lab_stays_works_and_goes(run_folder: Path) -> None:
 
 
 def wait_until_inside(netns: str, pid: int) -> None:
-    deadline = time.monotonic() + 5
     there = Path(f"/run/netns/{netns}").stat().st_ino
-    while Path(f"/proc/{pid}/ns/net").stat().st_ino != there:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: Path(f"/proc/{pid}/ns/net").stat().st_ino == there)
 
 
 def test_killing_by_record_spares_a_later_process_with_the_same_pid() -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pytest
 from emptcp.hooks import namespaces
 from emptcp.hooks.namespaces import Namespace
 from emptcp.mptcp.sockets import Subflow, SubflowReader
+from emptcp_sdk.testing import wait_until
 
 PORT = 5001
 IPPROTO_MPTCP = 262
@@ -127,10 +127,7 @@ def _socket(address: str) -> socket.socket:
 
 
 def _wait_for_both(made: Connection, reader: SubflowReader, hosts: Hosts) -> None:
-    deadline = time.monotonic() + 5
-    while any(len(made.subflows(reader, host)) < 2 for host in (hosts.us, hosts.peer)):
-        assert time.monotonic() < deadline, "the second subflow was not established"
-        time.sleep(0.02)
+    wait_until(lambda: all(len(made.subflows(reader, host)) >= 2 for host in (hosts.us, hosts.peer)))
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from emptcp.packet.build import build
 from emptcp.packet.checksum import checksum, pseudo_header
 from emptcp.packet.mptcp import MpPrio
 from emptcp.pybpf import features
+from emptcp_sdk.testing import wait_until
 
 from .conftest import Connection, Hosts, ip, run
 
@@ -148,13 +149,6 @@ def test_devices_with_and_without_ethernet_header_take_packets(
             assert receiver.recv(100) == b"hello"
     finally:
         ip("-n", name, "link", "delete", "other0")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def share(rates: list[float]) -> float:

@@ -7,10 +7,12 @@ import time
 
 import pytest
 
+from emptcp.control.connection import Connection as Known
 from emptcp.control.connection import Connections
 from emptcp.hooks import devices
 from emptcp.mptcp.routes import device_indexes
 from emptcp.mptcp.sockets import SubflowReader, subflows
+from emptcp_sdk.testing import wait_until
 
 from .conftest import Connection, Hosts, run
 
@@ -61,12 +63,14 @@ def test_what_a_reader_leaves_unread_waits_in_the_connection(
     with contextlib.suppress(BlockingIOError):
         while True:
             written += connection.client.send(bytes(1 << 16))
-    deadline, found = time.monotonic() + 10, Connections()
-    while True:
+    found = Connections()
+
+    def look() -> Known:
         (seen,) = found.see(reader.records(hosts.us), time.monotonic())
-        if seen.queued and seen.acked + seen.unacked + seen.queued >= written:
-            break
-        assert time.monotonic() < deadline, (written, seen.acked, seen.unacked, seen.queued)
+        return seen
+
+    wait_until(lambda: (seen := look()).queued and seen.acked + seen.unacked + seen.queued >= written)
+    seen = look()
     for one in seen.subflows:
         assert one.remote[1] == port
         assert 0 < one.min_rtt <= 10 * one.rtt

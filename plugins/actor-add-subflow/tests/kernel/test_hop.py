@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from emptcp.lab.host import Host
 from emptcp.lab.sockets import listen, mptcp_socket, receive_exactly, wildcard
 from emptcp.mptcp.sockets import SubflowReader
 from emptcp.policy import file
+from emptcp_sdk.testing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -81,14 +82,6 @@ def counts(hosts: tuple[Host, ...], names: tuple[str, ...]) -> list[int]:
     return [host.counters()[name] for host in hosts for name in names]
 
 
-def wait_until(condition: Callable[[], bool], meanwhile: Callable[[], None], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        meanwhile()
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("later", [4, pytest.param(25, marks=pytest.mark.traffic)])
 def test_a_router_gives_an_address_back_long_after_its_announcement(
     hosts: tuple[Host, Host, Host], later: float
@@ -118,7 +111,7 @@ def test_a_router_gives_an_address_back_long_after_its_announcement(
         assert counts((client,), ("MPTcpExtAddAddr", "MPTcpExtMPJoinSynTx")) == [0, 0]
         announced = counts((server,), ("MPTcpExtAddAddrTx",))
         put_in_force(router, "add", "add_subflow")
-        wait_until(lambda: subflows() == 2, lambda: exchange(local, remote), 10)
+        wait_until(lambda: subflows() == 2, meanwhile=lambda: exchange(local, remote))
         assert counts((server,), ("MPTcpExtAddAddrTx",)) == announced
         exchange(local, remote)
     assert counts(ends, FALLBACKS) == before

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from emptcp.mptcp.sockets import SubflowReader
 from emptcp.plugins.catalog import Catalog
 from emptcp.plugins.manager import Manager
 from emptcp.policy import file
+from emptcp_sdk.testing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -77,13 +78,6 @@ class Connection(ExitStack):
         port = self.client.getpeername()[1]
         found = self.reader.read(namespaces.resolve(self.lab.a.netns))
         return sum(one.open and one.remote_port == port for one in found)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def counts(lab: Lab, names: tuple[str, ...]) -> list[dict[str, int]]:

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +20,7 @@ from emptcp.mptcp.sockets import SubflowReader
 from emptcp.packet.mptcp import RemoveAddress
 from emptcp.policy import file
 from emptcp_actor_blk_subflow.blocked import waiting
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
 
@@ -45,13 +45,6 @@ def between(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Behind]
         apply.apply(file.loads(TABLE), lab.hypervisor.netns)
         yield lab
         apply.remove("block", keep_effects=True)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.05)
 
 
 def of_peer(lab: Behind) -> list[Subflow]:

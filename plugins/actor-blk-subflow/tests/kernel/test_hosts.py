@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +25,7 @@ from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import SubflowReader
 from emptcp.packet.mptcp import RemoveAddress
 from emptcp.policy import file
+from emptcp_sdk.testing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -97,13 +98,6 @@ class Connections(ExitStack):
         return sum(one.open and one.remote_port == self.port for one in found)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
 def fallbacks(lab: Lab) -> list[dict[str, int]]:
     return [{name: host.counters()[name] for name in FALLBACKS} for host in (lab.a, lab.b)]
 
@@ -156,7 +150,7 @@ def test_joins_are_held_and_come_up_once_the_policy_goes(joining: Lab, place: st
         connections.exchange()
         assert connections.subflows() == 5
         apply.remove("block")
-        wait_until(lambda: connections.subflows() == 10, 30)
+        wait_until(lambda: connections.subflows() == 10)
         connections.exchange()
     assert fallbacks(joining) == before
 

@@ -7,8 +7,7 @@ import io
 import json
 import os
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from emptcp.lab.topology import Lab, two_hosts
 from emptcp.packet.build import build
 from emptcp.packet.mptcp import Dss
 from emptcp.policy import file
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.traffic]
 
@@ -58,13 +58,6 @@ def connection(lab: Lab) -> Iterator[socket.socket]:
 def exchange(client: socket.socket) -> None:
     client.sendall(b"!")
     assert client.recv(1) == b"!"
-
-
-def wait_until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def limit(actor: str, netns: str, dev: str, hook: str) -> None:

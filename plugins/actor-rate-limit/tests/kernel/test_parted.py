@@ -7,7 +7,6 @@ import io
 import json
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
 from ipaddress import ip_address
@@ -35,6 +34,7 @@ from emptcp.plugins.catalog import Catalog
 from emptcp.plugins.manager import Manager
 from emptcp.policy import file
 from emptcp_actor_rate_limit import parted
+from emptcp_sdk.testing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -174,11 +174,8 @@ class Live:
         return next(one.send_window for one in self._open() if str(one.local) == first)
 
     def until(self, holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 40
-        while not holds():
-            assert time.monotonic() < deadline
-            self.exchange()
-            time.sleep(0.02)
+        """Exchange bytes until something holds."""
+        wait_until(holds, 40, meanwhile=self.exchange)
 
     def is_limited(self) -> None:
         """Wait until windows are lowered, and nothing is told."""

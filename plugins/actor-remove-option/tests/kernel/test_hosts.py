@@ -7,8 +7,7 @@ import os
 import random
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from emptcp.lab import namespace
 from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.policy import file
+from emptcp_sdk.testing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -52,13 +52,6 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Lab]:
 
 def counters(lab: Lab, *names: str) -> list[tuple[int, ...]]:
     return [tuple(host.counters()[name] for name in names) for host in (lab.a, lab.b)]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def passes(sender: socket.socket, receiver: socket.socket) -> bool:

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from emptcp.lab import namespace
 from emptcp.lab.sockets import listen, mptcp_socket
 from emptcp.mptcp.sockets import SubflowReader
 from emptcp.policy import file
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.traffic]
 
@@ -69,13 +69,6 @@ def own_emptcp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     yield
     if apply.tables.names():
         apply.remove("hop")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def test_the_clients_sending_is_steered_by_packets_that_pass(names: tuple[str, str, str]) -> None:

@@ -21,6 +21,7 @@ from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import SubflowReader
 from emptcp.policy import file
 from emptcp.policy.model import Table
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.traffic]
 
@@ -118,13 +119,6 @@ class connected(ExitStack):
         return ends
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
 def test_both_ends_of_an_idle_subflow_are_told_once_per_change_and_given_back(lab: Lab, ends: Ends) -> None:
     first = ends.counts()
     for changes, on in enumerate((True, False, True), 1):
@@ -151,7 +145,7 @@ def test_a_subflow_on_which_nothing_can_be_sent_holds_up_no_other_and_is_told_la
         wait_until(lambda: ends.there == [broken != 0, broken != 1])
     finally:
         lab.a.run(["ip", "route", "add", *words])
-    wait_until(lambda: exchange(ends) or ends.there == [True, True])
+    wait_until(lambda: ends.there == [True, True], meanwhile=lambda: exchange(ends))
 
 
 def exchange(ends: Ends) -> None:

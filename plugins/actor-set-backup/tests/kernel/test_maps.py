@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ from emptcp.lab.sockets import listen, mptcp_socket, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import Subflow, SubflowReader
 from emptcp.policy import file
+from emptcp_sdk.testing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -88,10 +88,7 @@ class Connection(ExitStack):
 
     def becomes(self, bits: list[bool]) -> None:
         """Talk until both ends have these bits."""
-        deadline = time.monotonic() + 20
-        while self.bits() != (bits, bits):
-            assert time.monotonic() < deadline, self.bits()
-            self.talk()
+        wait_until(lambda: self.bits() == (bits, bits), told=self.bits, meanwhile=self.talk)
 
 
 def applied(lab: Lab, engine: str, key: str) -> list[int]:

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from emptcp.lab.host import Host, read_devices
 from emptcp.lab.hypervisor import LINKS, Behind, behind_hypervisor
 from emptcp.mptcp.sockets import SubflowReader
 from emptcp.policy import file
+from emptcp_sdk.testing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -92,13 +92,6 @@ def spread(made: Behind, size: int = SIZE) -> tuple[dict[str, int], transfer.Tra
     assert done.subflows == 2
     assert harm(made) == harmed
     return {link: sent - before[link] for link, sent in on_links(made).items()}, done
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 MODES = [
@@ -198,7 +191,7 @@ def test_a_map_says_by_which_link_a_running_subflow_goes() -> None:
                 ways.add({key: str(number) for key, number in zip(subflows(made), numbers, strict=True)})
                 before = on_links(made)
                 used = {LINKS[number] for number in numbers}
-                wait_until(lambda b=before, u=used: busy(made, b) == u, 20)  # type: ignore[misc]
+                wait_until(lambda b=before, u=used: busy(made, b) == u)  # type: ignore[misc]
         assert sender.poll() is None
 
 
@@ -239,7 +232,7 @@ def test_a_link_that_goes_down_is_passed_by_and_used_again_when_it_is_up() -> No
         wait_until(lambda: on_links(made)["link1"] - before["link1"] > 10_000_000)
         wait_until(lambda: stage().reasons.get("no_link", 0) > 0)
         namespace.ip(["link", "set", "peer2", "up"], netns=made.peer.netns)
-        wait_until(lambda: on_links(made)["link2"] - before["link2"] > 5_000_000, 20)
+        wait_until(lambda: on_links(made)["link2"] - before["link2"] > 5_000_000)
         assert sender.poll() is None
 
 

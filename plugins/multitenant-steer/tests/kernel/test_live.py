@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from emptcp.lab import traffic
 from emptcp.lab.hypervisor import LINKS, Behind, behind_hypervisor
 from emptcp.lab.resident import resident, wait_for
 from emptcp.policy import file
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(240)]
 
@@ -31,18 +30,15 @@ paths = ["left", "right"]
 """
 
 
-def within(seconds: float, holds: Callable[[], bool], told: Callable[[], object]) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.1)
-
-
 def grows(made: Behind, *links: str) -> None:
     """Wait until each of these links has carried much more."""
     before = made.hypervisor.sent()
-    within(40, lambda: all(made.hypervisor.sent()[one] - before[one] > 3_000_000 for one in links),
-           made.hypervisor.sent)  # fmt: skip
+
+    def grew() -> bool:
+        now = made.hypervisor.sent()
+        return all(now[one] - before[one] > 3_000_000 for one in links)
+
+    wait_until(grew, 40, made.hypervisor.sent)
 
 
 def test_a_guest_s_subflows_leave_by_both_links_until_the_table_goes(

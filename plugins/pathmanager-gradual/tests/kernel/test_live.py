@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from emptcp.lab.path import Path as LabPath
 from emptcp.lab.sockets import listen, mptcp_socket, receive_exactly, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import SubflowReader
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(180)]
 
@@ -80,7 +81,7 @@ class Machine:
         command = [sys.executable, "-m", "emptcp.cli.main", "run", "--no-guard"]
         with open(self.log, "ab") as out:
             self.process = subprocess.Popen(command, env=self.environment, stdout=out, stderr=out)
-        within(30, lambda: "runs as process" in self.log.read_text(), self.log.read_text)
+        wait_until(lambda: "runs as process" in self.log.read_text(), told=self.log.read_text)
 
     def end(self, number: signal.Signals) -> None:
         """End ``emptcp run``."""
@@ -134,15 +135,7 @@ class Transfer(ExitStack):
 
 def opens(transfer: Transfer, paths: list[int], machine: Machine) -> None:
     """Wait until it has subflows on these paths, and on no others."""
-    within(30, lambda: transfer.paths() == paths, lambda: (transfer.paths(), machine.log.read_text()))
-
-
-def within(seconds: float, holds: Callable[[], bool], told: Callable[[], object] = lambda: "") -> None:
-    """Wait until something holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.02)
+    wait_until(lambda: transfer.paths() == paths, told=lambda: (transfer.paths(), machine.log.read_text()))
 
 
 def joins(lab: Lab) -> int:
@@ -159,16 +152,14 @@ def test_a_short_transfer_has_one_subflow_and_a_long_one_gets_those_that_share_n
         assert transfer.paths() == [ONE]
         assert joins(lab) == 0
         transfer.send(150_000)
-        within(
-            30, lambda: transfer.paths() == [ONE, TWO], lambda: (transfer.paths(), machine.log.read_text())
-        )
+        opens(transfer, [ONE, TWO], machine)
         transfer.send(3_000_000)
         time.sleep(2)
         assert transfer.paths() == [ONE, TWO]
         assert joins(lab) == 1
         # With the table everything is given back: what waited comes up.
         machine("remove", "gradual")
-        within(60, lambda: transfer.paths() == [ONE, RESOLD, TWO], transfer.paths)
+        wait_until(lambda: transfer.paths() == [ONE, RESOLD, TWO], 60, told=transfer.paths)
         transfer.send(100_000)
 
 

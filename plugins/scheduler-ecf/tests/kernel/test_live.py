@@ -20,6 +20,7 @@ from emptcp.lab.path import Path as LabPath
 from emptcp.lab.sockets import listen, mptcp_socket, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import Subflow, SubflowReader
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.traffic, pytest.mark.timeout(180)]
 
@@ -59,20 +60,12 @@ def emptcp(tmp_path: Path, lab: Lab) -> Iterator[Path]:
     with open(log, "wb") as out:
         process = subprocess.Popen([*command, "run", "--no-guard"], env=environment, stdout=out, stderr=out)
     try:
-        within(30, lambda: "runs as process" in log.read_text(), log.read_text)
+        wait_until(lambda: "runs as process" in log.read_text(), told=log.read_text)
         yield log
     finally:
         process.terminate()
         process.wait(20)
         subprocess.run([*command, "remove", "ecf"], env=environment, check=True, timeout=60)
-
-
-def within(seconds: float, holds: Callable[[], bool], told: Callable[[], object] = lambda: "") -> None:
-    """Wait until something holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.02)
 
 
 def test_the_slow_subflow_is_spared_and_given_back(lab: Lab, emptcp: Path) -> None:
@@ -109,12 +102,12 @@ def test_the_slow_subflow_is_spared_and_given_back(lab: Lab, emptcp: Path) -> No
                     client.send(bytes(1 << 18))
             return backups() == [False, False]
 
-        within(30, trickle, told)
+        wait_until(trickle, told=told)
         client.setblocking(False)
-        within(30, flood, told)
+        wait_until(flood, told=told)
         client.settimeout(30)
         # What waits goes by both, and then the slow one is spared again.
-        within(60, lambda: backups() == [False, True], told)
+        wait_until(lambda: backups() == [False, True], 60, told=told)
 
 
 def connected(
@@ -130,7 +123,7 @@ def connected(
         server, _ = listener.accept()
         client.sendall(b"x")
         with contextlib.suppress(AssertionError):
-            within(5, both)
+            wait_until(both, 5)
             return client, server
         client.close()
         server.close()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from emptcp.lab.meter import Meter
 from emptcp.lab.path import Path as LabPath
 from emptcp.lab.sockets import listen, mptcp_socket, wildcard
 from emptcp.lab.topology import Lab, two_hosts
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.traffic, pytest.mark.timeout(240)]
 
@@ -72,7 +73,7 @@ class Machine:
         with open(self.log, "ab") as out:
             command = [sys.executable, "-m", "emptcp.cli.main", "run", "--no-guard"]
             self._process = subprocess.Popen(command, env=self.environment, stdout=out, stderr=out)
-        within(30, lambda: "runs as process" in self.log.read_text(), self.log.read_text)
+        wait_until(lambda: "runs as process" in self.log.read_text(), told=self.log.read_text)
 
     def kill(self) -> None:
         """End it as a crash does."""
@@ -107,7 +108,7 @@ class Stream:
             server, _ = self._listener.accept()
             client.sendall(b"x")
             with contextlib.suppress(AssertionError):
-                within(5, lambda: len(self.acked()) == 2)
+                wait_until(lambda: len(self.acked()) == 2, 5)
                 return client, server
             client.close()
             server.close()
@@ -145,14 +146,6 @@ class Stream:
                 pass
 
 
-def within(seconds: float, holds: Callable[[], bool], told: Callable[[], object] = lambda: "") -> None:
-    """Wait until something holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     paths = [LabPath(rate=rate, rtt=0.02 * number) for number, rate in enumerate(RATES, start=1)]
@@ -184,12 +177,12 @@ def test_the_second_path_is_used_when_the_first_is_full_and_only_then(machine: M
             return sum(measured(2)) >= 0.9 * PAYLOAD * sum(RATES) * 1e-6
 
         # The first path alone: for a while, not at one moment.
-        within(30, spared, lambda: rates)
+        wait_until(spared, told=lambda: rates)
         assert all(spared() for _ in range(3)), rates
         stream.rate = 1e9
-        within(40, full, lambda: rates)
+        wait_until(full, 40, told=lambda: rates)
         stream.rate = 8e6
-        within(60, spared, lambda: rates)
+        wait_until(spared, 60, told=lambda: rates)
 
 
 def test_paths_of_one_cost_carry_what_their_weights_say(machine: Machine) -> None:
@@ -206,7 +199,7 @@ def test_paths_of_one_cost_carry_what_their_weights_say(machine: Machine) -> Non
             first, second = rates[-1]
             return 3.2 < first / second < 5 and first > 0.85 * PAYLOAD * RATES[0] * 1e-6
 
-        within(60, held, lambda: rates)
+        wait_until(held, 60, told=lambda: rates)
         assert held() or held(), rates
 
 
@@ -221,13 +214,13 @@ def test_a_quota_counts_on_over_a_crash(machine: Machine) -> None:
             state: dict[str, int] = machine.state().get("used", {})  # type: ignore[assignment]
             return state.get("wan2", 0)
 
-        within(60, lambda: used() > 1_000_000, machine.log.read_text)
+        wait_until(lambda: used() > 1_000_000, 60, told=machine.log.read_text)
         machine.kill()
         before = used()
         machine.run()
         # Counted in all: what passed before, what passed meanwhile, what passes now; each byte once.
-        within(60, lambda: used() > before + 1_000_000, machine.log.read_text)
+        wait_until(lambda: used() > before + 1_000_000, 60, told=machine.log.read_text)
         stream.rate = 8e6
-        within(60, lambda: stream.mbit(1)[1] == 0)
-        within(20, lambda: used() >= stream.acked()[1] * 0.99, lambda: (used(), stream.acked()))
+        wait_until(lambda: stream.mbit(1)[1] == 0, 60)
+        wait_until(lambda: used() >= stream.acked()[1] * 0.99, told=lambda: (used(), stream.acked()))
         assert used() <= stream.acked()[1] * 1.05

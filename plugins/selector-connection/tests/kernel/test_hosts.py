@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from emptcp.lab.sockets import listen, mptcp_socket, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.sockets import Subflow, subflows
 from emptcp.policy import file
+from emptcp_sdk.testing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -80,13 +81,6 @@ def connected(lab: Lab, stack: ExitStack) -> Ends:
     ends = Ends(lab, client, stack.enter_context(listener.accept()[0]))
     ends.exchange()
     return ends
-
-
-def wait_until(what: Callable[[], bool], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def selected(device: str) -> int:

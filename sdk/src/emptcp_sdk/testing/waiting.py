@@ -14,11 +14,16 @@ PAUSE = 0.02
 
 
 def wait_until(
-    holds: Callable[[], object], seconds: float = PATIENCE, told: Callable[[], object] | None = None
+    holds: Callable[[], object],
+    seconds: float = PATIENCE,
+    told: Callable[[], object] | None = None,
+    *,
+    meanwhile: Callable[[], object] | None = None,
 ) -> None:
     """Look again and again until ``holds()`` is true; the last look begins when ``seconds`` are over.
 
-    ``told()`` is what there is instead, for the message: a log, a count.
+    ``told()`` is what there is instead, for the message: a log, a count. ``meanwhile()`` is done after each
+    look that was in vain, such as to let packets pass.
 
     :raises AssertionError: it did not hold in time; the message says what was waited for.
     """
@@ -31,6 +36,8 @@ def wait_until(
         if last:
             instead = f": {told()}" if told is not None else ""
             raise AssertionError(f"not within {seconds:g} s: {_text(holds)}{instead}")
+        if meanwhile is not None:
+            meanwhile()
         time.sleep(PAUSE)
 
 
