@@ -221,6 +221,12 @@ class Machine:
         lines = path.read_text().splitlines() if path.exists() else []
         return [float(line.split()[0]) for line in lines if line]
 
+    def is_quiet(self) -> bool:
+        """Return whether the obedient controller ticks no more."""
+        before = len(self.ticks())
+        time.sleep(0.5)
+        return len(self.ticks()) == before
+
     def connects_once(self) -> bool:
         """Open and close a connection."""
         with Connection(self.lab):
@@ -265,8 +271,8 @@ class Connection(ExitStack):
         self.lab = lab
         self.reader = self.enter_context(SubflowReader())
         address = lab.paths[0].b.address(4)
-        listener = self.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=5)))
-        self.client = self.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=5)))
+        listener = self.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=30)))
+        self.client = self.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=30)))
         self.client.connect((address, listener.getsockname()[1]))
         self.server: socket.socket = self.enter_context(listener.accept()[0])
         self.port = listener.getsockname()[1]
@@ -346,10 +352,10 @@ def a_thousand(lab: Lab) -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(5000, limits[0]), max(5000, limits[1])))
     with ExitStack() as opened:
         opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
-        listener = opened.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=10)))
+        listener = opened.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=30)))
 
         def connect() -> socket.socket:
-            client = mptcp_socket(address, timeout=10)
+            client = mptcp_socket(address, timeout=30)
             client.connect((address, listener.getsockname()[1]))
             client.sendall(b"x")
             return client
@@ -360,6 +366,8 @@ def a_thousand(lab: Lab) -> Iterator[None]:
         yield
 
 
+@pytest.mark.soon
+@pytest.mark.timeout(240)
 @pytest.mark.usefixtures("a_thousand")
 def test_it_ends_soon_while_the_rates_of_a_thousand_connections_change(machine: Machine, lab: Lab) -> None:
     machine.order.write_text("rate=1e6 + time.monotonic() % 1000 * 1000\n")
@@ -369,11 +377,14 @@ def test_it_ends_soon_while_the_rates_of_a_thousand_connections_change(machine: 
         here = namespaces.resolve(lab.a.netns)
         wait_until(lambda: len([one for one in reader.read(here) if one.open]) == 2000)
     before = len(machine.ticks())
-    wait_until(lambda: len(machine.ticks()) >= before + 10, 60, told=machine.log.read_text)
+    # Each tick sets a thousand rates, and comes only when those of the last one are in force.
+    wait_until(lambda: len(machine.ticks()) >= before + 3, 60, told=machine.log.read_text)
     assert machine.process is not None
+    began = time.monotonic()
     machine.process.terminate()
-    assert machine.process.wait(10) == 0
+    assert machine.process.wait(60) == 0
     machine.process = None
+    assert time.monotonic() - began < 10
 
 
 def test_settings_go_with_their_table(machine: Machine, connection: Connection) -> None:
@@ -403,8 +414,9 @@ def test_one_that_never_answers_is_ended_and_delays_no_other(
         machine.says("controller 'broken' of table 'loops' was ended: a tick took longer than")
         ended = time.monotonic()
         wait_until(lambda: "CONTROLLER_ENDED" in told.read_text(), told=told.read_text)
-    # It kept a processor busy for a second at least; twenty ticks of the other one were due.
-    assert sum(ended - 1 < at < ended for at in machine.ticks()) >= 5
+    # It kept a processor busy for a second at least; twenty ticks of the other one were due, and a busy
+    # machine has time for some of them.
+    assert sum(ended - 1 < at < ended for at in machine.ticks()) >= 3
     connection.become([False, on_failure == "keep"])
     (_, two) = connection.subflows()
     left = machine("map", "list", "broken-backup")
@@ -433,17 +445,15 @@ def test_a_killed_daemon_leaves_its_settings_and_the_next_one_repeats_none(
     machine.order.write_text("backup=True\n")
     connection.become([False, True])
     machine.end(signal.SIGKILL)
-    after = len(machine.ticks()), prio(lab)
+    told = prio(lab)
     # Its controllers end with it, and what they set does not.
-    time.sleep(0.5)
+    wait_until(machine.is_quiet)
     quiet = len(machine.ticks())
-    time.sleep(0.5)
-    assert len(machine.ticks()) == quiet
     assert connection.backups() == [False, True]
     machine.log.write_text("")
     machine.run()
     wait_until(lambda: len(machine.ticks()) > quiet + 20, told=machine.log.read_text)
-    assert prio(lab) == after[1]
+    assert prio(lab) == told
     assert connection.backups() == [False, True]
     machine.order.write_text("backup=None\n")
     connection.become([False, False])

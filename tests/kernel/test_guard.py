@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from emptcp.chain import off
+from emptcp.chain import off, tables
 from emptcp.control.harm import HARM
 from emptcp.hooks import namespaces
 from emptcp.lab import namespace, offload
@@ -35,9 +35,6 @@ from emptcp.packet.build import build
 from emptcp.packet.mptcp import Dss, MpTcpReset
 from emptcp_sdk.compiler import compile_source, find_compiler
 from emptcp_sdk.testing import wait_until
-
-soon = pytest.mark.flaky(reruns=2, only_rerun=[r"\) < 2", "Timeout .*pytest-timeout"])
-"""How soon it trips is told by a machine that does nothing else: on a busy one it may try again."""
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -216,8 +213,8 @@ class Traffic:
         self._stop = threading.Event()
         self.harmed = 0.0
         self._stack = ExitStack()
-        listener = self._stack.enter_context(there.call(lambda: listen(wildcard(address), timeout=5)))
-        self.client = self._stack.enter_context(here.call(lambda: mptcp_socket(address, timeout=5)))
+        listener = self._stack.enter_context(there.call(lambda: listen(wildcard(address), timeout=30)))
+        self.client = self._stack.enter_context(here.call(lambda: mptcp_socket(address, timeout=30)))
         self.client.connect((address, listener.getsockname()[1]))
         self._server = self._stack.enter_context(listener.accept()[0])
         self._server.settimeout(0.2)
@@ -303,7 +300,7 @@ def cable(host: str, router: str, device: str, network: str) -> None:
         namespace.ip_batch(lines, netns=name)
 
 
-@soon
+@pytest.mark.soon
 @pytest.mark.usefixtures("installed")
 def test_a_fallback_that_only_the_kernel_counts_switches_off_too(
     emptcp: Command, write: Callable[[str], str]
@@ -320,6 +317,7 @@ def test_a_fallback_that_only_the_kernel_counts_switches_off_too(
         emptcp("remove", "t")
 
 
+@pytest.mark.soon
 @pytest.mark.usefixtures("installed")
 def test_the_resident_process_guards_always_and_monitor_tells_of_it(
     lab: Lab, emptcp: Command, write: Callable[[str], str], tmp_path: Path
@@ -359,18 +357,18 @@ def process(*words: str, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes
         yield made
     finally:
         made.terminate()
-        made.wait(10)
+        made.wait(30)
         assert made.stdout
         made.stdout.close()
 
 
-def wait_for(made: subprocess.Popen[bytes], text: str, seconds: float = 15) -> str:
+def wait_for(made: subprocess.Popen[bytes], text: str, seconds: float = 30) -> str:
     """Return what was said, up to `text` at least."""
     assert made.stdout
     return read_up_to(made.stdout.fileno(), text, seconds)
 
 
-def read_up_to(descriptor: int, text: str, seconds: float = 15) -> str:
+def read_up_to(descriptor: int, text: str, seconds: float = 30) -> str:
     said, deadline = "", time.monotonic() + seconds
     while text not in said:
         ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
@@ -381,7 +379,7 @@ def read_up_to(descriptor: int, text: str, seconds: float = 15) -> str:
     return said
 
 
-@soon
+@pytest.mark.soon
 @pytest.mark.usefixtures("installed", "usual")
 def test_a_strangers_broken_actor_is_switched_off_on_an_end_host(
     lab: Lab, emptcp: Command, write: Callable[[str], str]
@@ -407,7 +405,7 @@ def test_a_strangers_broken_actor_is_switched_off_on_an_end_host(
     assert ended - running.harmed < 2
 
 
-@soon
+@pytest.mark.soon
 @pytest.mark.usefixtures("installed")
 def test_a_strangers_broken_actor_is_switched_off_on_a_router_by_the_ends_complaints(
     hop: tuple[str, str, str], emptcp: Command, write: Callable[[str], str]
@@ -424,6 +422,7 @@ def test_a_strangers_broken_actor_is_switched_off_on_a_router_by_the_ends_compla
     assert ended - running.harmed < 2
 
 
+@pytest.mark.soon
 @pytest.mark.usefixtures("usual")
 def test_what_no_guard_is_for_is_not_waited_for(
     lab: Lab, emptcp: Command, write: Callable[[str], str]
@@ -433,6 +432,7 @@ def test_what_no_guard_is_for_is_not_waited_for(
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.soon
 def test_a_file_says_how_long_it_is_watched(lab: Lab, emptcp: Command, write: Callable[[str], str]) -> None:
     began = time.monotonic()
     assert emptcp("apply", write(f'guard_window = "2s"\n{BACKUP}'), "--netns", lab.a.netns).code == 0
@@ -461,6 +461,7 @@ def test_the_window_is_shown_on_a_terminal_and_ctrl_c_ends_it_alone(
     assert "set_backup" in emptcp("list", "t").out
 
 
+@pytest.mark.soon
 @pytest.mark.usefixtures("usual")
 def test_a_resident_process_is_handed_the_watch(
     lab: Lab, emptcp: Command, write: Callable[[str], str]
@@ -488,7 +489,7 @@ def test_monitor_tells_of_what_an_apply_switched_off(
     assert "GUARD_TRIPPED" in said
 
 
-@soon
+@pytest.mark.soon
 @pytest.mark.usefixtures("installed")
 def test_a_connection_that_falls_back_without_a_word_under_a_router_is_noticed_by_its_data(
     hop: tuple[str, str, str], emptcp: Command, write: Callable[[str], str]
@@ -515,13 +516,24 @@ def test_only_complaints_on_connections_that_the_policy_can_touch_are_its_doing(
     with traffic(client, server, "10.9.1.1") as running:
         port = running.client.getpeername()[1]
         path = write(SELECTING.format(port=port))
-        thread = threading.Thread(target=complain, args=(client, port if chosen else port - 1))
-        thread.start()
+        thread = once_in_force("t", lambda: complain(client, port if chosen else port - 1))
         done = emptcp("apply", path, "--netns", router, "--guard-window", "8")
-        thread.join(30)
+        thread.join(60)
         heard = HEARD in done.err
     assert (done.code, heard) == (int(chosen), chosen), done
     assert off.read().skips("t", "slow") == chosen
+
+
+def once_in_force(table: str, do: Callable[[], object]) -> threading.Thread:
+    """Do something beside the test as soon as a table is in force: its window begins then."""
+
+    def wait_and_do() -> None:
+        wait_until(lambda: table in tables.names())
+        do()
+
+    thread = threading.Thread(target=wait_and_do)
+    thread.start()
+    return thread
 
 
 def complain(client: str, port: int) -> None:
@@ -562,7 +574,7 @@ def test_a_thousand_connections_to_a_plain_tcp_server_switch_nothing_off(
         namespaces.enter(namespaces.resolve(lab.a.netns))
         try:
             for _ in range(1000):
-                with mptcp_socket(address, timeout=5) as client:
+                with mptcp_socket(address, timeout=30) as client:
                     client.connect(server.getsockname())
                     server.accept()[0].close()
         except OSError as error:
@@ -581,7 +593,7 @@ def test_a_thousand_connections_to_a_plain_tcp_server_switch_nothing_off(
     assert lab.a.counters()["MPTcpExtMPCapableFallbackSYNACK"] - before == 1000
 
 
-@soon
+@pytest.mark.soon
 @pytest.mark.parametrize("touched", [True, False], ids=["touched", "untouched"])
 @pytest.mark.usefixtures("installed")
 def test_only_a_fallback_of_a_connection_that_the_policy_can_touch_is_its_doing(
@@ -598,11 +610,10 @@ def test_only_a_fallback_of_a_connection_that_the_policy_can_touch_is_its_doing(
         working = write(WORKING.format(when=f"not {selected}" if touched else selected))
         with ExitStack() as stack:
             others: list[Traffic] = []
-            late = threading.Timer(3, lambda: others.append(stack.enter_context(between(lab))))
-            late.start()
+            late = once_in_force("t", lambda: others.append(stack.enter_context(between(lab))))
             done = emptcp("apply", working, "--netns", lab.b.netns, "--guard-window", "9")
             ended = time.monotonic()
-            late.join(30)
+            late.join(60)
         fell = lab.b.counters()["MPTcpExtDssFallback"]
     assert others
     assert others[0].harmed
@@ -612,7 +623,7 @@ def test_only_a_fallback_of_a_connection_that_the_policy_can_touch_is_its_doing(
     assert not touched or ended - others[0].harmed < 2
 
 
-@soon
+@pytest.mark.soon
 def test_packets_that_a_router_spoils_switch_off_who_did_it(
     hop: tuple[str, str, str],
     emptcp: Command,
@@ -647,7 +658,7 @@ def test_packets_that_an_end_host_spoils_before_their_checksum_is_filled_in_swit
     assert SPOILT in done.err
 
 
-@soon
+@pytest.mark.soon
 def test_packets_that_an_end_host_spoils_as_they_come_in_switch_off_who_is_shown_to_do_it(
     lab: Lab,
     emptcp: Command,
@@ -673,18 +684,17 @@ def test_packets_that_come_wrong_to_a_router_are_nobodys_doing_there(
     with traffic(client, server, "10.9.1.1") as running:
         port = running.client.getpeername()[1]
         before = Host("server", server).counters()["TcpInCsumErrors"]
-        thread = threading.Thread(target=send_wrong, args=(client, port))
-        thread.start()
+        thread = once_in_force("t", lambda: send_wrong(client, port))
         path = write(SELECTING.format(port=port))
         done = emptcp("apply", path, "--netns", router, "--guard-window", "8")
-        thread.join(30)
+        thread.join(60)
         came = Host("server", server).counters()["TcpInCsumErrors"] - before
     assert came == 40  # they went through the router, where the policy worked on them
     assert done.code == 0, done
     assert not off.read().skips("t", "slow")
 
 
-@soon
+@pytest.mark.soon
 @pytest.mark.parametrize("backend", ["xdp", "xdp-generic"])
 def test_packets_that_a_router_spoils_before_anybody_sees_them_are_found_out_by_a_trial(
     hop: tuple[str, str, str],
@@ -699,14 +709,12 @@ def test_packets_that_a_router_spoils_before_anybody_sees_them_are_found_out_by_
     Host("client", client).call(lambda: offload.turn_off(["left1", "left2"]))
     with ExitStack() as stack:
         others: list[Traffic] = []
-        late = threading.Timer(
-            3, lambda: others.append(stack.enter_context(traffic(client, server, "10.9.1.1", 0)))
-        )
-        late.start()
+        others_traffic = traffic(client, server, "10.9.1.1", 0)
+        late = once_in_force("t", lambda: others.append(stack.enter_context(others_traffic)))
         path = write(AT_XDP.format(device="left*", backend=backend))
         done = emptcp("apply", path, "--netns", router, "--guard-window", "30")
         ended = time.monotonic()
-        late.join(30)
+        late.join(60)
     assert done.code == 1, done
     assert SPOILT in done.err
     assert off.read().skips("t", "broken")
@@ -748,10 +756,9 @@ def test_who_is_shown_to_spoil_packets_explains_what_the_kernel_counts(
     assert emptcp("apply", breaking, "--netns", lab.b.netns).code == 0
     working = write(WORKING.format(when="not packet_type('syn')"))
     with ExitStack() as stack:
-        late = threading.Timer(3, lambda: stack.enter_context(between(lab)))
-        late.start()
+        late = once_in_force("t", lambda: stack.enter_context(between(lab)))
         done = emptcp("apply", working, "--netns", lab.b.netns, "--guard-window", "8")
-        late.join(30)
+        late.join(60)
     assert lab.b.counters()["TcpInCsumErrors"] - before >= 5
     assert done.code == 0, done
     assert not off.read().skips("t", "works")
@@ -764,11 +771,10 @@ def test_packets_that_come_wrong_to_an_end_host_are_not_the_doing_of_what_works_
     with traffic(client, server, "10.9.1.1") as running:
         port = running.client.getpeername()[1]
         before = Host("server", server).counters()["TcpInCsumErrors"]
-        thread = threading.Thread(target=send_wrong, args=(client, port))
-        thread.start()
+        thread = once_in_force("t", lambda: send_wrong(client, port))
         path = write(BACKUP.replace("path1", "right1"))
         done = emptcp("apply", path, "--netns", server, "--guard-window", "8")
-        thread.join(30)
+        thread.join(60)
         came = Host("server", server).counters()["TcpInCsumErrors"] - before
     assert came == 40
     assert done.code == 0, done
