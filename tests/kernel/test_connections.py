@@ -60,10 +60,10 @@ def echo(listener: socket.socket) -> None:
 @contextmanager
 def connection(lab: Lab) -> Iterator[socket.socket]:
     """Open a connection of two subflows from host a to a server at host b that sends back what it gets."""
-    listener = lab.b.call(lambda: listen("0.0.0.0", timeout=20))
+    listener = lab.b.call(lambda: listen("0.0.0.0", timeout=30))
     server = threading.Thread(target=echo, args=(listener,))
     with listener:
-        client = lab.a.call(lambda: mptcp_socket(lab.paths[0].b.address4, timeout=20))
+        client = lab.a.call(lambda: mptcp_socket(lab.paths[0].b.address4, timeout=30))
         server.start()
         try:
             client.connect((lab.paths[0].b.address4, listener.getsockname()[1]))

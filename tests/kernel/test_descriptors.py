@@ -80,8 +80,8 @@ do = ["record('rtt')"]
 def lab() -> Iterator[Lab]:
     """Two hosts with a connection, so that every plugin has somebody to tell, and a device that is taken."""
     with two_hosts([Path()] * 3, link="veth", name="fds") as made, ExitStack() as opened:
-        listener = opened.enter_context(made.b.call(lambda: listen("0.0.0.0", timeout=10)))
-        client = opened.enter_context(made.a.call(lambda: mptcp_socket("0.0.0.0", timeout=10)))
+        listener = opened.enter_context(made.b.call(lambda: listen("0.0.0.0", timeout=30)))
+        client = opened.enter_context(made.a.call(lambda: mptcp_socket("0.0.0.0", timeout=30)))
         client.connect((made.paths[0].b.address4, listener.getsockname()[1]))
         opened.enter_context(listener.accept()[0])
         opened.enter_context(made.a.call(lambda: somebody("path3")))

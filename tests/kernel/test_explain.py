@@ -70,8 +70,8 @@ def port(lab: Lab) -> Iterator[int]:
     """A connection of two subflows to this port of host b."""
     address = lab.paths[0].b.address4
     with ExitStack() as opened:
-        listener = opened.enter_context(lab.b.call(lambda: listen("0.0.0.0", timeout=20)))
-        client = opened.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=20)))
+        listener = opened.enter_context(lab.b.call(lambda: listen("0.0.0.0", timeout=30)))
+        client = opened.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=30)))
         client.connect((address, listener.getsockname()[1]))
         server = opened.enter_context(listener.accept()[0])
         client.sendall(b"hello")

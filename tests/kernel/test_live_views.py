@@ -52,8 +52,8 @@ def traffic(lab: Lab) -> Iterator[None]:
     """A connection from host a that carries something all the time."""
     address, done = lab.paths[0].b.address4, threading.Event()
     with ExitStack() as opened:
-        listener = opened.enter_context(lab.b.call(lambda: listen("0.0.0.0", timeout=20)))
-        client = opened.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=20)))
+        listener = opened.enter_context(lab.b.call(lambda: listen("0.0.0.0", timeout=30)))
+        client = opened.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=30)))
         client.connect((address, listener.getsockname()[1]))
         server = opened.enter_context(listener.accept()[0])
         server.settimeout(20)

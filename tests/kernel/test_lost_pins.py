@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from emptcp.chain import off, pins, running
 from emptcp.hooks import devices, foreign, namespaces
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -51,12 +51,9 @@ def unmount() -> None:
         subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=10)
 
 
-def in_the_end(netns: str, count: int) -> bool:
-    """Wait for links to end, which they do a moment after their last pin; return whether so many are left."""
-    deadline = time.monotonic() + 10
-    while len(attached(netns)) != count and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return len(attached(netns)) == count
+def ends_with(netns: str, count: int) -> None:
+    """Wait until so many links are left: they end a moment after their last pin."""
+    wait_until(lambda: len(attached(netns)) == count, told=lambda: attached(netns))
 
 
 def problems(emptcp: Any) -> list[str]:
@@ -83,7 +80,7 @@ def test_lost_pins_are_told_and_everything_is_attached_again_once(
     assert emptcp("apply", path, "--netns", name).code == 0
     before = attached(name)
     unmount()
-    assert in_the_end(name, 2 if missing else 0)
+    ends_with(name, 2 if missing else 0)
     listed = emptcp("list")
     assert (listed.code, listed.out) == (0, "table t {\n  runs nowhere (see: emptcp doctor)\n}\n")
     told = "\n".join(problems(emptcp))
@@ -124,7 +121,7 @@ def test_a_table_whose_pins_are_lost_is_removed_from_its_device(
     name, path = netns(), write(POLICY.format(engine="fused", backend=backend))
     assert emptcp("apply", path, "--netns", name).code == 0
     unmount()
-    assert in_the_end(name, 2)
+    ends_with(name, 2)
     assert emptcp("remove", "t").code == 0
     assert attached(name) == []
     assert problems(emptcp) == []

@@ -21,6 +21,7 @@ from emptcp.control import broadcast
 from emptcp.control.ring import EventRing
 from emptcp.lab.sockets import listen, mptcp_socket, wildcard
 from emptcp.lab.topology import Lab, two_hosts
+from emptcp_sdk.testing import wait_until
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -61,7 +62,7 @@ class Command:
         self.lines: list[str] = []
         self._rest = b""
 
-    def wait_for(self, what: Callable[[list[str]], bool], seconds: float = 20) -> None:
+    def wait_for(self, what: Callable[[list[str]], bool], seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while not what(self.lines):
             waiting = select.poll()
@@ -75,7 +76,7 @@ class Command:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)
         try:
-            return self.process.wait(10)
+            return self.process.wait(30)
         finally:
             self.process.kill()
             self.output.close()
@@ -95,13 +96,11 @@ def connect(lab: Lab) -> None:
     with ExitStack() as stack:
         before = lab.a.counters()["MPTcpExtMPJoinSynAckRx"]
         address = lab.paths[0].b.address(4)
-        listener = stack.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=5)))
-        client = stack.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=5)))
+        listener = stack.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=30)))
+        client = stack.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=30)))
         client.connect((address, listener.getsockname()[1]))
         server = stack.enter_context(listener.accept()[0])
-        deadline = time.monotonic() + 5
-        while lab.a.counters()["MPTcpExtMPJoinSynAckRx"] == before and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: lab.a.counters()["MPTcpExtMPJoinSynAckRx"] > before)
         for _ in range(20):
             client.sendall(b"x" * 5000)
             server.sendall(server.recv(1 << 16)[:1])
@@ -115,16 +114,15 @@ def told(lines: list[str], source: str) -> list[dict[str, Any]]:
 
 def begun(folder: Any) -> None:
     """Wait until somebody reads the events."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+
+    def somebody() -> bool:
         ring = EventRing(folder, lambda record: None)
         ring.refresh()
         mine = ring.mine
         ring.close()
-        if not mine:
-            return
-        time.sleep(0.05)
-    raise AssertionError("nobody reads the events")
+        return not mine
+
+    wait_until(somebody)
 
 
 def test_without_a_resident_process_it_reads_the_events_itself(
@@ -134,12 +132,14 @@ def test_without_a_resident_process_it_reads_the_events_itself(
     with command("monitor", "--json", "--netns", lab.a.netns) as monitor:
         begun(pins.run_folder())
         connect(lab)
-        monitor.wait_for(lambda lines: bool(told(lines, "get_connect") and told(lines, "kernel")))
+        monitor.wait_for(
+            lambda lines: bool(told(lines, "get_connect") and named(lines, "kernel", "ESTABLISHED"))
+        )
         second = emptcp("monitor", "--netns", lab.a.netns, "--count", "1")
         assert second.code == 1
         assert "another `emptcp monitor` reads the events" in second.err
     (ours,) = told(monitor.lines, "get_connect")
-    theirs = [event for event in told(monitor.lines, "kernel") if event["event"] == "ESTABLISHED"]
+    theirs = named(monitor.lines, "kernel", "ESTABLISHED")
     assert ours["token"] == theirs[0]["token"]
     same = ("event", "saddr", "daddr", "sport", "dport", "netns")
     assert {name: ours[name] for name in same} == {name: theirs[0][name] for name in same}
@@ -160,6 +160,7 @@ def test_several_hear_by_the_resident_process_and_tokens_are_tied(
             connect(lab)
             for each in (one, other):
                 each.wait_for(lambda lines: bool(named(lines, "get_subflow", "SF_CLOSED")))
+            one.wait_for(lambda lines: bool(named(lines, "kernel", "SF_ESTABLISHED")))
     (begun_one,) = told(one.lines, "get_connect")
     joined = named(one.lines, "get_subflow", "SF_ESTABLISHED")
     assert joined
@@ -175,14 +176,13 @@ def named(lines: list[str], source: str, name: str) -> list[dict[str, Any]]:
 
 def subscribed(monitor: Command, lab: Lab) -> None:
     """Wait until a monitor has connected to the resident process: it holds a socket of its kind."""
-    deadline = time.monotonic() + 20
     folder = f"/proc/{monitor.process.pid}/fd"
-    while time.monotonic() < deadline:
+
+    def sockets() -> int:
         links = [os.readlink(f"{folder}/{name}") for name in os.listdir(folder) if _is_link(folder, name)]
-        if sum(link.startswith("socket:") for link in links) >= 2:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"it did not subscribe: {monitor.lines}")
+        return sum(link.startswith("socket:") for link in links)
+
+    wait_until(lambda: sockets() >= 2, told=lambda: monitor.lines)
 
 
 def _is_link(folder: str, name: str) -> bool:

@@ -55,7 +55,7 @@ def resident(site: Path) -> Iterator[None]:
     )
     try:
         assert process.stderr is not None
-        said, deadline = b"", time.monotonic() + 20
+        said, deadline = b"", time.monotonic() + 30
         while b"ready" not in said:
             ready, _, _ = select.select([process.stderr], [], [], max(0, deadline - time.monotonic()))
             assert ready, said
@@ -66,7 +66,7 @@ def resident(site: Path) -> Iterator[None]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            code = process.wait(10)
+            code = process.wait(30)
         finally:
             process.kill()
             process.communicate()

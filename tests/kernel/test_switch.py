@@ -99,18 +99,25 @@ def under_traffic(lab: Lab, work: Callable[[], object]) -> Ran:
         assert mptcp_info(client)[0]
     assert back == sent
     assert len(sent) > 50 * PIECE
-    time.sleep(0.2)
+    wait_until(lambda: nothing_passes(lab))
     after, now = standings(lab), packets(lab)
     trouble = {name: after[name] - before[name] for name in TROUBLE if after[name] != before[name]}
     return Ran(trouble, now[0] - device[0], now[1] - device[1])
 
 
+def nothing_passes(lab: Lab) -> bool:
+    """Return whether for a moment no packet goes either way."""
+    before = packets(lab)
+    time.sleep(0.2)
+    return packets(lab) == before
+
+
 @contextmanager
 def connection(lab: Lab) -> Iterator[socket.socket]:
     address = lab.paths[0].b.address4
-    listener = lab.b.call(lambda: listen("0.0.0.0", timeout=20))
+    listener = lab.b.call(lambda: listen("0.0.0.0", timeout=30))
     server = threading.Thread(target=echo, args=(listener,))
-    with listener, lab.a.call(lambda: mptcp_socket(address, timeout=20)) as client:
+    with listener, lab.a.call(lambda: mptcp_socket(address, timeout=30)) as client:
         server.start()
         client.connect((address, listener.getsockname()[1]))
         yield client

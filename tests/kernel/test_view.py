@@ -82,8 +82,8 @@ class Talk:
         self.lab = lab
         address = lab.paths[0].b.address4
         with ExitStack() as opened:
-            listener = opened.enter_context(lab.b.call(lambda: listen("0.0.0.0", timeout=20)))
-            self.client = lab.a.call(lambda: mptcp_socket(address, timeout=20))
+            listener = opened.enter_context(lab.b.call(lambda: listen("0.0.0.0", timeout=30)))
+            self.client = lab.a.call(lambda: mptcp_socket(address, timeout=30))
             self.port = listener.getsockname()[1]
             self.client.connect((address, self.port))
             self.server = opened.enter_context(listener.accept()[0])

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 from emptcp.errors import EmptcpError
 
-PATIENCE = 20.0
-"""Seconds in which it has to be ready."""
+PATIENCE = 30.0
+"""Seconds in which it has to be ready, and to end when it is told to: a busy machine takes its time."""
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def resident(*options: str) -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(PATIENCE)
 
 
 def wait_for(process: subprocess.Popen[bytes], words: bytes) -> None:

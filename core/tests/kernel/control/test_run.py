@@ -67,7 +67,7 @@ class Run:
         self.output = self.process.stdout
         self.said = ""
 
-    def wait_for(self, text: str, seconds: float = 15) -> None:
+    def wait_for(self, text: str, seconds: float = 30) -> None:
         """Wait until ``text`` was said; fails when that does not happen in time."""
         deadline = time.monotonic() + seconds
         while text not in self.said:
@@ -81,7 +81,7 @@ class Run:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
         try:
-            return self.process.wait(10)
+            return self.process.wait(30)
         finally:
             self.process.kill()
             self.output.close()
@@ -117,7 +117,7 @@ def test_a_signal_ends_it_cleanly_and_a_second_one_is_refused_before(
         run.wait_for("ready")
         second = Run(environment)
         second.wait_for(f"there already, as process {run.process.pid}")
-        assert second.process.wait(10) == 1
+        assert second.process.wait(30) == 1
         second.stop()
     finally:
         code = run.stop(number)

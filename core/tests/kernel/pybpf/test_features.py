@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import os
 import re
-import time
 
 import pytest
 
 from emptcp.pybpf import BpfError, Program, features
 from emptcp.pybpf.descriptor import ids
+from emptcp_sdk.testing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -34,13 +34,12 @@ def test_probing_leaves_nothing_behind() -> None:
     features._probed.cache_clear()
     for name in features.FEATURES:
         features.has(name)
+
+    def left() -> list[int]:
+        return [number for number in ids("bpf_prog_get_next_id") if _name(number) == "emptcp_probe"]
+
     # The kernel frees what was attached a moment later.
-    for _ in range(100):
-        left = [number for number in ids("bpf_prog_get_next_id") if _name(number) == "emptcp_probe"]
-        if not left:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"programs {left} are still there")
+    wait_until(lambda: not left(), told=left)
 
 
 def _name(number: int) -> str:

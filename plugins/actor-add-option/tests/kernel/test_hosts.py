@@ -65,8 +65,8 @@ def test_what_one_host_puts_in_the_other_selects_and_not_a_byte_changes(
     before = [{name: host.counters()[name] for name in FALLBACKS} for host in (lab.a, lab.b)]
     with ExitStack() as stack:
         address = lab.paths[0].b.address(4)
-        listener = stack.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=10)))
-        client = stack.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=10)))
+        listener = stack.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=30)))
+        client = stack.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=30)))
         client.connect((address, listener.getsockname()[1]))
         server = stack.enter_context(listener.accept()[0])
         server.settimeout(10)

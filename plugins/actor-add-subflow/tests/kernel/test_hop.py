@@ -92,9 +92,9 @@ def test_a_router_gives_an_address_back_long_after_its_announcement(
     before = counts(ends, FALLBACKS)
     put_in_force(router, "block", "blk_subflow")
     with ExitStack() as stack:
-        listener = stack.enter_context(server.call(lambda: listen(wildcard("10.9.1.1"), timeout=10)))
+        listener = stack.enter_context(server.call(lambda: listen(wildcard("10.9.1.1"), timeout=30)))
         port = listener.getsockname()[1]
-        local = stack.enter_context(client.call(lambda: mptcp_socket("10.9.1.1", timeout=10)))
+        local = stack.enter_context(client.call(lambda: mptcp_socket("10.9.1.1", timeout=30)))
         local.connect(("10.9.1.1", port))
         remote = stack.enter_context(listener.accept()[0])
         remote.settimeout(10)

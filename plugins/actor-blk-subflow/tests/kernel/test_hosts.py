@@ -76,11 +76,11 @@ class Connections(ExitStack):
         self.lab = lab
         self.reader = self.enter_context(SubflowReader())
         address = lab.paths[0].b.address(4)
-        listener = self.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=10)))
+        listener = self.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=30)))
         self.port = listener.getsockname()[1]
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
         for _ in range(number):
-            client = self.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=10)))
+            client = self.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=30)))
             client.connect((address, self.port))
             self.pairs.append((client, self.enter_context(listener.accept()[0])))
 

@@ -73,8 +73,8 @@ def test_a_connection_keeps_what_it_needs_and_not_a_byte_changes(lab: Lab) -> No
     told = counters(lab, "MPTcpExtMPPrioTx", "MPTcpExtMPPrioRx", "MPTcpExtAddAddr")
     address = lab.paths[0].b.address(4)
     with ExitStack() as stack:
-        listener = stack.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=10)))
-        client = stack.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=10)))
+        listener = stack.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=30)))
+        client = stack.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=30)))
         client.connect((address, listener.getsockname()[1]))
         server = stack.enter_context(listener.accept()[0])
         server.settimeout(10)

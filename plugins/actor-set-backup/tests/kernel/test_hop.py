@@ -75,8 +75,8 @@ def test_the_clients_sending_is_steered_by_packets_that_pass(names: tuple[str, s
     here, _router, there = map(namespaces.resolve, names)
     with ExitStack() as opened:
         reader = opened.enter_context(SubflowReader())
-        listener = opened.enter_context(namespaces.call(there, lambda: listen("0.0.0.0", timeout=5)))
-        client = opened.enter_context(namespaces.call(here, lambda: mptcp_socket("10.9.1.1", timeout=5)))
+        listener = opened.enter_context(namespaces.call(there, lambda: listen("0.0.0.0", timeout=30)))
+        client = opened.enter_context(namespaces.call(here, lambda: mptcp_socket("10.9.1.1", timeout=30)))
         port = listener.getsockname()[1]
         client.connect(("10.9.1.1", port))
         server = opened.enter_context(listener.accept()[0])

@@ -108,8 +108,8 @@ class connected(ExitStack):
 
     def __enter__(self) -> Ends:  # type: ignore[override]
         super().__enter__()
-        listener = self.enter_context(self._lab.b.call(lambda: listen(wildcard(self._address), timeout=5)))
-        client = self.enter_context(self._lab.a.call(lambda: mptcp_socket(self._address, timeout=5)))
+        listener = self.enter_context(self._lab.b.call(lambda: listen(wildcard(self._address), timeout=30)))
+        client = self.enter_context(self._lab.a.call(lambda: mptcp_socket(self._address, timeout=30)))
         client.connect((self._address, listener.getsockname()[1]))
         server = self.enter_context(listener.accept()[0])
         client.sendall(b"x")

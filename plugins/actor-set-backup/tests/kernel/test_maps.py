@@ -60,8 +60,8 @@ class Connection(ExitStack):
         self.lab = lab
         self.reader = self.enter_context(SubflowReader())
         address = lab.paths[0].b.address(4)
-        listener = self.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=5)))
-        self.client = self.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=5)))
+        listener = self.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=30)))
+        self.client = self.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=30)))
         self.client.connect((address, listener.getsockname()[1]))
         self.server: socket.socket = self.enter_context(listener.accept()[0])
 

@@ -111,8 +111,8 @@ class Transfer(ExitStack):
         self.lab = lab
         self.reader = self.enter_context(SubflowReader())
         address = lab.paths[ONE].b.address(4)
-        listener = self.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=10)))
-        self.client = self.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=10)))
+        listener = self.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=30)))
+        self.client = self.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=30)))
         self.client.connect((address, listener.getsockname()[1]))
         self.port = listener.getsockname()[1]
         self.server: socket.socket = self.enter_context(listener.accept()[0])

@@ -115,7 +115,7 @@ def connected(
 ) -> tuple[socket.socket, socket.socket]:
     """Connect until there are both subflows: a join that is lost is not tried again by the kernel."""
     address = lab.paths[0].b.address(4)
-    listener = opened.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=10)))
+    listener = opened.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=30)))
     for _ in range(5):
         client = lab.a.call(lambda: mptcp_socket(address, timeout=30))
         client.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 8 << 20)  # for the queue, not the windows

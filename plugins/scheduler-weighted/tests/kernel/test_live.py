@@ -94,7 +94,7 @@ class Stream:
         self.lab, self.rate = lab, 8e6
         self._meter = opened.enter_context(Meter(lab.a))
         address = lab.paths[0].b.address(4)
-        self._listener = opened.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=10)))
+        self._listener = opened.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=30)))
         self._client, server = self._connected(address)
         opened.callback(self._close, server)
         threading.Thread(target=self._swallow, args=[server], daemon=True).start()

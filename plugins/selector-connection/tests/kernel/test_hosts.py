@@ -75,8 +75,8 @@ class Ends:
 
 def connected(lab: Lab, stack: ExitStack) -> Ends:
     address = lab.paths[0].b.address(4)
-    listener = stack.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=5)))
-    client = stack.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=5)))
+    listener = stack.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=30)))
+    client = stack.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=30)))
     client.connect((address, listener.getsockname()[1]))
     ends = Ends(lab, client, stack.enter_context(listener.accept()[0]))
     ends.exchange()

@@ -66,8 +66,8 @@ def counters(stage: str) -> Counters:
 
 def connected(lab: Lab, stack: ExitStack) -> tuple[socket.socket, socket.socket]:
     address = lab.paths[0].b.address(4)
-    listener = stack.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=5)))
-    client = stack.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=5)))
+    listener = stack.enter_context(lab.b.call(lambda: listen(wildcard(address), timeout=30)))
+    client = stack.enter_context(lab.a.call(lambda: mptcp_socket(address, timeout=30)))
     client.connect((address, listener.getsockname()[1]))
     return client, stack.enter_context(listener.accept()[0])
 
