@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from emptcp.pybpf.declarations import FUNCTIONS, LIBC, STRUCTS
+from emptcp.pybpf.declarations import FUNCTIONS
 from emptcp.pybpf.errors import BpfError, MissingFeature
 
 SONAME = "libbpf.so.1"
@@ -48,7 +48,7 @@ class Library:
         """
         try:
             return getattr(self.lib, name)
-        except AttributeError:
+        except (AttributeError, self.ffi.error):  # not declared, or not in this library
             version = ".".join(map(str, self.version))
             raise MissingFeature(
                 f"libbpf {version} ({self.path}) has no {name}",
@@ -123,10 +123,8 @@ def carried_library() -> str | None:
 
 
 def _open(path: str, said: str) -> Library:
-    import cffi
+    from emptcp.pybpf.declared import ffi
 
-    ffi = cffi.FFI()
-    ffi.cdef(STRUCTS + FUNCTIONS + LIBC)
     try:
         lib = ffi.dlopen(path)
     except OSError as problem:
@@ -136,18 +134,16 @@ def _open(path: str, said: str) -> Library:
             f"{said} could not be opened as libbpf: {_why(problem)}", fix="Correct or unset EMPTCP_LIBBPF."
         ) from None
     libc = ffi.dlopen(None)
-    version = _version(lib, said)
+    version = _version(ffi, lib, said)
     handler = _print_handler(ffi, libc)
     lib.libbpf_set_print(handler)
-    missing = tuple(name for name in declared_functions() if not hasattr(lib, name))
+    missing = tuple(name for name in declared_functions() if not _has(ffi, lib, name))
     return Library(_real_path(path), version, missing, ffi, lib, libc, handler)
 
 
 def _why(problem: OSError) -> str:
-    """Return the loader's own words; cffi repeats the path before them and tells where else it looked."""
-    return (
-        str(problem).split(".  Additionally", 1)[0].removeprefix("cannot load library ").split("': ", 1)[-1]
-    )
+    """Return the loader's own words; cffi repeats the path before them."""
+    return str(problem).removeprefix("cannot load library ").split("': ", 1)[-1]
 
 
 def declared_functions() -> list[str]:
@@ -155,10 +151,18 @@ def declared_functions() -> list[str]:
     return re.findall(r"(\w+)\((?!\*)[^;]*\);", FUNCTIONS)
 
 
-def _version(lib: Any, said: str) -> tuple[int, int]:
+def _has(ffi: Any, lib: Any, name: str) -> bool:
+    try:
+        getattr(lib, name)
+    except ffi.error:
+        return False
+    return True
+
+
+def _version(ffi: Any, lib: Any, said: str) -> tuple[int, int]:
     try:
         version = (lib.libbpf_major_version(), lib.libbpf_minor_version())
-    except AttributeError:
+    except ffi.error:
         version = (0, 0)
     if version < (1, 0):
         raise BpfError(

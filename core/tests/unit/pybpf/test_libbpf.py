@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from emptcp.pybpf import BpfError, MissingFeature, kinds, library
+from emptcp.pybpf import BpfError, MissingFeature, declarations, kinds, library
 from emptcp.pybpf.libbpf import collect, declared_functions
 
 
@@ -32,8 +32,22 @@ except pybpf.BpfError as problem:
 
 
 def test_importing_it_opens_nothing() -> None:
-    loaded = python("import sys, emptcp.pybpf; print(sorted({'cffi', 'elftools'} & set(sys.modules)))")
+    loaded = python(
+        "import sys, emptcp.pybpf; print(sorted({'_cffi_backend', 'elftools'} & set(sys.modules)))"
+    )
     assert loaded == "[]"
+
+
+def test_opening_it_parses_no_c() -> None:
+    code = "import sys, emptcp.pybpf; emptcp.pybpf.library(); print({'cffi', 'pycparser'} & set(sys.modules))"
+    assert python(code) == "set()"
+
+
+def test_what_is_opened_is_what_is_declared(tmp_path: Path) -> None:
+    declarations.generate(tmp_path / "declared.py")
+    written = Path(str(declarations.__file__)).with_name("declared.py")
+    fix = "run: python -m emptcp.pybpf.declarations"
+    assert (tmp_path / "declared.py").read_bytes() == written.read_bytes(), fix
 
 
 def test_the_library_tells_path_version_and_what_it_lacks() -> None:
