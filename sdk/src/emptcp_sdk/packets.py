@@ -48,8 +48,8 @@ from emptcp.packet.mptcp import (
     MptcpOption,
     MpTcpReset,
     RemoveAddress,
-    Subtype,
 )
+from emptcp.packet.subtype import Subtype
 from emptcp.packet.tcp import (
     EndOfList,
     Flag,

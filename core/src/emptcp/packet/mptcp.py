@@ -11,26 +11,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntFlag
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import ClassVar, Literal
 
+from emptcp.packet.subtype import Subtype
+
 KIND = 30
 """TCP option kind of Multipath TCP."""
-
-
-class Subtype(IntEnum):
-    """Upper four bits of the option's third byte (RFC 8684 §7.2)."""
-
-    MP_CAPABLE = 0
-    MP_JOIN = 1
-    DSS = 2
-    ADD_ADDR = 3
-    REMOVE_ADDR = 4
-    MP_PRIO = 5
-    MP_FAIL = 6
-    MP_FASTCLOSE = 7
-    MP_TCPRST = 8
 
 
 class CapableFlag(IntFlag):

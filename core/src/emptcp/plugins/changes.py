@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from emptcp.packet.mptcp import Subtype
+from emptcp.packet.subtype import Subtype
 
 FIELDS = ("window", "seq", "ack", "flags", "urgent", "ecn", "ttl", "source_mac")
 VERBS = ("insert", "rewrite", "remove")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
-from emptcp.plugins import agreement, discovery, imports, layout, whereabouts
+from emptcp.plugins import discovery, whereabouts
 from emptcp.plugins.digest import digest, is_editable
 from emptcp.plugins.discovery import Plugin
 from emptcp.plugins.distributions import FIRST_PARTY, canonical
@@ -199,6 +199,8 @@ def _refuse_broken(plugin: Plugin, everything: list[Plugin]) -> None:
     if plugin.state == discovery.INVALID:
         problem, fix = plugin.reason, plugin.fix
     elif plugin.manifest is not None and plugin.manifest.object and plugin.folder is not None:
+        from emptcp.plugins import agreement, imports, layout
+
         try:
             agreement.check(plugin.manifest, layout.read(plugin.folder / plugin.manifest.object))
             imports.resolve(plugin, everything)

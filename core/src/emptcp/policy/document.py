@@ -7,6 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 from emptcp.errors import EmptcpError, did_you_mean, quoted
@@ -46,13 +47,12 @@ def parse(text: str, source: str = "") -> Section:
     text = text.replace("\r\n", "\n")
     try:
         data = tomllib.loads(text)
-        found = spots(text)
     except RecursionError:
         fix = "Write it flatter."
         raise EmptcpError("lists or tables are nested too deep", fix=fix, where=source) from None
     except ValueError as error:
         raise _syntax_error(error, text, source) from None
-    return Section(_Document(text, source, found), (), data, "the file")
+    return Section(_Document(text, source), (), data, "the file")
 
 
 def _text(content: bytes, source: str) -> str:
@@ -88,10 +88,17 @@ def _printable(message: str) -> str:
 class _Document:
     """The text that all sections of one file share."""
 
-    def __init__(self, text: str, source: str, found: Mapping[Path, Spot]) -> None:
+    def __init__(self, text: str, source: str) -> None:
         self.text = text
         self.source = source
-        self.spots = found
+
+    @cached_property
+    def spots(self) -> Mapping[Path, Spot]:
+        """Where everything stands; found when it is first asked for, which of a good manifest nobody does."""
+        try:
+            return spots(self.text)
+        except RecursionError:  # nested almost as deep as the reader bears: places are of the file alone
+            return {}
 
     def place(self, path: Path, *, value: bool) -> Place:
         """Return the place of a key or of its value; of the whole source when it has none."""

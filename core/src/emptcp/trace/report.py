@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from emptcp.packet.decode import Decoded, decode
-from emptcp.packet.mptcp import Subtype
+from emptcp.packet.subtype import Subtype
 from emptcp.packet.tcp import Flag
 from emptcp.trace.link import carried
 from emptcp.trace.run import Traced

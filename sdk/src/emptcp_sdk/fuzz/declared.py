@@ -7,7 +7,7 @@ one, where the policy says ``unsafe=true``.
 
 from __future__ import annotations
 
-from emptcp.packet.mptcp import Subtype
+from emptcp.packet.subtype import Subtype
 from emptcp.packet.tcp import Kind
 from emptcp.plugins import changes
 from emptcp.plugins.catalog import BoundStage
