@@ -130,14 +130,14 @@ class Entries:
 
     def _packed(self, add: Keys, timeout: str) -> dict[bytes, bytes]:
         until = self._until(timeout)
-        known: dict[str, bytes] = {}
-        packed: dict[bytes, bytes] = {}
-        for key, value in add.items() if isinstance(add, Mapping) else ((key, "") for key in add):
-            text = _word(value)
-            if text not in known:
-                known[text] = storage.entry(self.store.value_of(text), until)
-            packed[self._key(key)] = known[text]
-        return packed
+        if isinstance(add, Mapping):
+            written = {key: _word(value) for key, value in add.items()}
+        else:
+            written = dict.fromkeys(add, "")
+        stored = {
+            word: storage.entry(self.store.value_of(word), until) for word in dict.fromkeys(written.values())
+        }
+        return {self._key(key): stored[word] for key, word in written.items()}
 
     def _key(self, text: str) -> bytes:
         """Return a key's bytes. Whoever writes the same keys again and again has them parsed once."""

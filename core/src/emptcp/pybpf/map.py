@@ -268,6 +268,16 @@ class Map(descriptor.Descriptor):
             return bytes(value)
         return bytes(value).ljust(_aligned(size), b"\0") * (self._slots // _aligned(size))
 
+    def _keys(self, keys: Sequence[bytes]) -> bytes:
+        """Return keys side by side; their lengths are looked at all at once, where each is right."""
+        right = set(map(len, keys)) == {self.info.key_size}
+        return b"".join(keys if right else map(self._key, keys))
+
+    def _values(self, values: Sequence[bytes]) -> bytes:
+        """Return values side by side, as :meth:`_keys` does."""
+        right = self.info.kind not in kinds.PER_CPU and set(map(len, values)) == {self.info.value_size}
+        return b"".join(values if right else map(self._value, values))
+
     def _split(self, value: bytes) -> list[bytes]:
         size, step = self.info.value_size, _aligned(self.info.value_size)
         if self.info.kind not in kinds.PER_CPU:
@@ -309,8 +319,8 @@ class Map(descriptor.Descriptor):
         if self.info.kind not in _BATCHED or not features.has("batch"):
             return False
         opened = library()
-        keys = b"".join(self._key(key) for key, _ in pairs)
-        values = b"".join(self._value(value) for _, value in pairs)
+        keys = self._keys([key for key, _ in pairs])
+        values = self._values([value for _, value in pairs])
         count = opened.ffi.new("uint32_t *", len(pairs))
         opts = opened.options("bpf_map_batch_opts")
         code = opened.function("bpf_map_update_batch")(self.fd, keys, values, count, opts)
@@ -328,7 +338,7 @@ class Map(descriptor.Descriptor):
             return None
         opened = library()
         count = opened.ffi.new("uint32_t *", len(keys))
-        packed = b"".join(self._key(key) for key in keys)
+        packed = self._keys(keys)
         opts = opened.options("bpf_map_batch_opts")
         code = opened.function("bpf_map_delete_batch")(self.fd, packed, count, opts)
         if code in _NO_BATCHES:
