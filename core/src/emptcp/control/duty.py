@@ -19,7 +19,7 @@ from emptcp.chain.trips import Trip
 from emptcp.control.guard import Guard
 from emptcp.control.notify import READY, ServiceManager
 from emptcp.errors import EmptcpError
-from emptcp.plugins.occasions import Endpoint, StageEvent
+from emptcp.plugins.occasions import Ends, StageEvent
 
 if TYPE_CHECKING:
     from emptcp.chain.pins import Pins
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from emptcp.plugins.manager import Manager
 
 # struct emptcp_event of emptcp/event.h, which the event's own bytes follow
-_EVENT = struct.Struct("=QIHBB16s16s2s2s32sI")
+_EVENT = struct.Struct("=QIHBB36s32sI")
+_KEY = struct.Struct("!16s16sHH")
 _HOOKS = ("ingress", "egress", "socket")
 
 CORE = "core"
@@ -304,39 +305,37 @@ def _fragments(catalog: Catalog) -> Iterator[tuple[str, str]]:
 def ended(table: str, controller: str, why: str) -> bytes:
     """Return the record that tells of a controller that was ended; its bytes are JSON."""
     data = json.dumps({"table": table, "controller": controller, "why": why}).encode()
-    nowhere = (bytes(16), bytes(16), bytes(2), bytes(2))
-    return _EVENT.pack(time.monotonic_ns(), 0, len(data), 0, 0, *nowhere, ENDED.encode(), 0) + data
+    return _EVENT.pack(time.monotonic_ns(), 0, len(data), 0, 0, bytes(_KEY.size), ENDED.encode(), 0) + data
 
 
 def decode(record: bytes, owners: Owners) -> StageEvent | None:
     """Return the event of a ring buffer's record; None for one that is too short or of no known fragment."""
     if len(record) < _EVENT.size:
         return None
-    time, kind, length, hook, direction, first, second, port0, port1, source, netns = _EVENT.unpack_from(
-        record
-    )
+    time, kind, length, hook, direction, key, source, netns = _EVENT.unpack_from(record)
     name = source.rstrip(b"\0").decode(errors="replace")
     if name not in owners:
         return None
     return StageEvent(
-        plugin=owners[name],
-        source=name,
-        type=kind,
-        time=time,
-        hook=_HOOKS[hook] if hook < len(_HOOKS) else str(hook),
-        data=record[_EVENT.size : _EVENT.size + length],
-        endpoints=(_endpoint(first, port0), _endpoint(second, port1)),
-        direction=direction,
-        netns=netns,
+        owners[name],
+        name,
+        kind,
+        time,
+        _HOOKS[hook] if hook < len(_HOOKS) else str(hook),
+        record[_EVENT.size : _EVENT.size + length],
+        _ends(key),
+        direction,
+        netns,
     )
 
 
-def _endpoint(packed: bytes, port: bytes) -> Endpoint:
-    return _address(packed), int.from_bytes(port, "big")
-
-
 @lru_cache(maxsize=4096)
+def _ends(key: bytes) -> Ends:
+    """Return a subflow's two ends; making their addresses takes longer than all else of an event."""
+    first, second, first_port, second_port = _KEY.unpack(key)
+    return (_address(first), first_port), (_address(second), second_port)
+
+
 def _address(packed: bytes) -> IPv4Address | IPv6Address:
-    """Return an address; making one takes longer than all else of an event, and hosts have few."""
     whole = IPv6Address(packed)
     return whole.ipv4_mapped or whole

@@ -23,10 +23,9 @@ class RingBuffer:
         """
         opened = library()
         self._library = opened
-        self._callback = callback
         self._problem: BaseException | None = None
         # libbpf calls it as long as the buffer lives.
-        self._handler = opened.ffi.callback("int(void *, void *, size_t)", self._received)
+        self._handler = opened.ffi.callback("int(void *, void *, size_t)", self._hand_on(callback))
         null = opened.ffi.NULL
         self._buffer = opened.function("ring_buffer__new")(source.fd, self._handler, null, null)
         if self._buffer == null:
@@ -70,10 +69,16 @@ class RingBuffer:
             raise BpfError("this ring buffer was closed")
         return self._buffer
 
-    def _received(self, _context: Any, data: Any, size: int) -> int:
-        try:
-            self._callback(bytes(self._library.ffi.buffer(data, size)))
-        except BaseException as problem:  # an exception cannot pass through libbpf
-            self._problem = problem
-            return -errno.ECANCELED
-        return 0
+    def _hand_on(self, callback: Callable[[bytes], None]) -> Callable[[Any, Any, int], int]:
+        """Return what libbpf calls with each record: a closure, for every look-up counts in it."""
+        buffer = self._library.ffi.buffer
+
+        def received(_context: Any, data: Any, size: int) -> int:
+            try:
+                callback(buffer(data, size)[:])
+            except BaseException as problem:  # an exception cannot pass through libbpf
+                self._problem = problem
+                return -errno.ECANCELED
+            return 0
+
+        return received
