@@ -52,6 +52,7 @@ from emptcp.hooks import foreign
 from emptcp.hooks.namespaces import Namespace
 from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.manager import Manager
+from emptcp.plugins.state import judged
 from emptcp.policy import file, model, text, values
 from emptcp.pybpf import features
 from emptcp.pybpf.feature_table import FEATURES
@@ -101,7 +102,9 @@ class Session:
     def open(cls, writing: bool = True) -> Iterator[Session]:
         """Open the pin tree (made if ``writing``) and the plugins."""
         tree = pins.open_or_make() if writing else pins.find() or Pins(pins.run_folder() / "none")
-        session = cls(tree, Catalog.of_enabled(), Manager.of_enabled(report=lambda failure: None))
+        plugins, manager = judged(), Manager(report=lambda failure: None)
+        manager.load(plugins)
+        session = cls(tree, Catalog(plugins), manager)
         try:
             yield session
         finally:

@@ -126,7 +126,7 @@ def capture(
     _register()
     opened = OpenedObject(Path(path))
     try:
-        opened.btf()
+        opened.raw_btf()  # refuse an object without types before anything is made of it
         opened.load_only(lambda program: is_fragment(program.section))
         opened.substitute(maps or {})
         opened.share(existing, borrowed)

@@ -106,13 +106,17 @@ class OpenedObject:
 
         :raises BpfError: it was compiled without them.
         """
+        return Btf.read(self.raw_btf())
+
+    def raw_btf(self) -> bytes:
+        """Return the same as bytes, which nobody has looked at."""
         opened = self._library
         pointer = opened.function("bpf_object__btf")(self.pointer)
         if pointer == opened.ffi.NULL:
             raise BpfError(f"{self.path.name} has no BTF", fix="Compile it with -g.")
         size = opened.ffi.new("uint32_t *")
         data = opened.function("btf__raw_data")(pointer, size)
-        return Btf.read(bytes(opened.ffi.buffer(data, size[0])))
+        return bytes(opened.ffi.buffer(data, size[0]))
 
     def programs(self) -> list[ProgramHandle]:
         """Return the object's programs."""
