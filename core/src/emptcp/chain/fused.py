@@ -63,6 +63,8 @@ class _Fused(Dispatcher, Asking):
 
     def run(self) -> Joined:
         self.prologue()
+        if len(self.plan.policies) > 1:
+            self.clear_stack(self.binding.parse)
         for policy in self.plan.policies:
             self._policy(policy)
         self.exits()
@@ -151,7 +153,10 @@ class _Fused(Dispatcher, Asking):
             self.other_arguments(stage.fragment)
         else:
             self.arguments(stage.fragment, slot)
-        self.copy(self.binding.code[stage.fragment], f"after{step.index}", owner)
+        code = self.binding.code[stage.fragment]
+        self.copy(code, f"after{step.index}", owner)
+        if stage.kind == "actor" and step.policy + 1 < len(self.plan.policies):
+            self.clear_stack(code)  # a program of one policy is spared the stores
 
     def _goto(self, step: Step, end: str) -> None:
         self._count(step)

@@ -301,6 +301,15 @@ class Joiner:
         self.asm.label(after)
         self.places.append((start, len(self.asm), name))
 
+    def clear_stack(self, code: Code) -> None:
+        """Zero what a fragment's body left on the stack.
+
+        The verifier can't tell that nobody reads it, and goes through all that follows once for each way
+        through the fragment: through five policies with 2.6 times as many instructions.
+        """
+        for below in range(8, code.body_stack + 1, 8):
+            self.asm.emit(bpf.ST_DW, R10, 0, -below)
+
     def _append(self, code: Code, offset: int, instruction: Instruction) -> None:
         if bpf.is_subprogram_call(instruction) or bpf.is_function_address(instruction):
             target = code.function_at(offset + 1 + instruction.imm)
