@@ -62,10 +62,6 @@ class Instruction(NamedTuple):
     off: int = 0
     imm: int = 0
 
-    def encode(self) -> bytes:
-        """Return the eight bytes the kernel reads."""
-        return _FORM.pack(self.op, self.src << 4 | self.dst, self.off, self.imm)
-
 
 def decode(code: bytes) -> list[Instruction]:
     """Split bytecode (a multiple of eight bytes) into instructions."""
@@ -75,7 +71,7 @@ def decode(code: bytes) -> list[Instruction]:
 
 def encode(code: Iterable[Instruction]) -> bytes:
     """Return the bytecode of a sequence of instructions."""
-    return b"".join(instruction.encode() for instruction in code)
+    return b"".join(_FORM.pack(op, src << 4 | dst, off, imm) for op, dst, src, off, imm in code)
 
 
 def is_jump(instruction: Instruction) -> bool:
@@ -103,7 +99,7 @@ def stack_depth(code: Iterable[Instruction]) -> int:
     for instruction in code:
         deepest = max(deepest, _accessed(instruction, below))
         _follow(instruction, below)
-        deepest = max(deepest, -min(below.values()))
+        deepest = max(deepest, -below.get(instruction.dst, 0))
     return (deepest + 7) & ~7
 
 

@@ -66,15 +66,15 @@ class _Address(_KeyField):
 class _Endpoint(_KeyField):
     size, example = 18, "10.0.0.1:443"
     _written = re.compile(r"(?:\[(?P<six>[^\]]*)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]+)")
+    _port = values.Port()
 
     def pack(self, text: str) -> bytes:
         match = self._written.fullmatch(text)
         if match is None:
             fix = "Write address and port, as in 10.0.0.1:443 or [fd00::1]:443."
             raise EmptcpError(f"{quoted(text)} is no endpoint", fix=fix)
-        return _address_bytes(match["four"] or match["six"]) + values.Port().parse(match["port"]).to_bytes(
-            2, "big"
-        )
+        six, four, port = match.groups()
+        return _address_bytes(four or six) + self._port.parse(port).to_bytes(2, "big")
 
     def text(self, packed: bytes) -> str:
         address, port = _address_text(packed[:16]), int.from_bytes(packed[16:], "big")

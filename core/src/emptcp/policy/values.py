@@ -301,9 +301,10 @@ class Port(_Whole):
     """A TCP port, 1 to 65535."""
 
     kind, example = "port", "443"
+    _written = re.compile(r"[0-9]{1,5}")
 
     def parse(self, text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536:
+        if not self._written.fullmatch(text) or not 0 < int(text) < 65536:
             fix = "Write a number from 1 to 65535, as in 443."
             raise EmptcpError(f"{quoted(text)} is no port", fix=fix)
         return int(text)
