@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Self
 
 from emptcp import pybpf
-from emptcp.chain import counters, program
+from emptcp.chain import counters, owned, program
 from emptcp.chain.description import PolicyRecord
 from emptcp.chain.objects import Objects
 from emptcp.chain.plan import BoundPolicy, companions_for, plan
@@ -113,7 +113,7 @@ class Runner:
 
     def counts(self) -> dict[str, counters.Counters]:
         """Return what each stage has counted so far."""
-        return program.read_counters(self.loaded.counters, self.loaded.description)
+        return owned.read_counters(self.loaded.counters, self.loaded.description)
 
 
 def _matched(policies: Sequence[PolicyRecord], counts: dict[str, counters.Counters]) -> tuple[str, ...]:

@@ -13,11 +13,9 @@ from emptcp.chain import counters, engines, joining, layout, sockets
 from emptcp.chain.chains import home
 from emptcp.chain.description import ChainRecord, Description, PolicyRecord, StageRecord
 from emptcp.chain.objects import CORE, CORE_FLOW, CORE_GLANCE, Objects
+from emptcp.chain.owned import COUNTERS, DESCRIPTION, PARAMETERS, Previous, chunk_key
 from emptcp.chain.plan import BoundPolicy, Plan, Step
 from emptcp.pybpf import features
-
-PARAMETERS, COUNTERS, DESCRIPTION = "emptcp_params", "emptcp_counts", "emptcp_about"
-"""Names of the maps that a program owns; they are found again by its map ids."""
 
 ROOM = 512
 """Bytes a description may grow by before the program has to be made anew."""
@@ -52,15 +50,6 @@ class Place:
     def code(self) -> str:
         """The back-end that the code is compiled for: ``xdp`` or ``tc``."""
         return self.backend.removesuffix("-generic")
-
-
-@dataclass
-class Previous:
-    """What the next program takes over from the running one: its counters, by ``table/policy/stage``."""
-
-    counters: pybpf.Map
-    slots: dict[str, int]
-    following: int
 
 
 @dataclass(frozen=True)
@@ -139,13 +128,6 @@ def load(
     return Loaded(made, description, parameters, counts, about)
 
 
-def read_counters(counts: pybpf.Map, description: Description) -> dict[str, counters.Counters]:
-    """Return what each stage counted, by ``table/policy/stage``; the program's own stand under ``""``."""
-    chunks = [counts.lookup_percpu(_chunk_key(n)) or [] for n in range(counts.info.max_entries)]
-    slots = {"": 0} | {name: stage.counter for name, stage in description.stages().items()}
-    return {name: counters.block(chunks[slot // counters.CHUNK_STAGES], slot) for name, slot in slots.items()}
-
-
 def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slots: Slots) -> joining.Binding:
     where = (place.hook, place.code)
     return joining.Binding(
@@ -208,18 +190,14 @@ def _slots(plan: Plan, given: Mapping[str, int]) -> list[int]:
 
 def _carry_over(previous: Previous, made: pybpf.Map, given: Mapping[str, int]) -> None:
     """Copy the counts of stages that stay. What is counted between this and the switch is lost."""
-    old = [previous.counters.lookup_percpu(_chunk_key(n)) for n in range(previous.counters.info.max_entries)]
+    old = [previous.counters.lookup_percpu(chunk_key(n)) for n in range(previous.counters.info.max_entries)]
     for chunk in range(made.info.max_entries):
-        rows = [bytearray(row) for row in made.lookup_percpu(_chunk_key(chunk)) or []]
+        rows = [bytearray(row) for row in made.lookup_percpu(chunk_key(chunk)) or []]
         for name, slot in given.items():
             source = previous.slots.get(name)
             if slot // counters.CHUNK_STAGES == chunk and source is not None:
                 counters.copy(old[source // counters.CHUNK_STAGES] or [], source, rows, slot)
-        made.update_percpu(_chunk_key(chunk), [bytes(row) for row in rows])
-
-
-def _chunk_key(chunk: int) -> bytes:
-    return chunk.to_bytes(4, "little")
+        made.update_percpu(chunk_key(chunk), [bytes(row) for row in rows])
 
 
 def _about(description: Description) -> pybpf.Map:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Self
 
 from emptcp import pybpf
-from emptcp.chain import context, layout
-from emptcp.chain import program as programs
+from emptcp.chain import layout
 from emptcp.chain.counters import Counters
 from emptcp.chain.description import Description, PolicyRecord, StageRecord
+from emptcp.chain.owned import COUNTERS, DESCRIPTION, PARAMETERS, Previous, read_counters
 from emptcp.chain.pins import LINK, PROGRAM, Location, Pins, find
 
 
@@ -46,7 +46,7 @@ class Running:
 
     def counts(self) -> dict[str, Counters]:
         """Return what each stage counted, by ``table/policy/stage``; the program's own under ``""``."""
-        return programs.read_counters(self.counters, self.description)
+        return read_counters(self.counters, self.description)
 
     def values(self) -> dict[str, bytes]:
         """Return the parameters of every stage that are in force, by ``table/policy/stage``."""
@@ -102,10 +102,10 @@ class Running:
             _put_in_force(words, record, packed)
         self.parameters.update(bytes(4), bytes(value))
 
-    def previous(self) -> programs.Previous:
+    def previous(self) -> Previous:
         """Return what the next program at this location takes over."""
         slots = {name: stage.counter for name, stage in self.description.stages().items()}
-        return programs.Previous(self.counters, slots, self.description.following)
+        return Previous(self.counters, slots, self.description.following)
 
 
 def _slot(record: StageRecord) -> layout.Slot:
@@ -114,6 +114,8 @@ def _slot(record: StageRecord) -> layout.Slot:
 
 def _put_in_force(words: memoryview, record: StageRecord, packed: bytes) -> None:
     """Flip the stage's sides, and let its entries of the chain context carry or point to the new value."""
+    from emptcp.chain import context
+
     layout.flip(words, _slot(record))
     for entry in record.entries:
         word, shift = entry // 8, entry % 8 * 8
@@ -162,10 +164,10 @@ def at(pins: Pins, location: Location) -> Running | None:
         else:
             return None
         maps = _own_maps(loaded, opened)
-        about = maps[programs.DESCRIPTION]
+        about = maps[DESCRIPTION]
         description = Description.decode(about.lookup(bytes(4)) or b"")
         opened.pop_all()
-    parameters, counts = maps[programs.PARAMETERS], maps[programs.COUNTERS]
+    parameters, counts = maps[PARAMETERS], maps[COUNTERS]
     return Running(location, folder, loaded, link, description, parameters, counts, about)
 
 
@@ -205,7 +207,7 @@ def plugins_in_use(found: dict[Location, Running]) -> dict[str, tuple[str, ...]]
 
 def _own_maps(loaded: pybpf.Program, opened: ExitStack) -> dict[str, pybpf.Map]:
     """Return the maps that a program does not share, by their names, to be closed with ``opened``."""
-    own = (programs.DESCRIPTION, programs.PARAMETERS, programs.COUNTERS)
+    own = (DESCRIPTION, PARAMETERS, COUNTERS)
     found = {}
     for number in loaded.info.map_ids:
         one = pybpf.Map.from_id(number)

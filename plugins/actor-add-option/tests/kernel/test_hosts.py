@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from emptcp.chain import apply, pins, program, running
+from emptcp.chain import apply, owned, pins, running
 from emptcp.lab.sockets import listen, mptcp_socket, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.policy import file
@@ -49,9 +49,7 @@ def selected() -> int:
     """How many packets the other host selected by the option."""
     tree = pins.find()
     assert tree is not None
-    found = [
-        program.read_counters(one.counters, one.description) for one in running.everything(tree).values()
-    ]
+    found = [owned.read_counters(one.counters, one.description) for one in running.everything(tree).values()]
     return sum(count.packets for counts in found for name, count in counts.items() if name == "act/p/record")
 
 

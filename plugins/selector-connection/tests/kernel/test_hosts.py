@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from emptcp.chain import apply, pins, program, running
+from emptcp.chain import apply, owned, pins, running
 from emptcp.hooks import namespaces
 from emptcp.lab.path import Path as LabPath
 from emptcp.lab.resident import resident
@@ -90,7 +90,7 @@ def selected(device: str) -> int:
     found = 0
     for one in running.everything(tree).values():
         if one.description.device == device:
-            counts = program.read_counters(one.counters, one.description)
+            counts = owned.read_counters(one.counters, one.description)
             found += counts["one/p/record"].packets
     return found
 

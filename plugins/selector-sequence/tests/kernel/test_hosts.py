@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from emptcp.chain import apply, pins, program, running
+from emptcp.chain import apply, owned, pins, running
 from emptcp.chain.counters import Counters
 from emptcp.lab.path import Path as LabPath
 from emptcp.lab.sockets import listen, mptcp_socket, wildcard
@@ -61,7 +61,7 @@ def counters(stage: str) -> Counters:
     tree = pins.find()
     assert tree is not None
     (one,) = running.everything(tree).values()
-    return program.read_counters(one.counters, one.description)[f"one/{stage}"]
+    return owned.read_counters(one.counters, one.description)[f"one/{stage}"]
 
 
 def connected(lab: Lab, stack: ExitStack) -> tuple[socket.socket, socket.socket]:

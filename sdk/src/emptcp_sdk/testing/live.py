@@ -61,11 +61,11 @@ class LiveLab:
 
         :raises LookupError: no such stage is in force.
         """
-        from emptcp.chain import pins, program, running
+        from emptcp.chain import owned, pins, running
 
         tree = pins.find()
         with running.everything(tree) as programs:
-            told = [program.read_counters(one.counters, one.description) for one in programs.values()]
+            told = [owned.read_counters(one.counters, one.description) for one in programs.values()]
         found = [counters[stage] for counters in told if stage in counters]
         if not found:
             known = sorted({name for counters in told for name in counters if name})
