@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from emptcp.chain.reasons import REASONS, SLOTS
+from emptcp.plugins.versions import CHAIN_ABI, HEADERS
 from emptcp.pybpf import Btf, ObjectSpec
 from emptcp_bpf_common import include_folder
 from emptcp_sdk.compiler import FLAGS, compile_source, find_compiler
 
-HEADERS = sorted(path.name for path in (include_folder() / "emptcp").glob("*.h"))
+FILES = sorted(path.name for path in (include_folder() / "emptcp").glob("*.h"))
 
 CAP_WINDOW = """
 #include <emptcp/actor.h>
@@ -58,15 +59,15 @@ def types(path: Path) -> Btf:
 
 
 def test_there_are_headers() -> None:
-    assert {"abi.h", "actor.h", "parse.h", "selector.h", "uapi.h"} <= set(HEADERS)
+    assert {"abi.h", "actor.h", "parse.h", "selector.h", "uapi.h"} <= set(FILES)
 
 
-@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("header", FILES)
 def test_every_header_compiles_alone(tmp_path: Path, header: str) -> None:
     compiled(tmp_path, f"#include <emptcp/{header}>\n")
 
 
-@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("header", FILES)
 def test_every_header_may_be_included_twice_and_includes_only_its_own_kind(
     tmp_path: Path, header: str
 ) -> None:
@@ -105,16 +106,16 @@ EMPTCP_COMPANION(note, pkt, struct s, state) { state->n++; }
     assert data is not None
     records = {}
     for at in range(0, len(data), 64):
-        size, abi, _version, kind, flags = (
+        size, abi, headers, kind, flags = (
             int.from_bytes(data[at + a : at + b], "little")
             for a, b in ((0, 4), (4, 6), (6, 8), (8, 10), (10, 12))
         )
-        records[data[at + 16 : at + 64].rstrip(b"\0").decode()] = (size, abi, kind, flags)
+        records[data[at + 16 : at + 64].rstrip(b"\0").decode()] = (size, abi, headers, kind, flags)
     assert records == {
-        "plain": (64, 1, 1, 0),
-        "full": (64, 1, 1, 3),
-        "act": (64, 1, 2, 1),
-        "note": (64, 1, 3, 2),
+        "plain": (64, CHAIN_ABI, HEADERS, 1, 0),
+        "full": (64, CHAIN_ABI, HEADERS, 1, 3),
+        "act": (64, CHAIN_ABI, HEADERS, 2, 1),
+        "note": (64, CHAIN_ABI, HEADERS, 3, 2),
     }
 
 

@@ -139,6 +139,10 @@ CASES: dict[str, tuple[Edit, list[tuple[str, str, str]]]] = {
         replace(C, INCLUDE, INCLUDE + "#undef EMPTCP_CHAIN_ABI\n#define EMPTCP_CHAIN_ABI 9\n"),
         [("abi", f"{MANIFEST}:9", "is made for chain ABI 9")],
     ),
+    "newer headers": (
+        replace(C, INCLUDE, INCLUDE + "#undef EMPTCP_HEADER_VERSION\n#define EMPTCP_HEADER_VERSION 9\n"),
+        [("abi", f"{MANIFEST}:9", "is made with headers of version 9, this emptcp has 2")],
+    ),
     "a fragment that is not there": (
         replace(MANIFEST, "\nmodifies", '\nfragment = "cap"\nmodifies'),
         [("fragment", f"{MANIFEST}:9", "no section emptcp.xdp/cap")],

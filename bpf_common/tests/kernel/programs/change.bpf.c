@@ -123,6 +123,8 @@ static __always_inline int change(void *ctx, int backend)
 	outcome_->parsed = emptcp_parse(ctx, parsed, &order_->parse, backend);
 	if (outcome_->parsed == EMPTCP_PARSE_TCP)
 		outcome_->done = act(&pkt, order_);
+	if (outcome_->parsed == EMPTCP_PARSE_TCP)
+		emptcp_finish(&pkt);
 	__builtin_memcpy(&outcome_->found, parsed, sizeof(*parsed));
 	count(outcome_);
 	return backend == EMPTCP_XDP ? XDP_PASS : TC_ACT_OK;

@@ -326,6 +326,7 @@ static __always_inline int fuzz(void *ctx, int backend)
 		read_kind(&pkt, order_, answer_);
 		read_devices(&pkt, answer_);
 		answer_->done = act(&pkt, order_);
+		emptcp_finish(&pkt);
 		answer_->chain = parsed->chain;
 	}
 	__builtin_memcpy(&answer_->after, parsed, sizeof(*parsed));

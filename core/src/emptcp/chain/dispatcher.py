@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from emptcp.chain import instructions as bpf
-from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10
+from emptcp.chain.instructions import R0, R1, R2, R3, R5, R10
 from emptcp.chain.joining import Joiner
 
 
@@ -28,14 +28,11 @@ class Dispatcher(Joiner):
         asm.jump("found", bpf.JNE_IMM, R0, 0)
         # An array's look-up never fails, so this is never run: it ties the description to the program.
         asm.load_map(R1, maps.description)
-        asm.jump(self.exit("pass"))
+        asm.jump(self.exit("untouched"))
         asm.label("found")
         asm.emit(bpf.STX_DW, R10, R0, self.pkt)
-        asm.emit(bpf.MOV64_REG, R2, R0)
-        asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
+        self.core_arguments()
         asm.load_map_value(R3, maps.parameters, 0)
-        asm.emit(bpf.MOV64_IMM, R4)
-        asm.emit(bpf.MOV64_IMM, R5)
         self.copy(self.binding.parse, "parsed", "core: parse")
         self.line("core: counters of this program")
         asm.jump("left", bpf.JEQ32_IMM, R0, 0)
@@ -55,7 +52,7 @@ class Dispatcher(Joiner):
         asm.emit(bpf.STX_DW, R10, R1, self.ctx)
         asm.load_map_value(R3, self.binding.maps.parameters, 0)
         self.copy(self.binding.glance, "glanced", "core: glance")
-        asm.jump(self.exit("pass"), bpf.JEQ32_IMM, R0, 0)
+        asm.jump(self.exit("untouched"), bpf.JEQ32_IMM, R0, 0)
 
     def _gate(self) -> None:
         """Let only MPTCP subflows on, unless a policy asks for plain TCP; note the flow-table entry."""
@@ -70,21 +67,18 @@ class Dispatcher(Joiner):
         asm.emit(bpf.LDX_B, R2, R1, packet.flags)
         if not self.plan.flow:
             asm.emit(bpf.AND64_IMM, R2, imm=packet.mptcp_flag)
-            asm.jump(self.exit("pass"), bpf.JEQ_IMM, R2, 0)
+            asm.jump(self.exit("untouched"), bpf.JEQ_IMM, R2, 0)
             return
         asm.jump("mptcp", bpf.JSET_IMM, R2, packet.mptcp_flag)
         asm.emit(bpf.LDX_DW, R1, R10, self.flow)
-        asm.jump(self.exit("pass"), bpf.JEQ_IMM, R1, 0)
+        asm.jump(self.exit("untouched"), bpf.JEQ_IMM, R1, 0)
         asm.emit(bpf.LDX_B, R2, R1, packet.flow_known)
-        asm.jump(self.exit("pass"), bpf.JEQ_IMM, R2, 0)
+        asm.jump(self.exit("untouched"), bpf.JEQ_IMM, R2, 0)
         asm.label("mptcp")
 
     def _call_core_flow(self) -> None:
-        self.asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
-        self.asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+        self.core_arguments()
         self.asm.emit(bpf.MOV64_IMM, R3)
-        self.asm.emit(bpf.MOV64_IMM, R4)
-        self.asm.emit(bpf.MOV64_IMM, R5)
         self.copy(self.binding.flow, "flow", "core: flow table")
         self.line("core: is it MPTCP")
 
@@ -111,11 +105,11 @@ class Dispatcher(Joiner):
         asm = self.asm
         asm.label("left")
         self.load_reason()
-        asm.jump(self.exit("pass"), bpf.JEQ_IMM, R2, 0)
+        asm.jump(self.exit("untouched"), bpf.JEQ_IMM, R2, 0)
         self.load_counters(0)
         self.load_reason()
         self.count_reason(0)
-        asm.jump(self.exit("pass"))
+        asm.jump(self.exit("untouched"))
 
     def _companions(self) -> None:
         for number, fragment in enumerate(self.plan.companions):

@@ -9,7 +9,7 @@ comes first.
     dispatcher
     policy: stage .. stage                   edges from the plan, counters after each stage
     policy: ..
-    pass | drop | redirect
+    pass | drop | redirect                   the checksum first
 
 Jumps have 16 bits. Long programs hop: every few thousand instructions a policy ends with a small
 island that forwards jumps to the next one.
@@ -276,7 +276,7 @@ class _Fused(Dispatcher, Asking):
         if len(self.asm) - self.island_at < ISLAND_EVERY:
             return
         zone, self.zone = self.zone, self.zone + 1
-        for name in ("pass", "drop", "redirect"):
+        for name in ("pass", "drop", "redirect", "untouched"):
             self.asm.label(f"{name}.{zone}")
             self.asm.jump(f"{name}.{self.zone}")
         self.island_at = len(self.asm)

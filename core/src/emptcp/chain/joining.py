@@ -81,6 +81,7 @@ class Binding:
     glance: Code
     parse: Code
     flow: Code
+    finish: Code
     packet: PacketLayout
     maps: Maps
     parameter_slots: list[Slot | None]
@@ -142,7 +143,7 @@ class Joiner:
         self.plan = plan
         self.binding = binding
         self.asm = Assembler()
-        frame = max((code.body_stack for code in codes), default=0)
+        frame = max(code.body_stack for code in (binding.finish, *codes))
         slots = (-frame - 8 * n for n in range(1, 11))
         self.ctx, self.pkt, self.counters, self.flow, self.length, self.key, *rest = slots
         self.place, self.entry, self.about, self.immediate = rest
@@ -160,7 +161,7 @@ class Joiner:
         return Joined(code, self.types.encode(), tuple(functions), tuple(self.lines), tuple(self.places))
 
     def exit(self, name: str) -> str:
-        """Return the label of a way out: ``pass``, ``drop`` or ``redirect``."""
+        """Return the label of a way out: ``pass``, ``drop``, ``redirect``, or ``untouched``."""
         return name
 
     # Blocks of core.
@@ -263,15 +264,38 @@ class Joiner:
     # Ways out.
 
     def exits(self) -> None:
-        """Append the ways out. A program without policies has one: pass."""
+        """Append the ways out. A program without policies has two: pass, and untouched."""
         self.line("core: verdict")
         for name in ("pass", "drop", "redirect") if self.plan.policies else ("pass",):
             self.way_out(name)
+        self.untouched()
 
     def way_out(self, name: str) -> None:
         """Append a way out: ``pass``, ``drop`` or ``redirect``."""
         self.asm.label(self.exit(name))
+        self.finish_packet(name)
         self.answer(name)
+
+    def untouched(self) -> None:
+        """Append the way out of packets that no fragment of a plugin was given: they pass."""
+        self.asm.label(self.exit("untouched"))
+        self.answer("pass")
+
+    def finish_packet(self, name: str) -> None:
+        """Bring the checksum along with what the stages changed; nobody minds that of a dropped packet."""
+        if name == "drop":
+            return
+        self.line("core: checksum")
+        self.core_arguments()
+        self.asm.emit(bpf.MOV64_IMM, R3)
+        self.copy(self.binding.finish, f"finished {name}", "core: checksum")
+
+    def core_arguments(self) -> None:
+        """Load the context and the packet for one of core's fragments, which take no state and no flow."""
+        self.asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
+        self.asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+        self.asm.emit(bpf.MOV64_IMM, R4)
+        self.asm.emit(bpf.MOV64_IMM, R5)
 
     def answer(self, name: str) -> None:
         """End the program with what a way out answers."""

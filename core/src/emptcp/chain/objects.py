@@ -21,6 +21,7 @@ from emptcp.errors import EmptcpError
 CORE_GLANCE = FragmentRef("core", "", "core_glance")
 CORE = FragmentRef("core", "", "core_parse")
 CORE_FLOW = FragmentRef("core", "", "core_flow")
+CORE_FINISH = FragmentRef("core", "", "core_finish")
 
 
 def core_object(name: str = "core") -> Path:

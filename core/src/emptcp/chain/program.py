@@ -12,7 +12,7 @@ from emptcp import pybpf
 from emptcp.chain import counters, engines, joining, layout, sockets
 from emptcp.chain.chains import home
 from emptcp.chain.description import ChainRecord, Description, PolicyRecord, StageRecord
-from emptcp.chain.objects import CORE, CORE_FLOW, CORE_GLANCE, Objects
+from emptcp.chain.objects import CORE, CORE_FINISH, CORE_FLOW, CORE_GLANCE, Objects
 from emptcp.chain.owned import COUNTERS, DESCRIPTION, PARAMETERS, Previous, chunk_key
 from emptcp.chain.plan import BoundPolicy, Plan, Step
 from emptcp.pybpf import features
@@ -136,6 +136,7 @@ def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slo
         glance=objects.code(CORE_GLANCE, *where),
         parse=objects.code(CORE, *where),
         flow=objects.code(CORE_FLOW, *where),
+        finish=objects.code(CORE_FINISH, *where),
         packet=objects.layout,
         maps=maps,
         parameter_slots=slots.parameters,

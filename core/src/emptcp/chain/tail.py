@@ -123,6 +123,7 @@ class _Root(Dispatcher):
         self.asm.label("leave")
         self.carrier.remove("pass")
         self.way_out("pass")
+        self.untouched()
         return self.finish(f"emptcp_{self.plan.hook}")
 
 
@@ -167,6 +168,7 @@ class _Stage(Asking):
         if name == "pass":
             self.asm.label("leave")
         self.carrier.remove(name)
+        self.finish_packet(name)
         self.answer(name)
 
     def _run_fragment(self) -> None:

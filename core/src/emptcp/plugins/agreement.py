@@ -11,7 +11,7 @@ from emptcp.errors import EmptcpError, did_you_mean
 from emptcp.plugins.layout import STAGE_ID, FragmentLayout, ObjectLayout
 from emptcp.plugins.manifest import BACKENDS, KINDS, KeyDeclaration, Manifest, Parameter, StageDeclaration
 from emptcp.plugins.sharing import Export
-from emptcp.plugins.versions import CHAIN_ABI
+from emptcp.plugins.versions import CHAIN_ABI, HEADERS
 from emptcp.policy import model, values
 from emptcp.policy.values import Field
 
@@ -102,10 +102,17 @@ def _socket_companion(layout: ObjectLayout, name: str, path: _Path) -> Iterator[
 
 def _abi(layout: ObjectLayout, name: str, path: _Path) -> Iterator[Problem]:
     abi = layout.abi.get(name)
-    if abi != CHAIN_ABI:
-        made_for = f"is made for chain ABI {abi}" if abi is not None else "says no chain ABI"
+    if abi is None or abi.chain != CHAIN_ABI:
+        made_for = f"is made for chain ABI {abi.chain}" if abi is not None else "says no chain ABI"
         sentence = f"fragment '{name}' {made_for}, this emptcp has {CHAIN_ABI}"
         yield Problem("abi", path, sentence, "Compile it with the headers of this release.")
+    elif abi.headers > HEADERS:
+        sentence = (
+            f"fragment '{name}' is made with headers of version {abi.headers}, this emptcp has {HEADERS}"
+        )
+        yield Problem(
+            "abi", path, sentence, "Install a newer emptcp, or compile it with this release's headers."
+        )
 
 
 # Parameters

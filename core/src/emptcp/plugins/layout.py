@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from emptcp.errors import EmptcpError
 from emptcp.plugins.manifest import BACKENDS
@@ -43,13 +43,20 @@ class FragmentLayout:
     state_size: int = 0
 
 
+class Abi(NamedTuple):
+    """What a fragment says that it is made for: the chain's ABI, and the version of the headers."""
+
+    chain: int
+    headers: int
+
+
 @dataclass(frozen=True)
 class ObjectLayout:
     """All fragments of an object, by name, its socket companions, their ABI, and the object's maps."""
 
     path: Path
     fragments: Mapping[str, FragmentLayout]
-    abi: Mapping[str, int]
+    abi: Mapping[str, Abi]
     sockets: frozenset[str] = frozenset()
     maps: Mapping[str, MapSpec] = field(default_factory=dict)
 
@@ -139,10 +146,10 @@ def _field(btf: Btf, member: Member) -> Field:
     return Field(member.offset, member.size // max(count, 1), count, signed)
 
 
-def _abi(section: bytes) -> Iterator[tuple[str, int]]:
+def _abi(section: bytes) -> Iterator[tuple[str, Abi]]:
     """Yield the fragment's name and its ABI of each record; records grow at their end."""
     at = 0
     while at + _RECORD.size <= len(section):
-        size, abi, _version, _kind, _flags, _reserved, name = _RECORD.unpack_from(section, at)
-        yield name.split(b"\0")[0].decode("ascii", "replace"), abi
+        size, chain, headers, _kind, _flags, _reserved, name = _RECORD.unpack_from(section, at)
+        yield name.split(b"\0")[0].decode("ascii", "replace"), Abi(chain, headers)
         at += max(size, _RECORD.size)

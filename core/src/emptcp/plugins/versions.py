@@ -6,6 +6,10 @@ from __future__ import annotations
 CHAIN_ABI = 1
 """What core hands to a fragment, and what it may answer: ``emptcp/abi.h``, ``EMPTCP_CHAIN_ABI``."""
 
+HEADERS = 2
+"""The newest headers whose fragments this core can run, ``EMPTCP_HEADER_VERSION``. Since 2 stages only note
+what their changes make of TCP's checksum, and core writes it behind the last one."""
+
 HOOK_API = 1
 """The hooks of :mod:`emptcp.hookspecs`. It grows when one is added; arguments added to one break nobody."""
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Core's own fragments, which the dispatcher runs before any stage: the first glance, the parser, and the
- * look-up in the flow table. They take the five arguments of every fragment.
+ * look-up in the flow table; and what it runs behind the last. They take the five arguments of every
+ * fragment.
  */
+#include <emptcp/checksum.h>
 #include <emptcp/flow.h>
 #include <emptcp/glance.h>
 #include <emptcp/parse.h>
@@ -53,4 +55,22 @@ struct emptcp_flow_entry *core_flow__tc(struct __sk_buff *ctx __unused, struct e
 					void *state __unused, struct emptcp_flow *flow __unused)
 {
 	return emptcp_find_flow(parsed);
+}
+
+SEC("emptcp.xdp/core_finish")
+int core_finish__xdp(struct xdp_md *ctx, struct emptcp_pkt *parsed,
+		     const struct emptcp_parse_config *param __unused, void *state __unused,
+		     struct emptcp_flow *flow __unused)
+{
+	emptcp_finish(&(struct emptcp_handle){.ctx = ctx, .parsed = parsed, .backend = EMPTCP_XDP});
+	return 0;
+}
+
+SEC("emptcp.tc/core_finish")
+int core_finish__tc(struct __sk_buff *ctx, struct emptcp_pkt *parsed,
+		    const struct emptcp_parse_config *param __unused, void *state __unused,
+		    struct emptcp_flow *flow __unused)
+{
+	emptcp_finish(&(struct emptcp_handle){.ctx = ctx, .parsed = parsed, .backend = EMPTCP_TC});
+	return 0;
 }

@@ -4,8 +4,9 @@
  *
  * Every function answers true when the packet is as wanted, and false when it was left as it was; then
  * parsed->reason says why and the stage's counter of that reason goes up. Lengths, checksums, the parsed
- * offsets and the copy of the options stay right. Everything is checked before the first byte is written. At
- * TC bytes are written only by bpf_skb_store_bytes(), bpf_l3/l4_csum_replace() and bpf_skb_change_tail().
+ * offsets and the copy of the options stay right (TCP's checksum follows at the end, for all changes at
+ * once). Everything is checked before the first byte is written. At TC bytes are written only by
+ * bpf_skb_store_bytes(), bpf_l3/l4_csum_replace() and bpf_skb_change_tail().
  *
  * Pointers into the packet end with any of these calls.
  *
@@ -71,34 +72,43 @@ static __always_inline void emptcp_put(void *place, const void *bytes, __u32 len
 }
 
 /*
- * Write `len` bytes (a constant) of the TCP header, from its byte `from` on, and bring its checksum along. Of
- * the two writes at TC the one further back in the packet goes first: if the kernel can make the packet
- * writable up to there, the other one can't fail, so that it is both or none.
+ * Write `len` bytes of the TCP header at TC. The checksum is written later and must not fail then, so it has
+ * to be writable from here on: what ends before it goes together with what follows up to it.
  */
+static __always_inline bool emptcp_store_skb(const struct emptcp_handle *pkt, const __u8 *tcp, __u32 from,
+					     const void *bytes, __u32 len)
+{
+	const __u32 end = EMPTCP_TCP_CHECK + sizeof(__sum16);
+	__u32 offset = pkt->parsed->l4;
+	__u8 header[EMPTCP_TCP_HEADER];
+
+	if (from > EMPTCP_TCP_CHECK)
+		return !bpf_skb_store_bytes(pkt->ctx, offset + from, bytes, len, 0);
+	__builtin_memcpy(header, tcp, end);
+	if (!__builtin_constant_p(from))
+		return !bpf_skb_store_bytes(pkt->ctx, offset + EMPTCP_TCP_CHECK, header + EMPTCP_TCP_CHECK,
+					    sizeof(__sum16), 0) &&
+		       !bpf_skb_store_bytes(pkt->ctx, offset + from, bytes, len, 0);
+	__builtin_memcpy(header + from, bytes, len);
+	return !bpf_skb_store_bytes(pkt->ctx, offset + from, header + from, end - from, 0);
+}
+
+/* Write `len` bytes (a constant) of the TCP header, from its byte `from` on, all of them or none. */
 static __always_inline bool emptcp_store(const struct emptcp_handle *pkt, __u32 from, const void *bytes,
 					 __u32 len)
 {
 	__u8 *tcp = (void *)emptcp_tcp(pkt), *place;
-	__u32 change, offset = pkt->parsed->l4 + from;
+	__u32 change;
 
 	place = tcp ? emptcp_header_bytes(pkt, tcp, from, len) : NULL;
 	if (!place)
 		return emptcp_refuse(pkt, EMPTCP_TRUNCATED);
 	change = emptcp_sum_change(place, bytes, len, from);
-	if (pkt->backend == EMPTCP_XDP) {
-		__sum16 *check = (void *)(tcp + EMPTCP_TCP_CHECK);
-
+	if (pkt->backend == EMPTCP_XDP)
 		emptcp_put(place, bytes, len, from);
-		*check = emptcp_check_after_word(*check, change);
-	} else if (from > EMPTCP_TCP_CHECK) {
-		if (bpf_skb_store_bytes(pkt->ctx, offset, bytes, len, 0))
-			return emptcp_refuse(pkt, EMPTCP_REFUSED);
-		emptcp_tcp_check_add(pkt, change, 0);
-	} else {
-		if (!emptcp_tcp_check_add(pkt, change, 0))
-			return emptcp_refuse(pkt, EMPTCP_REFUSED);
-		bpf_skb_store_bytes(pkt->ctx, offset, bytes, len, 0);
-	}
+	else if (!emptcp_store_skb(pkt, tcp, from, bytes, len))
+		return emptcp_refuse(pkt, EMPTCP_REFUSED);
+	emptcp_tcp_check_add(pkt, change);
 	emptcp_note_change(pkt->parsed);
 	return true;
 }
@@ -161,7 +171,7 @@ static __always_inline bool emptcp_commit(const struct emptcp_handle *pkt)
 		return emptcp_refuse(pkt, EMPTCP_REFUSED);
 	if (!emptcp_store_options(pkt, len))
 		return emptcp_refuse(pkt, EMPTCP_REFUSED);
-	emptcp_tcp_check_add(pkt, change, 0);
+	emptcp_tcp_check_add(pkt, change);
 	emptcp_options_changed(pkt, len);
 	return true;
 }
@@ -236,7 +246,7 @@ static __always_inline bool emptcp_lengthen_tcp(const struct emptcp_handle *pkt,
 		return false;
 	longer = *place + (grow / 4 << 4);
 	return emptcp_store(pkt, EMPTCP_TCP_LENGTH, &longer, sizeof(longer)) &&
-	       emptcp_tcp_check_add(pkt, emptcp_sum_change(&old, &new, sizeof(old), 0), BPF_F_PSEUDO_HDR);
+	       emptcp_pseudo_check_add(pkt, emptcp_sum_change(&old, &new, sizeof(old), 0));
 }
 
 /* Write an edit that makes a pure ACK `grow` bytes longer. */
@@ -249,8 +259,10 @@ static __always_inline bool emptcp_commit_longer(const struct emptcp_handle *pkt
 	if (change < 0 || !emptcp_make_room(pkt, grow))
 		return emptcp_refuse(pkt, EMPTCP_REFUSED);
 	/* All of the packet is writable now, and long enough: nothing below fails. */
-	if (!emptcp_store_options(pkt, len) || !emptcp_tcp_check_add(pkt, change, 0) ||
-	    !emptcp_lengthen_tcp(pkt, grow) || !emptcp_lengthen_ip(pkt, grow))
+	if (!emptcp_store_options(pkt, len))
+		return emptcp_refuse(pkt, EMPTCP_REFUSED);
+	emptcp_tcp_check_add(pkt, change);
+	if (!emptcp_lengthen_tcp(pkt, grow) || !emptcp_lengthen_ip(pkt, grow))
 		return emptcp_refuse(pkt, EMPTCP_REFUSED);
 	parsed->payload += grow;
 	parsed->ip_end += grow;

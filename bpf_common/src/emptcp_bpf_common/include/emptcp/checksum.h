@@ -69,29 +69,43 @@ static __always_inline __sum16 emptcp_check_after(__sum16 check, __u64 change)
 	return ~emptcp_fold(change + (__u32) ~(__u32)check);
 }
 
-/* The same for a change of at most 17 bits, which takes less folding. What is added is 0 to such a sum: as in
- * the kernel, none is 0 that was made of anything. */
-static __always_inline __sum16 emptcp_check_after_word(__sum16 check, __u32 change)
+/*
+ * Let the sum of TCP's checksum grow by `change`. The field itself follows once for all stages, by
+ * emptcp_finish(), which core runs behind the last one: until then it is what came in.
+ */
+static __always_inline void emptcp_tcp_check_add(const struct emptcp_handle *pkt, __u32 change)
 {
-	__u32 sum = change + (__u16)~check + 0xffff;
-
-	sum = (sum & 0xffff) + (sum >> 16);
-	return ~((sum & 0xffff) + (sum >> 16));
+	pkt->parsed->sum += (change & 0xffff) + (change >> 16);
 }
 
-/* Add a change of sum to the checksum field at `offset`: TCP's. `flags`: BPF_F_PSEUDO_HDR or 0. */
-static __always_inline bool emptcp_tcp_check_add(const struct emptcp_handle *pkt, __u32 change, __u64 flags)
+/* The same for a change of the pseudo-header, which also the sums that a device is to complete hold. */
+static __always_inline bool emptcp_pseudo_check_add(const struct emptcp_handle *pkt, __u32 change)
 {
 	__u32 offset = pkt->parsed->l4 + EMPTCP_TCP_CHECK;
-	__sum16 *check;
 
 	if (pkt->backend == EMPTCP_TC)
-		return !bpf_l4_csum_replace(pkt->ctx, offset, 0, change, flags);
-	check = emptcp_bytes(pkt, offset, sizeof(*check));
-	if (!check)
-		return false;
-	*check = emptcp_check_after(*check, change);
+		return !bpf_l4_csum_replace(pkt->ctx, offset, 0, change, BPF_F_PSEUDO_HDR);
+	emptcp_tcp_check_add(pkt, change);
 	return true;
+}
+
+/* Bring TCP's checksum along with all that was changed. Whoever changed the packet made sure that the field
+ * can be written. */
+static __always_inline void emptcp_finish(const struct emptcp_handle *pkt)
+{
+	__u32 offset = pkt->parsed->l4 + EMPTCP_TCP_CHECK, sum = pkt->parsed->sum;
+	__sum16 *check;
+
+	if (!sum)
+		return;
+	pkt->parsed->sum = 0;
+	if (pkt->backend == EMPTCP_TC) {
+		bpf_l4_csum_replace(pkt->ctx, offset, 0, sum, 0);
+		return;
+	}
+	check = emptcp_parsed_bytes(pkt, offset, sizeof(*check));
+	if (check)
+		*check = emptcp_check_after(*check, sum);
 }
 
 /* The same for the IPv4 header's. */

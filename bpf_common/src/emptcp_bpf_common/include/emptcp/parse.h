@@ -350,6 +350,7 @@ static __always_inline int emptcp_parse_tcp(void *ctx, const __u8 *tcp, const __
 	parsed->size = sizeof(*parsed);
 	parsed->backend = backend;
 	parsed->redirect = 0;
+	parsed->sum = 0;
 	__builtin_memset(parsed->scratch, 0, sizeof(parsed->scratch));
 	emptcp_parse_flags(ctx, parsed, tcp[EMPTCP_TCP_FLAGS], len, backend);
 	emptcp_forget_options(parsed);
@@ -422,6 +423,7 @@ static __always_inline bool emptcp_parse_usual(void *ctx, struct emptcp_pkt *par
 	parsed->no_modify = 0;
 	parsed->reason = 0;
 	parsed->redirect = 0;
+	parsed->sum = 0;
 	parsed->netns = config->netns;
 	__builtin_memset(parsed->scratch, 0, sizeof(parsed->scratch));
 	emptcp_parse_flags(ctx, parsed, tcp[EMPTCP_TCP_FLAGS], true, backend);
