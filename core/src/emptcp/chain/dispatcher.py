@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from emptcp.chain import instructions as bpf
-from emptcp.chain.instructions import R0, R1, R2, R3, R5, R10
+from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R6, R10
 from emptcp.chain.joining import Joiner
 
 
@@ -33,6 +33,7 @@ class Dispatcher(Joiner):
         asm.emit(bpf.STX_DW, R10, R0, self.pkt)
         self.core_arguments()
         asm.load_map_value(R3, maps.parameters, 0)
+        asm.emit(bpf.MOV64_REG, R4, R6)
         self.copy(self.binding.parse, "parsed", "core: parse")
         self.line("core: counters of this program")
         asm.jump("left", bpf.JEQ32_IMM, R0, 0)
@@ -46,13 +47,17 @@ class Dispatcher(Joiner):
         self._companions()
 
     def _glance(self) -> None:
-        """Let go of most packets at once: nothing is looked up or written. It takes but r1 and r3."""
+        """Let go of most packets at once: nothing is looked up or written. It takes but r1 and r3.
+
+        What it saw is kept in r6, for the parser.
+        """
         asm = self.asm
         self.line("core: glance")
         asm.emit(bpf.STX_DW, R10, R1, self.ctx)
         asm.load_map_value(R3, self.binding.maps.parameters, 0)
         self.copy(self.binding.glance, "glanced", "core: glance")
         asm.jump(self.exit("untouched"), bpf.JEQ32_IMM, R0, 0)
+        asm.emit(bpf.MOV64_REG, R6, R0)
 
     def _gate(self) -> None:
         """Let only MPTCP subflows on, unless a policy asks for plain TCP; note the flow-table entry."""

@@ -9,7 +9,8 @@
 #include <emptcp/glance.h>
 #include <emptcp/parse.h>
 
-/* Runs before anything is looked up: of the arguments only `ctx` and `param` are there. */
+/* Runs before anything is looked up: of the arguments only `ctx` and `param` are there. Answers enum
+ * emptcp_glanced, which the parser is given for a state. */
 SEC("emptcp.xdp/core_glance")
 int core_glance__xdp(struct xdp_md *ctx, struct emptcp_pkt *parsed __unused,
 		     const struct emptcp_parse_config *param, void *state __unused,
@@ -28,16 +29,16 @@ int core_glance__tc(struct __sk_buff *ctx, struct emptcp_pkt *parsed __unused,
 
 SEC("emptcp.xdp/core_parse")
 int core_parse__xdp(struct xdp_md *ctx, struct emptcp_pkt *parsed, const struct emptcp_parse_config *param,
-		    void *state __unused, struct emptcp_flow *flow __unused)
+		    unsigned long glanced, struct emptcp_flow *flow __unused)
 {
-	return emptcp_parse(ctx, parsed, param, EMPTCP_XDP);
+	return emptcp_parse_glanced(ctx, parsed, param, glanced, EMPTCP_XDP);
 }
 
 SEC("emptcp.tc/core_parse")
 int core_parse__tc(struct __sk_buff *ctx, struct emptcp_pkt *parsed, const struct emptcp_parse_config *param,
-		   void *state __unused, struct emptcp_flow *flow __unused)
+		   unsigned long glanced, struct emptcp_flow *flow __unused)
 {
-	return emptcp_parse(ctx, parsed, param, EMPTCP_TC);
+	return emptcp_parse_glanced(ctx, parsed, param, glanced, EMPTCP_TC);
 }
 
 /* These two answer a pointer: the entry, or NULL. */

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from emptcp.chain.dispatcher import Dispatcher
 from emptcp.chain.dryrun import Runner
-from emptcp.chain.instructions import R1, R10, STX_DW
+from emptcp.chain.instructions import MOV64_IMM, R1, R6, R10, STX_DW
 from emptcp.chain.plan import BoundPolicy, FragmentRef, Stage
 from emptcp.packet.build import build
 from emptcp.packet.layers import Vlan
@@ -23,6 +23,9 @@ from emptcp.packet.mptcp import Dss, MpPrio
 from emptcp.packet.tcp import Nop, Option, Timestamps
 
 pytestmark = pytest.mark.kernel
+
+OTHER = 1
+"""EMPTCP_GLANCED_OTHER."""
 
 SOURCE = """
 #include <emptcp/actor.h>
@@ -51,6 +54,7 @@ def policy(path: Path, name: str) -> BoundPolicy:
 def without_glance(dispatcher: Dispatcher) -> None:
     dispatcher.line("no glance")
     dispatcher.asm.emit(STX_DW, R10, R1, dispatcher.ctx)
+    dispatcher.asm.emit(MOV64_IMM, R6, imm=OTHER)
 
 
 @pytest.fixture(scope="module", params=[("xdp", "marks"), ("tc", "marks"), ("tc", "counts")], ids="-".join)

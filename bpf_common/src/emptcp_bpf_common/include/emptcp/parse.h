@@ -10,24 +10,10 @@
 
 #include <emptcp/abi.h>
 #include <emptcp/bpf.h>
+#include <emptcp/glance.h>
 #include <emptcp/option.h>
 #include <emptcp/packet.h>
 #include <emptcp/walk.h>
-
-/* What stages want to know of a packet. */
-enum emptcp_need {
-	EMPTCP_NEED_OPTIONS = 1 << 0,
-	EMPTCP_NEED_KEY = 1 << 1,
-	EMPTCP_NEED_PLAIN = 1 << 2, /* also packets without an MPTCP option */
-};
-
-struct emptcp_parse_config {
-	__u32 needs; /* enum emptcp_need */
-	__u16 l2;    /* 14: Ethernet; 0: packets begin with IP */
-	__u8 hook;   /* enum emptcp_hook */
-	__u8 reserved;
-	__u32 netns; /* low half of the namespace's cookie */
-};
 
 enum emptcp_parse_result {
 	EMPTCP_PARSE_NONLINEAR = -1, /* goes on behind what pointers reach */
@@ -44,11 +30,6 @@ static __always_inline int emptcp_leave(struct emptcp_pkt *parsed, enum emptcp_r
 	parsed->no_modify = reason;
 	parsed->reason = reason;
 	return EMPTCP_PARSE_LEAVE;
-}
-
-static __always_inline bool emptcp_is_vlan(__be16 type)
-{
-	return type == bpf_htons(ETH_P_8021Q) || type == bpf_htons(ETH_P_8021AD);
 }
 
 /* A tag that the device or the stack took out of the frame: it stands in the skb. */
@@ -144,12 +125,6 @@ static __always_inline int emptcp_parse_ip4(const __u8 *ip, const __u8 *end, str
 	*len = bpf_ntohs(header->tot_len);
 	WRITE_ONCE(parsed->l4, parsed->l3 + size);
 	return EMPTCP_PARSE_TCP;
-}
-
-static __always_inline bool emptcp_is_extension(__u32 next)
-{
-	return next == IPPROTO_HOPOPTS || next == IPPROTO_DSTOPTS || next == IPPROTO_ROUTING ||
-	       next == IPPROTO_FRAGMENT;
 }
 
 /* One extension header at `at`, of the kind `next`: how long it is, 0: stop with *result. */
@@ -365,29 +340,9 @@ static __always_inline int emptcp_parse_tcp(void *ctx, const __u8 *tcp, const __
 	return EMPTCP_PARSE_TCP;
 }
 
-#define EMPTCP_USUAL_IP4    0x45 /* version 4, no options */
-#define EMPTCP_USUAL_HEADER 32	 /* TCP with NOP NOP TIMESTAMPS */
-
-/* Is this a whole TCP packet of IPv4 behind an untagged Ethernet header, in the middle of a connection? */
-static __always_inline bool emptcp_is_usual(void *ctx, const struct emptcp_parse_config *config, int backend)
-{
-	const __u8 *data = emptcp_data(ctx, backend), *end = emptcp_data_end(ctx, backend), *tcp;
-	const struct ethhdr *eth = (const void *)data;
-	const struct iphdr *ip = (const void *)(eth + 1);
-
-	tcp = (const void *)(ip + 1);
-	if (config->l2 != sizeof(*eth) || tcp + EMPTCP_USUAL_HEADER > end)
-		return false;
-	if (backend == EMPTCP_TC && ((struct __sk_buff *)ctx)->vlan_present)
-		return false;
-	return eth->h_proto == bpf_htons(ETH_P_IP) && *(const __u8 *)ip == EMPTCP_USUAL_IP4 &&
-	       ip->protocol == IPPROTO_TCP && !(ip->frag_off & bpf_htons(0x3fff)) &&
-	       emptcp_is_bare_ack(tcp[EMPTCP_TCP_FLAGS]);
-}
-
 /*
- * The packet that nearly all of a subflow are: what emptcp_parse_linear() would find, without looking for
- * what is rare. False: it is another one.
+ * The packet that nearly all of a subflow are, as the glance saw: what emptcp_parse_linear() would find,
+ * without looking for what is rare. False: it is another one.
  */
 static __always_inline bool emptcp_parse_usual(void *ctx, struct emptcp_pkt *parsed,
 					       const struct emptcp_parse_config *config, int backend)
@@ -397,13 +352,11 @@ static __always_inline bool emptcp_parse_usual(void *ctx, struct emptcp_pkt *par
 	const __u8 *tcp = (const void *)(ip + 1);
 	__u32 needs = config->needs, size, len;
 
-	if (!(needs & EMPTCP_NEED_OPTIONS) || !emptcp_is_usual(ctx, config, backend) ||
-	    tcp + EMPTCP_USUAL_HEADER > end)
+	if (!(needs & EMPTCP_NEED_OPTIONS) || tcp + EMPTCP_USUAL_HEADER > end)
 		return false;
 	size = (tcp[12] >> 4) * 4;
 	len = bpf_ntohs(ip->tot_len);
-	if (size <= EMPTCP_USUAL_HEADER || tcp + size > end || len < sizeof(*ip) + size ||
-	    sizeof(struct ethhdr) + len > emptcp_length(ctx, backend) || sizeof(struct ethhdr) + len > 0xffff)
+	if (size <= EMPTCP_USUAL_HEADER || tcp + size > end || sizeof(struct ethhdr) + len > 0xffff)
 		return false;
 	emptcp_forget_options(parsed);
 	emptcp_copy_options(tcp + EMPTCP_TCP_HEADER, end, parsed, size - EMPTCP_TCP_HEADER);
@@ -481,13 +434,15 @@ static __always_inline bool emptcp_pull(void *ctx)
 	return !bpf_skb_pull_data(skb, len < EMPTCP_PULL ? len : EMPTCP_PULL);
 }
 
-/* Parse the packet of `ctx` into `parsed`: enum emptcp_parse_result, without EMPTCP_PARSE_NONLINEAR. */
-static __always_inline int emptcp_parse(void *ctx, struct emptcp_pkt *parsed,
-					const struct emptcp_parse_config *config, int backend)
+/* Parse the packet of `ctx`, which emptcp_glance() has seen, into `parsed`: enum emptcp_parse_result, without
+ * EMPTCP_PARSE_NONLINEAR. */
+static __always_inline int emptcp_parse_glanced(void *ctx, struct emptcp_pkt *parsed,
+						const struct emptcp_parse_config *config,
+						enum emptcp_glanced glanced, int backend)
 {
 	int result, i;
 
-	if (emptcp_parse_usual(ctx, parsed, config, backend))
+	if (glanced == EMPTCP_GLANCED_USUAL && emptcp_parse_usual(ctx, parsed, config, backend))
 		return EMPTCP_PARSE_TCP;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < 2; i++) {
@@ -498,6 +453,13 @@ static __always_inline int emptcp_parse(void *ctx, struct emptcp_pkt *parsed,
 			break;
 	}
 	return emptcp_leave(parsed, EMPTCP_TRUNCATED);
+}
+
+/* The same for a packet that was not glanced at: also what no policy can want is parsed. */
+static __always_inline int emptcp_parse(void *ctx, struct emptcp_pkt *parsed,
+					const struct emptcp_parse_config *config, int backend)
+{
+	return emptcp_parse_glanced(ctx, parsed, config, emptcp_glance(ctx, config, backend), backend);
 }
 
 #endif
