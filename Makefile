@@ -9,7 +9,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := $(sort $(wildcard */pyproject.toml plugins/*/pyproject.toml))
 WITH_BPF      := $(patsubst %/pyproject.toml,%,$(shell grep -l 'hooks.emptcp' $(DISTRIBUTIONS)))
 
-BENCHMARKS := chain bystander ops tables flows granularity throughput cpu control events verifier
+BENCHMARKS := chain bystander ops tables flows granularity throughput cpu early-drop control events verifier
 ANSWERS    := docs/reference/bench
 
 .DELETE_ON_ERROR:
@@ -42,6 +42,7 @@ vm: setup
 
 # An answer takes the former one's place when it is whole.
 bench: setup
+	@tools/debian-packages mptcpd libmptcpd3-dev libc6-dev nftables
 	@mkdir -p $(ANSWERS)
 	@set -e; for name in $(BENCHMARKS); do \
 	    echo "emptcp bench $$name"; \

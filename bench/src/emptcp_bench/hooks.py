@@ -33,6 +33,7 @@ ANSWERING = {
     "granularity": ("share of the time that real flows transmit, by what is selected", 7),
     "throughput": ("nanoseconds that chains add to packets of fast transfers", 7),
     "cpu": ("processor time that a chain takes of a transfer, on and off in turns", 15),
+    "early-drop": ("what it takes to stop a flood of MP_JOIN SYNs, by where it is stopped", 9),
     "events": ("events a second that reach Python, none lost", 9),
     "verifier": ("what the verifier visits, and how long loading takes", 9),
 }
@@ -140,7 +141,7 @@ def _controllers(arguments: argparse.Namespace) -> int:
 def _answer(arguments: argparse.Namespace) -> int:
     _need_root()
     rounds = 1 if arguments.quick else ANSWERING[arguments.benchmark][1]
-    module = import_module(f"emptcp_bench.{arguments.benchmark}")
+    module = import_module(f"emptcp_bench.{arguments.benchmark.replace('-', '_')}")
     found: Answer = module.measure(arguments.rounds or rounds, arguments.quick)
     print(json.dumps(found.as_json(), indent=2) if arguments.json else found.as_text())
     return 0

@@ -97,7 +97,7 @@ def empty(backend: str) -> pybpf.Program:
 
 def _hand_written(stack: ExitStack, backend: str) -> dict[str, pybpf.Program]:
     wanted = {name: f"{name}_{backend}" for name in HAND_WRITTEN}
-    written = stack.enter_context(pybpf.load_object(_object("monolith"), programs=wanted.values()))
+    written = stack.enter_context(pybpf.load_object(object_file("monolith"), programs=wanted.values()))
     _fill(written.maps[_FLOWS_MAP])
     settings = packets.wanted() + struct.pack(f"<{len(_MASKS)}I", *_MASKS)
     written.maps["monolith.bss"].update(bytes(4), settings)
@@ -107,7 +107,7 @@ def _hand_written(stack: ExitStack, backend: str) -> dict[str, pybpf.Program]:
 def _paper(stack: ExitStack, backend: str, actors: int) -> pybpf.Program:
     """Load one of the paper's chains: its root, and the stages in the program array."""
     root, *stages = (f"paper_{name}_{backend}" for name in (f"flows_{actors}", "select", "toggle"))
-    written = stack.enter_context(pybpf.load_object(_object("paper"), programs=(root, *stages)))
+    written = stack.enter_context(pybpf.load_object(object_file("paper"), programs=(root, *stages)))
     _fill(written.maps[_FLOWS_MAP])
     select, toggle = (written.programs[name] for name in stages)
     array = written.maps[_PROGRAMS_MAP]
@@ -122,7 +122,7 @@ def _paper(stack: ExitStack, backend: str, actors: int) -> pybpf.Program:
     return written.programs[root]
 
 
-def _object(name: str) -> Path:
+def object_file(name: str) -> Path:
     path = Path(str(files("emptcp_bench") / f"{name}.bpf.o"))
     if not path.exists():
         fix = "Install emptcp-bench from a wheel, or run `make setup`."
@@ -165,5 +165,5 @@ def stage(
     key: bool = False,
 ) -> Stage:
     """Return a stage of this package's ``source``, bound; it reads the flow's entry, or the packet's key."""
-    fragment = FragmentRef("bench", str(_object(source)), name, state_size, flow, key=key)
+    fragment = FragmentRef("bench", str(object_file(source)), name, state_size, flow, key=key)
     return Stage(label or name, kind, name, f"{name}()", fragment, parameters)

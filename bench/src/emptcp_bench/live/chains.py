@@ -37,7 +37,7 @@ name = "live"
 hook = "ingress"
 dev = "path1"
 when = "{when}"
-do = ["record('packets')"]
+do = ["{do}"]
 """
 
 
@@ -49,14 +49,18 @@ def masks(actors: int) -> list[int]:
 
 def policy(lab: Lab, when: str, actors: int) -> BoundPolicy:
     """Return a policy that selects by ``when``, with so many actors."""
-    table = file.loads(_POLICY.format(when=when))
-    indexes = placement.indexes(namespaces.resolve(lab.b.netns))
-    bound = bind(table, table.policies[0], "ingress", Catalog.of_enabled(), indexes)
     stages = tuple(
         stage("actor", ACTOR, struct.pack("<I", mask), f"{ACTOR}#{number}")
         for number, mask in enumerate(masks(actors), 1)
     )
-    return replace(bound, actors=stages)
+    return replace(bound(lab, when, "record('packets')"), actors=stages)
+
+
+def bound(lab: Lab, when: str, do: str) -> BoundPolicy:
+    """Return the policy ``live`` of table ``bench``, for what host b receives."""
+    table = file.loads(_POLICY.format(when=when, do=do))
+    indexes = placement.indexes(namespaces.resolve(lab.b.netns))
+    return bind(table, table.policies[0], "ingress", Catalog.of_enabled(), indexes)
 
 
 @contextmanager
