@@ -51,12 +51,13 @@ static __always_inline void bring_length_back(const struct emptcp_handle *pkt, _
 		bpf_skb_change_tail(pkt->ctx, length, 0);
 }
 
-/* Writes a packet's headers as they were. */
+/* Writes a packet's headers as they were; its checksum, too, so that nothing is left to be added to it. */
 EMPTCP_ACTOR(restore, pkt, struct restore, param)
 {
 	__u32 l3 = pkt->parsed->l3, size = param->size, i, *place;
 
 	bring_length_back(pkt, param->length);
+	pkt->parsed->sum = 0;
 	if (size < 4 || size > HEADERS)
 		return EMPTCP_NEXT;
 	if (pkt->backend == EMPTCP_TC) {
