@@ -11,7 +11,7 @@ from emptcp.lab.resident import resident
 from emptcp.lab.topology import Lab
 from emptcp_bench.accuracy.rounds import measured
 from emptcp_bench.accuracy.row import Row
-from emptcp_bench.accuracy.stream import Stream, hosts, in_force
+from emptcp_bench.accuracy.stream import RATE, Stream, hosts, in_force
 
 FORCE, WITHIN = 2.0, 3.0
 """Seconds that a policy is in force, and within which its end has to show."""
@@ -35,16 +35,21 @@ CONGESTING = (
 )
 """What tells the sender of congestion: how fast that is forgotten is up to its congestion control."""
 
+CONTROLS = (("cubic", RATE), ("cubic", 20e6), ("bbr", RATE))
+"""Congestion controls that are told, and the rate of the paths in bit/s."""
+
 
 def rows(rounds: int, _quick: bool) -> Iterator[Row]:
     """A row for each actor, and for each mode of rate_limit; with every control for those that congest."""
-    with resident("--no-guard"), hosts("r") as lab:
-        for one in ACTORS:
-            yield _row(lab, rounds, *one)
-        for control in ("cubic", "bbr"):
-            if settings.use_control(lab.a, control):
-                for one in CONGESTING:
-                    yield _row(lab, rounds, *one, asked=f", {control}")
+    with resident("--no-guard"):
+        with hosts("r") as lab:
+            for one in ACTORS:
+                yield _row(lab, rounds, *one)
+        for control, rate in CONTROLS:
+            with hosts("r", rate) as lab:
+                if settings.use_control(lab.a, control):
+                    for one in CONGESTING:
+                        yield _row(lab, rounds, *one, asked=f", {control} on {rate / 1e6:g} Mbit/s")
 
 
 def _row(lab: Lab, rounds: int, actor: str, hook: str, do: str, when: str, asked: str = "") -> Row:

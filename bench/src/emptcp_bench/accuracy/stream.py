@@ -23,14 +23,14 @@ MBIT = 125_000
 SETTLE = 1.5
 """Seconds after which two paths of the lab are full."""
 
-RTT = 0.020
+RATE, RTT = 100e6, 0.020
 TABLE = "accuracy"
 
 
 @contextmanager
-def hosts(what: str) -> Iterator[Lab]:
-    """Two hosts with two paths of 100 Mbit/s and 20 ms each; without netem, a process delays the frames."""
-    paths = [Path(rate=100e6, rtt=RTT), Path(rate=100e6, rtt=RTT)]
+def hosts(what: str, rate: float = RATE) -> Iterator[Lab]:
+    """Two hosts with two paths of so many bit/s and 20 ms; without netem, a process delays the frames."""
+    paths = [Path(rate=rate, rtt=RTT), Path(rate=rate, rtt=RTT)]
     with two_hosts(paths, name=f"acc{os.getpid()}{what}") as lab:
         yield lab
 
