@@ -54,15 +54,17 @@ table netdev bench {{
 _HOW = """\
 MP_JOIN SYNs with a token that nobody knows, each from another port, {frames:,} in a turn, from one host to
 the listening MPTCP socket of another over a veth pair; who stops them takes turns. They come from memory
-(live frames of BPF_PROG_TEST_RUN), sent and received on one processor. Told is the time that all processors
-were busy (proc_stat(5), ticks of {tick:g} ms) for each frame that arrived: microseconds for one, or seconds
-for a million. `beyond the floor` is what it takes more than sending frames and dropping them at once by an
-XDP program that does nothing else. Stopped by nobody, the kernel answers each with a RST.{left_out}"""
+(live frames of BPF_PROG_TEST_RUN), sent and received on one processor; whom the receiver is too slow for are
+lost at its device's full queue. `busy` is the time that all processors were busy (proc_stat(5), ticks of
+{tick:g} ms) for each frame that was sent: microseconds for one, or seconds for a million. `stopping` is what
+that is beyond the floor, which is to send a frame and to drop it at once by an XDP program that does nothing
+else, for each frame that arrived; of lost ones the floor has a little more than they took. Stopped by nobody,
+the kernel answers each with a RST.{left_out}"""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn: microseconds of processor time per frame, and the share of the frames that arrived."""
+    """One turn: microseconds of processor time per frame sent, and the share of the frames that arrived."""
 
     busy: float
     arrived: float
@@ -139,7 +141,7 @@ def turn(lab: Lab, joins: Joins, name: str, frames: int) -> Turn:
         raise EmptcpError(
             f"of {arrived:,.0f} SYNs stopped by {name}, {seen:,} came to the socket instead of {wanted}"
         )
-    return Turn(1e6 * busy / arrived, arrived / frames)
+    return Turn(1e6 * busy / frames, arrived / frames)
 
 
 def _ways(lab: Lab, stack: ExitStack) -> dict[str, Callable[[], AbstractContextManager[object]]]:
@@ -181,19 +183,21 @@ def _rows(found: dict[str, list[Turn]]) -> Iterator[Row]:
         yield {
             "stopped by": name,
             "busy, us": Spread.of([one.busy for one in turns]),
-            "beyond the floor, us": Spread.of(_beyond(found, name)),
+            "stopping, us": Spread.of(_stopping(found, name)),
             "arrived, %": 100 * min(one.arrived for one in turns),
         }
 
 
-def _beyond(found: dict[str, list[Turn]], name: str) -> list[float]:
-    return [one.busy - floor.busy for one, floor in zip(found[name], found[FLOOR], strict=True)]
+def _stopping(found: dict[str, list[Turn]], name: str) -> list[float]:
+    return [
+        (one.busy - floor.busy) / one.arrived for one, floor in zip(found[name], found[FLOOR], strict=True)
+    ]
 
 
 def _figures(found: dict[str, list[Turn]]) -> dict[str, float | None]:
-    """Medians of both, one over the other; none where that is too little for the clock, or was left out."""
-    least = Spread.of(_beyond(found, XDP)).median
+    """Medians of what stopping takes, one over the other; none where the clock is too coarse or one left out."""
+    least = Spread.of(_stopping(found, XDP)).median
     return {
-        figure: Spread.of(_beyond(found, name)).median / least if name in found and least > 0 else None
+        figure: Spread.of(_stopping(found, name)).median / least if name in found and least > 0 else None
         for figure, name in FIGURES.items()
     }
