@@ -195,7 +195,7 @@ def _stopping(found: dict[str, list[Turn]], name: str) -> list[float]:
 
 
 def _figures(found: dict[str, list[Turn]]) -> dict[str, float | None]:
-    """Medians of what stopping takes, one over the other; none where the clock is too coarse or one left out."""
+    """Return what stopping takes over what emptcp takes at XDP; none without it, or below what ticks tell."""
     least = Spread.of(_stopping(found, XDP)).median
     return {
         figure: Spread.of(_stopping(found, name)).median / least if name in found and least > 0 else None
