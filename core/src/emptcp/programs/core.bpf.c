@@ -1,77 +1,32 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Core's own fragments, which the dispatcher runs before any stage: the first glance, the parser, and the
- * look-up in the flow table; and what it runs behind the last. They take the five arguments of every
- * fragment.
+ * Core's own fragments: what the dispatcher runs before any stage, which is the first glance, the parser and
+ * the look-up in the flow table, and what it runs behind the last. Each is compiled once per back-end, and is
+ * given of its arguments those that it works with.
  */
 #include <emptcp/checksum.h>
 #include <emptcp/flow.h>
 #include <emptcp/glance.h>
 #include <emptcp/parse.h>
 
-/* Runs before anything is looked up: of the arguments only `ctx` and `param` are there. Answers enum
- * emptcp_glanced, which the parser is given for a state. */
-SEC("emptcp.xdp/core_glance")
-int core_glance__xdp(struct xdp_md *ctx, struct emptcp_pkt *parsed __unused,
-		     const struct emptcp_parse_config *param, void *state __unused,
-		     struct emptcp_flow *flow __unused)
-{
-	return emptcp_glance(ctx, param, EMPTCP_XDP);
-}
+#define CORE_FUNCTION(RESULT, name, place, CTX, number, answer)                                              \
+	SEC("emptcp." #place "/" #name)                                                                      \
+	RESULT name##__##place(CTX *ctx __unused, struct emptcp_pkt *parsed __unused,                        \
+			       const struct emptcp_parse_config *param __unused,                             \
+			       unsigned long glanced __unused)                                               \
+	{                                                                                                    \
+		const struct emptcp_handle pkt __unused = {.ctx = ctx, .parsed = parsed, .backend = number}; \
+                                                                                                             \
+		return answer;                                                                               \
+	}
 
-SEC("emptcp.tc/core_glance")
-int core_glance__tc(struct __sk_buff *ctx, struct emptcp_pkt *parsed __unused,
-		    const struct emptcp_parse_config *param, void *state __unused,
-		    struct emptcp_flow *flow __unused)
-{
-	return emptcp_glance(ctx, param, EMPTCP_TC);
-}
+#define CORE_FRAGMENT(RESULT, name, answer)                                 \
+	CORE_FUNCTION(RESULT, name, xdp, struct xdp_md, EMPTCP_XDP, answer) \
+	CORE_FUNCTION(RESULT, name, tc, struct __sk_buff, EMPTCP_TC, answer)
 
-SEC("emptcp.xdp/core_parse")
-int core_parse__xdp(struct xdp_md *ctx, struct emptcp_pkt *parsed, const struct emptcp_parse_config *param,
-		    unsigned long glanced, struct emptcp_flow *flow __unused)
-{
-	return emptcp_parse_glanced(ctx, parsed, param, glanced, EMPTCP_XDP);
-}
-
-SEC("emptcp.tc/core_parse")
-int core_parse__tc(struct __sk_buff *ctx, struct emptcp_pkt *parsed, const struct emptcp_parse_config *param,
-		   unsigned long glanced, struct emptcp_flow *flow __unused)
-{
-	return emptcp_parse_glanced(ctx, parsed, param, glanced, EMPTCP_TC);
-}
-
-/* These two answer a pointer: the entry, or NULL. */
-SEC("emptcp.xdp/core_flow")
-struct emptcp_flow_entry *core_flow__xdp(struct xdp_md *ctx __unused, struct emptcp_pkt *parsed,
-					 const struct emptcp_parse_config *param __unused,
-					 void *state __unused, struct emptcp_flow *flow __unused)
-{
-	return emptcp_find_flow(parsed);
-}
-
-SEC("emptcp.tc/core_flow")
-struct emptcp_flow_entry *core_flow__tc(struct __sk_buff *ctx __unused, struct emptcp_pkt *parsed,
-					const struct emptcp_parse_config *param __unused,
-					void *state __unused, struct emptcp_flow *flow __unused)
-{
-	return emptcp_find_flow(parsed);
-}
-
-SEC("emptcp.xdp/core_finish")
-int core_finish__xdp(struct xdp_md *ctx, struct emptcp_pkt *parsed,
-		     const struct emptcp_parse_config *param __unused, void *state __unused,
-		     struct emptcp_flow *flow __unused)
-{
-	emptcp_finish(&(struct emptcp_handle){.ctx = ctx, .parsed = parsed, .backend = EMPTCP_XDP});
-	return 0;
-}
-
-SEC("emptcp.tc/core_finish")
-int core_finish__tc(struct __sk_buff *ctx, struct emptcp_pkt *parsed,
-		    const struct emptcp_parse_config *param __unused, void *state __unused,
-		    struct emptcp_flow *flow __unused)
-{
-	emptcp_finish(&(struct emptcp_handle){.ctx = ctx, .parsed = parsed, .backend = EMPTCP_TC});
-	return 0;
-}
+/* Runs before anything is looked up, and answers enum emptcp_glanced, which the parser is given. */
+CORE_FRAGMENT(int, core_glance, emptcp_glance(ctx, param, pkt.backend))
+CORE_FRAGMENT(int, core_parse, emptcp_parse_glanced(ctx, parsed, param, glanced, pkt.backend))
+/* The entry, or NULL. */
+CORE_FRAGMENT(struct emptcp_flow_entry *, core_flow, emptcp_find_flow(parsed))
+CORE_FRAGMENT(int, core_finish, (emptcp_finish(&pkt), 0))
