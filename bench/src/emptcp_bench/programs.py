@@ -123,6 +123,7 @@ def _paper(stack: ExitStack, backend: str, actors: int) -> pybpf.Program:
 
 
 def object_file(name: str) -> Path:
+    """Return the path of an object of this package. Raises EmptcpError when it is not compiled."""
     path = Path(str(files("emptcp_bench") / f"{name}.bpf.o"))
     if not path.exists():
         fix = "Install emptcp-bench from a wheel, or run `make setup`."

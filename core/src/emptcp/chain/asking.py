@@ -78,8 +78,7 @@ class Asking(Joiner):
         asm = self.asm
         asm.emit(bpf.MOV64_IMM, R3)
         self.flow_arguments(fragment)
-        asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
-        asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+        self.packet_arguments()
         asm.emit(bpf.MOV64_REG, R4, R2)
         asm.emit(bpf.ADD64_IMM, R4, imm=self.binding.packet.found_key)
         self.copy(self.binding.code[fragment], f"key{len(asm)}", name)

@@ -31,7 +31,7 @@ class Dispatcher(Joiner):
         asm.jump(self.exit("untouched"))
         asm.label("found")
         asm.emit(bpf.STX_DW, R10, R0, self.pkt)
-        self.core_arguments()
+        self.packet_arguments()
         asm.load_map_value(R3, maps.parameters, 0)
         asm.emit(bpf.MOV64_REG, R4, R6)
         self.copy(self.binding.parse, "parsed", "core: parse")
@@ -82,8 +82,7 @@ class Dispatcher(Joiner):
         asm.label("mptcp")
 
     def _call_core_flow(self) -> None:
-        self.core_arguments()
-        self.asm.emit(bpf.MOV64_IMM, R3)
+        self.packet_arguments()
         self.copy(self.binding.flow, "flow", "core: flow table")
         self.line("core: is it MPTCP")
 

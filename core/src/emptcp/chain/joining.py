@@ -201,10 +201,13 @@ class Joiner:
 
     def other_arguments(self, fragment: FragmentRef) -> None:
         """Load all arguments but r3."""
-        asm = self.asm
         self.flow_arguments(fragment)
-        asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
-        asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+        self.packet_arguments()
+
+    def packet_arguments(self) -> None:
+        """Load the context and the packet, into r1 and r2; all else is kept."""
+        self.asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
+        self.asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
 
     def flow_arguments(self, fragment: FragmentRef) -> None:
         """Load the state into r4 and the flow into r5; what a fragment does not ask for is 0."""
@@ -286,16 +289,8 @@ class Joiner:
         if name == "drop":
             return
         self.line("core: checksum")
-        self.core_arguments()
-        self.asm.emit(bpf.MOV64_IMM, R3)
+        self.packet_arguments()
         self.copy(self.binding.finish, f"finished {name}", "core: checksum")
-
-    def core_arguments(self) -> None:
-        """Load the context and the packet for one of core's fragments, which take no state and no flow."""
-        self.asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
-        self.asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
-        self.asm.emit(bpf.MOV64_IMM, R4)
-        self.asm.emit(bpf.MOV64_IMM, R5)
 
     def answer(self, name: str) -> None:
         """End the program with what a way out answers."""

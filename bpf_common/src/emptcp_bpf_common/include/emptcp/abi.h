@@ -21,7 +21,7 @@
 #include <emptcp/uapi.h>
 
 #define EMPTCP_CHAIN_ABI      1
-#define EMPTCP_HEADER_VERSION 2 /* a core that knows no more than an older one refuses the fragment */
+#define EMPTCP_HEADER_VERSION 2 /* a core that knows only an older one refuses the fragment */
 
 /* What an actor answers. A selector answers 0 (no match) or 1 (match). */
 enum emptcp_verdict {

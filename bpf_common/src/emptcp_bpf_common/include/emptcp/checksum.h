@@ -108,7 +108,7 @@ static __always_inline void emptcp_finish(const struct emptcp_handle *pkt)
 		*check = emptcp_check_after(*check, sum);
 }
 
-/* The same for the IPv4 header's. */
+/* Let the sum of the IPv4 header's checksum grow by `change`, and bring the field along. */
 static __always_inline bool emptcp_ip4_check_add(const struct emptcp_handle *pkt, __u32 change)
 {
 	__u32 offset = pkt->parsed->l3 + EMPTCP_IP4_CHECK;
