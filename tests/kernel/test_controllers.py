@@ -414,9 +414,8 @@ def test_one_that_never_answers_is_ended_and_delays_no_other(
         machine.says("controller 'broken' of table 'loops' was ended: a tick took longer than")
         ended = time.monotonic()
         wait_until(lambda: "CONTROLLER_ENDED" in told.read_text(), told=told.read_text)
-    # It kept a processor busy for a second at least; twenty ticks of the other one were due, and a busy
-    # machine has time for some of them.
-    assert sum(ended - 1 < at < ended for at in machine.ticks()) >= 3
+    # It kept a processor busy for a second at least; twenty ticks of the other one were due.
+    assert sum(ended - 1 < at < ended for at in machine.ticks()) >= 5
     connection.become([False, on_failure == "keep"])
     (_, two) = connection.subflows()
     left = machine("map", "list", "broken-backup")
