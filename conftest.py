@@ -3,7 +3,7 @@
 
 `emptcp apply` does not watch over what it applied, unless a test asks for it. Searches have no time limit for
 one example: the machine may be busy. A test that is marked `soon` may try again when it was late. No test
-leaves a BPF file system mounted, whatever became of it.
+leaves a BPF file system mounted, whatever became of it (those of packages see to that themselves).
 """
 
 from __future__ import annotations

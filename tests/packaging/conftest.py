@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import venv
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.parser import Parser
@@ -90,6 +91,14 @@ class Workshop:
         sdist = self.sdist(source)
         wheel = self.wheel(sdist, self.folder / "made" / Path(source).name)
         self.built[source] = Built(sdist, wheel.rename(self.wheels / wheel.name))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_mount_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Unmount what the environments' emptcp mounted. The SDK is not installed here, so its file is run."""
+    mounts = runpy.run_path(str(ROOT / "sdk" / "src" / "emptcp_sdk" / "testing" / "mounts.py"))
+    yield
+    mounts["unmount"](mounts["mounted"](tmp_path_factory.getbasetemp()))
 
 
 @pytest.fixture(scope="session")
