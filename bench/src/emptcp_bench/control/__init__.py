@@ -31,8 +31,8 @@ Microseconds; all take turns, and each looks whether what was asked for came abo
 the call in Python to the value in the kernel's map (the mean of {ours.REPEAT} calls), and on until a packet
 that passes then says it (run by BPF_PROG_TEST_RUN). Others are asked on a live connection between two hosts
 on this machine: from the call until MP_PRIO leaves the host, by the kernel's time stamp of that packet. `ip`
-is a process of its own; mptcpd's plugin is asked within mptcpd. Commands are
-whole processes, with their modules compiled before."""
+is a process of its own; mptcpd's plugin is asked within mptcpd. Commands are whole processes, with their
+modules compiled before."""
 
 
 def measure(rounds: int, quick: bool) -> Answer:
