@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 MOST = 100
 """Connections that are kept, the last ones."""
 
+PATIENCE = 2.0
+"""Seconds that the final counts of a connection out of sight are waited for."""
+
 Plain = tuple[tuple[str, int], tuple[str, int]]
 
 _BEGINS = ("CREATED", "ESTABLISHED", "SF_ESTABLISHED")
@@ -70,7 +73,7 @@ class Endings:
     def __init__(self, namespace: Namespace) -> None:
         self._cookie = namespace.cookie
         self._live: dict[int, dict[Ends, ClosedSubflow]] = {}
-        self._going: set[int] = set()
+        self._unseen_since: dict[int, float] = {}
         self._unmatched: list[Destroyed] = []
         self._known: dict[bytes, tuple[Ends, Plain]] = {}
         self._opened = ExitStack()
@@ -88,18 +91,22 @@ class Endings:
     def look(self, records: bytes) -> list[ClosedConnection]:
         """Take the iterator's records of now; return the connections that are over.
 
-        A socket is freed a moment after it is out of the iterator's sight: where its end was not told yet it
-        is waited for until the next look.
+        The kernel tells of a socket's end from a queue of work, after it is out of the iterator's sight: a
+        connection whose ends are not all told is waited for, but not for ever.
         """
         now = self._of_records(records)
         self._take_beginnings()
         for token, subflows in now.items():
             self._live.setdefault(token, {}).update(subflows)
         self._take_ends()
-        gone = self._live.keys() - now.keys()
-        over = {token for token in gone if token in self._going or _complete(self._live[token])}
-        self._going = gone - over
-        when = time.time()
+        when, moment = time.time(), time.monotonic()
+        unseen = {token: self._unseen_since.get(token, moment) for token in self._live.keys() - now.keys()}
+        over = {
+            token
+            for token, since in unseen.items()
+            if moment - since >= PATIENCE or _complete(self._live[token])
+        }
+        self._unseen_since = {token: since for token, since in unseen.items() if token not in over}
         return [
             ClosedConnection(token, self._cookie, when, tuple(self._live.pop(token).values()))
             for token in sorted(over)
