@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 
 from emptcp.lab.topology import Lab
@@ -15,6 +16,9 @@ from emptcp_bench.accuracy.stream import MBIT, Stream, hosts, in_force
 PACED = (1, 2, 5, 10, 20, 40, 80)
 WINDOWED = (5, 10, 20, 40)
 SECONDS = 3
+
+OFFERED_LASTS = 30
+"""Seconds in which a sender has used up what the connection's window was before, at most."""
 
 
 def paced(rounds: int, quick: bool) -> Iterator[Row]:
@@ -43,14 +47,33 @@ def windowed(rounds: int, quick: bool) -> Iterator[Row]:
     with hosts("w") as lab:
         lab.a.run(["ip", "mptcp", "limits", "set", "subflow", "0", "add_addr_accepted", "0"])
         for rate in WINDOWED:
-            found = measured(rounds, partial(_windowed, lab, rate))
             near = {"least": 0.85 * rate, "most": 1.15 * rate}
-            yield Row("rate_limit", f"mode=window, {rate} Mbit/s, one subflow", found, "Mbit/s", **near)
+            for measure, which in ((_windowed, "one subflow"), (_windowed_later, "one subflow, older")):
+                found = measured(rounds, partial(measure, lab, rate))
+                yield Row("rate_limit", f"mode=window, {rate} Mbit/s, {which}", found, "Mbit/s", **near)
 
 
 def _windowed(lab: Lab, rate: float) -> float:
-    with Stream(lab) as stream:
-        do = f"rate_limit(rate={rate}mbit, mode=window, per=connection)"
-        with in_force(stream.lab, "ingress", do, dev="path*"):
+    """Measure a connection that begins under the policy."""
+    with _window(lab, rate), Stream(lab) as stream:
+        return sum(stream.rates(SECONDS))
+
+
+def _windowed_later(lab: Lab, rate: float) -> float:
+    """Measure a connection that was there before, when what it had been offered then is used up."""
+    with Stream(lab) as stream, _window(lab, rate):
+        deadline = time.monotonic() + OFFERED_LASTS
+        before, now = -1, _taken_of_older(lab)
+        while now != before and time.monotonic() < deadline:
             time.sleep(2)
-            return sum(stream.rates(SECONDS))
+            before, now = now, _taken_of_older(lab)
+        return sum(stream.rates(SECONDS))
+
+
+def _window(lab: Lab, rate: float) -> AbstractContextManager[None]:
+    return in_force(lab, "ingress", f"rate_limit(rate={rate}mbit, mode=window, per=connection)", dev="path*")
+
+
+def _taken_of_older(lab: Lab) -> int:
+    """Return how often a subflow was given the connection's window because its own was less."""
+    return lab.a.counters().get("MPTcpExtSndWndShared", 0)

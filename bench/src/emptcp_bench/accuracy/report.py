@@ -31,6 +31,9 @@ rate grows again at the control's own pace. CUBIC's is slower the more a path ho
 more than the three seconds below, on paths of 20 Mbit/s less. BBR takes less on these, too. Such rows
 name control and rate. `pacing` leaves the control alone.
 
+By `window`, a connection that begins under the policy, and an older one: its sender keeps what it had been
+offered for the connection as a whole, and is measured when that is used up.
+
 | actor | asked | measured | wanted | |
 | --- | --- | --- | --- | --- |
 """
