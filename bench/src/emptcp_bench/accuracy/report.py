@@ -31,6 +31,10 @@ rate grows again at the control's own pace. CUBIC's is slower the more a path ho
 more than the three seconds below, on paths of 20 Mbit/s less. BBR takes less on these, too. Such rows
 name control and rate. `pacing` leaves the control alone.
 
+Buffers are the kernel's default ones. What the slow path still has to send, the sender keeps with all
+that the other path sent after it: at 1 Mbit/s a quarter of a second's worth of the other's 100, which takes
+the one row with `tcp_wmem = 4096 4194304 4194304`.
+
 By `window`, a connection that begins under the policy, and an older one: its sender keeps what it had been
 offered for the connection as a whole, and is measured when that is used up.
 
