@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 from emptcp.lab import settings
 from emptcp.lab.resident import resident
@@ -28,41 +31,82 @@ ACTORS = (
     ("record", "ingress egress", "record('packets', 'bytes', 'rtt')", ""),
 )
 
+_TOO_MUCH = "limit rate over 1250 kbytes/second burst 25 kbytes"
+
 CONGESTING = (
-    ("rate_limit", "egress", "rate_limit(rate=10mbit, mode=police)", ""),
-    ("rate_limit", "egress", "rate_limit(rate=10mbit, mode=mark)", ""),
-    ("drop", "egress", "drop()", "sample(every=200)"),
+    ("rate_limit", "rate_limit(rate=10mbit, mode=police)", "", f"{_TOO_MUCH} drop"),
+    ("rate_limit", "rate_limit(rate=10mbit, mode=mark)", "", f"{_TOO_MUCH} ip ecn set ce"),
+    ("drop", "drop()", "sample(every=200)", "numgen inc mod 200 == 0 drop"),
 )
-"""What tells the sender of congestion: how fast that is forgotten is up to its congestion control."""
+"""What tells the sender of congestion, and the same by nftables: how fast that is forgotten is up to its
+congestion control, whoever told it."""
 
 CONTROLS = (("cubic", RATE), ("cubic", 20e6), ("bbr", RATE))
 """Congestion controls that are told, and the rate of the paths in bit/s."""
+
+_NFT = """\
+table netdev accuracy {{
+    chain egress {{
+        type filter hook egress device "path2" priority 0;
+        {rule}
+    }}
+}}
+"""
 
 
 def rows(rounds: int, _quick: bool) -> Iterator[Row]:
     """A row for each actor, and for each mode of rate_limit; with every control for those that congest."""
     with resident("--no-guard"):
         with hosts("r") as lab:
-            for one in ACTORS:
-                yield _row(lab, rounds, *one)
+            for actor, hook, do, when in ACTORS:
+                found = measured(rounds, partial(_left, lab, partial(in_force, lab, hook, do, when=when)))
+                yield _row(actor, do, when, found)
         for control, rate in CONTROLS:
             with hosts("r", rate) as lab:
                 if settings.use_control(lab.a, control):
-                    for one in CONGESTING:
-                        yield _row(lab, rounds, *one, asked=f", {control} on {rate / 1e6:g} Mbit/s")
+                    yield from _congesting(lab, rounds, f", {control} on {rate / 1e6:g} Mbit/s")
 
 
-def _row(lab: Lab, rounds: int, actor: str, hook: str, do: str, when: str, asked: str = "") -> Row:
-    found = measured(rounds, lambda: _round(Stream(lab), hook, do, when))
+def _congesting(lab: Lab, rounds: int, where: str) -> Iterator[Row]:
+    for host in (lab.a, lab.b):
+        host.set("net.ipv4.tcp_ecn", 1)
+    for actor, do, when, rule in CONGESTING:
+        ours = partial(_left, lab, partial(in_force, lab, "egress", do, when=when))
+        if not shutil.which("nft"):
+            yield _row(actor, do, when, measured(rounds, ours), where)
+            continue
+        found = measured(rounds, partial(_both, ours, partial(_left, lab, partial(_nftables, lab, rule))))
+        yield _row(actor, do, when, tuple(one for one, _ in found), where)
+        compared = tuple(one / other for one, other in found)
+        yield _row(actor, do, when, compared, where, "what nftables leaves that does the same")
+
+
+def _row(
+    actor: str, do: str, when: str, found: tuple[float, ...], where: str = "", of: str = "its earlier one"
+) -> Row:
     chosen = f" when `{when}`" if when else ""
-    told = f"`{do}`{chosen}{asked}, taken away: share of the path within {WITHIN:g} s, of its earlier one"
+    told = f"`{do}`{chosen}{where}, taken away: share of the path within {WITHIN:g} s, of {of}"
     return Row(actor, told, tuple(100 * one for one in found), "%", least=90, most=110)
 
 
-def _round(stream: Stream, hook: str, do: str, when: str) -> float:
-    with stream:
+def _left(lab: Lab, limited: Callable[[], AbstractContextManager[None]]) -> float:
+    """Return the share of the second path after it was limited, of that before."""
+    with Stream(lab) as stream:
         before = stream.share(2)
-        with in_force(stream.lab, hook, do, when=when):
+        with limited():
             time.sleep(FORCE)
         time.sleep(WITHIN - 1)
         return stream.share(1) / before
+
+
+def _both(ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float]:
+    return ours(), theirs()
+
+
+@contextmanager
+def _nftables(lab: Lab, rule: str) -> Iterator[None]:
+    lab.a.run(["nft", "-f", "-"], stdin=_NFT.format(rule=rule))
+    try:
+        yield
+    finally:
+        lab.a.run(["nft", "delete", "table", "netdev", "accuracy"])
