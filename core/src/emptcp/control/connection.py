@@ -46,6 +46,7 @@ class Connection:
         self.subflows = Subflows()
         self._began = self._now = now
         self._queued = self._outstanding = 0
+        self._sndbuf_limited = False
         self._of_ended = [0, 0, 0]
 
     def see(self, subflows: Sequence[ConnectionSubflow], now: float) -> None:
@@ -56,7 +57,7 @@ class Connection:
             for one in set(before).difference(subflows):
                 for index, count in enumerate((one.sent, one.acked, one.received)):
                     self._of_ended[index] += count
-        self._queued, self._outstanding = subflows[0].of_connection
+        self._queued, self._outstanding, self._sndbuf_limited = subflows[0].of_connection
         self._now = now
 
     @property
@@ -68,6 +69,11 @@ class Connection:
     def queued(self) -> int:
         """What the application has written and no subflow was given yet."""
         return self._queued
+
+    @property
+    def sndbuf_limited(self) -> bool:
+        """Whether the application waits for room in the send buffer: it has more to send than is queued."""
+        return self._sndbuf_limited
 
     @property
     def unacked(self) -> int:

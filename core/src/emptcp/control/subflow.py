@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from emptcp.control.wishes import Wishes
 from emptcp.mptcp.measured import Measured
-from emptcp.mptcp.sockets import BACKUP, JOINING, REQUEST_BACKUP, STATES
+from emptcp.mptcp.sockets import BACKUP, JOINING, REQUEST_BACKUP, SNDBUF_LIMITED, STATES
 
 if TYPE_CHECKING:
     from emptcp.control.path import Path
@@ -45,9 +45,10 @@ class ConnectionSubflow:
         self._now, self.record = measured, record
 
     @property
-    def of_connection(self) -> tuple[int, int]:
-        """What the kernel says with it of its connection: what is queued there, and not acknowledged."""
-        return self._now.queued, self._now.outstanding
+    def of_connection(self) -> tuple[int, int, bool]:
+        """What the kernel says with it of its connection: what is queued there, and not acknowledged, and
+        whether the application waits until the send buffer has room."""
+        return self._now.queued, self._now.outstanding, bool(self._now.flags & SNDBUF_LIMITED)
 
     # What the kernel says
 

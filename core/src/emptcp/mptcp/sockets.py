@@ -28,8 +28,9 @@ RECORD = struct.Struct("=16s16sHHHBBIii10I2B2x8s8s6Q7I4x")
 """struct emptcp_subflow_record of programs/subflows.bpf.c."""
 
 _AF_INET = 2
-BACKUP, REQUEST_BACKUP, TIMESTAMPS, JOINING = 1, 2, 4, 8
-"""enum subflow_flag: backup by the peer, by the local endpoint; timestamps; a join is not answered yet."""
+BACKUP, REQUEST_BACKUP, TIMESTAMPS, JOINING, SNDBUF_LIMITED = 1, 2, 4, 8, 16
+"""enum subflow_flag: backup by the peer, by the local endpoint; timestamps; a join is not answered yet; the
+connection takes no more from the application now."""
 
 STATES = {
     1: "established",

@@ -52,6 +52,7 @@ enum subflow_flag {
 	SUBFLOW_REQUEST_BACKUP = 1 << 1,
 	SUBFLOW_TIMESTAMPS = 1 << 2,
 	SUBFLOW_JOINING = 1 << 3,
+	SUBFLOW_SNDBUF_LIMITED = 1 << 4, /* of the connection: it takes no more from the application now */
 };
 
 static __always_inline void addresses(struct emptcp_subflow_record *record, const struct sock_common *sk)
@@ -125,6 +126,18 @@ static __always_inline void queue(struct emptcp_subflow_record *record, const st
 	record->outstanding = next - acked;
 }
 
+static __always_inline bool is_sndbuf_limited(const struct mptcp_sock *connection)
+{
+	const struct sock *sk = (const void *)connection;
+	const struct socket *socket = NULL;
+	unsigned long flags = 0;
+
+	bpf_probe_read_kernel(&socket, sizeof(socket), &sk->sk_socket);
+	if (socket) /* NULL when the application has closed it */
+		bpf_probe_read_kernel(&flags, sizeof(flags), &socket->flags);
+	return flags & 1UL << SOCK_NOSPACE;
+}
+
 static __always_inline void mptcp(struct emptcp_subflow_record *record,
 				  const struct mptcp_subflow_context *subflow)
 {
@@ -138,6 +151,8 @@ static __always_inline void mptcp(struct emptcp_subflow_record *record,
 		bpf_probe_read_kernel(&record->remote_key, sizeof(__u64), &connection->remote_key);
 		bpf_probe_read_kernel(&record->local_key, sizeof(__u64), &connection->local_key);
 		queue(record, connection);
+		if (is_sndbuf_limited(connection))
+			record->flags |= SUBFLOW_SNDBUF_LIMITED;
 	}
 	if (EMPTCP_READ_FIELD(subflow, backup))
 		record->flags |= SUBFLOW_BACKUP;

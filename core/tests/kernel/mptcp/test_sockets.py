@@ -59,16 +59,23 @@ def test_what_a_reader_leaves_unread_waits_in_the_connection(
 ) -> None:
     port = connection.client.getpeername()[1]
     connection.client.setblocking(False)
-    written = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            written += connection.client.send(bytes(1 << 16))
     found = Connections()
 
     def look() -> Known:
         (seen,) = found.see(reader.records(hosts.us), time.monotonic())
         return seen
 
+    written = 0
+
+    def fill() -> None:
+        nonlocal written
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                written += connection.client.send(bytes(1 << 16))
+
+    assert not look().sndbuf_limited
+    fill()
+    wait_until(lambda: look().sndbuf_limited, meanwhile=fill)
     wait_until(lambda: (seen := look()).queued and seen.acked + seen.unacked + seen.queued >= written)
     seen = look()
     for one in seen.subflows:

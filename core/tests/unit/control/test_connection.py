@@ -12,7 +12,7 @@ from emptcp.chain import flows
 from emptcp.control.connection import Connection, Connections
 from emptcp.control.path import Path
 from emptcp.mptcp.measured import Measured, measured
-from emptcp.mptcp.sockets import RECORD, unpack
+from emptcp.mptcp.sockets import RECORD, SNDBUF_LIMITED, unpack
 
 ESTABLISHED, CLOSE_WAIT, TIME_WAIT = 1, 8, 6
 BACKUP, REQUESTED = 1, 2
@@ -56,6 +56,8 @@ def test_numbers_come_in_seconds_and_bytes() -> None:
     assert (one.unacked, one.not_sent, one.retransmissions) == (0x200, 0x200, 3)
     assert (connection.queued, connection.unacked, connection.token) == (4096, 512, 0xABC)
     assert (connection.sent, connection.acked, connection.received) == (7000, 6000, 50)
+    assert not connection.sndbuf_limited
+    assert seen(record(flags=SNDBUF_LIMITED))[0].sndbuf_limited
 
 
 def test_what_changed_is_seen_and_what_did_not_is_as_it_was() -> None:

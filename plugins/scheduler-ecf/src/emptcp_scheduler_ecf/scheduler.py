@@ -5,6 +5,10 @@ The kernel's scheduler asks for each segment whether the fastest subflow has roo
 whether the slower one would be done before a wait for the fast one was. Here that is asked of all that waits
 now, and the answer holds until the next tick: a slow subflow that would be late is backup meanwhile.
 
+Where the application waits for room in the send buffer nobody knows how much waits: as much as anything can
+take. The kernel sizes that buffer by the windows of the subflows in use, so it never holds much more than
+the fast one takes while the slow one is spared.
+
 What the receive window does not take can't be sent by any subflow, and does not count: it waits for what is
 under way, and where that goes by the slow one, a window takes the slow one's round trip. A window that still
 grows is none to reckon with.
@@ -12,6 +16,7 @@ grows is none to reckon with.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -33,12 +38,13 @@ class Ecf(Controller):
         """Compare each slower subflow with the fastest one."""
         fast, *slower = connection.subflows.by_rtt()
         window = self._windows.setdefault(connection, Window())
+        waiting = math.inf if connection.sndbuf_limited else connection.queued
         in_use = not any(slow.backup for slow in slower)
         longest = max((slow.rtt for slow in slower), default=0.0)
         window.see(fast.window, connection.queued, longest, self.interval if in_use else 0.0)
         for slow in slower:
             if fast.rtt and slow.rtt and fast.cwnd and slow.cwnd:
-                slow.backup = self._wait(fast, slow, min(connection.queued, window.takes))
+                slow.backup = self._wait(fast, slow, min(waiting, window.takes))
 
     def _wait(self, fast: ConnectionSubflow, slow: ConnectionSubflow, queued: float) -> bool:
         """Whether what waits is delivered sooner when it waits for the fast subflow.

@@ -43,6 +43,15 @@ def test_it_is_given_back_when_too_much_waits_and_spared_again_behind_it() -> No
     assert len(connection.settings) == 3
 
 
+def test_who_waits_for_the_send_buffer_has_more_than_is_queued() -> None:
+    connection = two(0.02, 0.2)
+    connection.run(ecf(), ticks=1)
+    assert connection.settings == [Setting(1, "slow", "backup", True)]
+    connection.sndbuf_limited = True
+    connection.run(ecf(), ticks=1)
+    assert connection.settings[1:] == [Setting(2, "slow", "backup", False)]
+
+
 def test_a_small_receive_window_is_left_to_the_fast_subflow_however_much_waits() -> None:
     """64 KiB take the fast one three round trips, against 200 ms of all that is under way."""
     connection = two(0.02, 0.2)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from emptcp.control.connection import Connection, Connections
 from emptcp.control.path import Path
-from emptcp.mptcp.sockets import BACKUP, RECORD
+from emptcp.mptcp.sockets import BACKUP, RECORD, SNDBUF_LIMITED
 
 if TYPE_CHECKING:
     from emptcp.control.controller import Controller
@@ -84,6 +84,8 @@ class SimulatedConnection:
         self.queued = queued
         self.window = 1 << 20
         """The receive window that the other end tells, in bytes; what moves does not go by it."""
+        self.sndbuf_limited = False
+        """Whether the application waits for room in the send buffer; what moves does not go by it either."""
         self.settings: list[Setting] = []
         """All that was set, in order."""
         self._now = 0.0
@@ -182,7 +184,7 @@ class SimulatedConnection:
     def _record(self, name: str, one: SimulatedSubflow) -> bytes:
         number = self._ports[name] - 4000
         local, remote = (IPv4Address(f"10.{number}.0.{host}").packed for host in (1, 2))
-        flags = BACKUP if self._backup[name] else 0
+        flags = (BACKUP if self._backup[name] else 0) | (SNDBUF_LIMITED if self.sndbuf_limited else 0)
         head = (local, remote, _AF_INET, self._ports[name], 443, _ESTABLISHED, flags, 1, number, number)
         sequence = one.sent % (1 << 32)
         moving = (sequence, sequence, self.window, sequence, 0, 0, 1 << 20)

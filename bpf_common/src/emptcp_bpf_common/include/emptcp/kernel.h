@@ -71,7 +71,14 @@ struct bpf_iter__tcp {
 	struct sock_common *sk_common;
 } EMPTCP_KERNEL;
 
+#define SOCK_NOSPACE 2 /* bit of flags: a writer was told that there is no room, and there was none since */
+
+struct socket {
+	unsigned long flags;
+} EMPTCP_KERNEL;
+
 struct sock {
+	struct socket *sk_socket;
 	unsigned long sk_pacing_rate;
 	unsigned long sk_max_pacing_rate;
 	int sk_rx_dst_ifindex;
