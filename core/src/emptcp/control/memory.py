@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -37,7 +38,7 @@ class Memory:
     def __init__(self, file: str) -> None:
         self._file = Path(file) if file else None
         self._written = "{}"
-        self._at = -EVERY
+        self._at = -math.inf
         self._complained = False
 
     def load(self) -> dict[str, Any]:
