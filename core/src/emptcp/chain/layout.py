@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 VERSION = 2
 """Goes up when values are laid out otherwise, so that the next `apply` makes programs of before anew."""
@@ -33,17 +34,17 @@ class Slot:
     offset: int
     size: int
 
-    @property
+    @cached_property
     def flips(self) -> bool:
         """Whether the struct is too large for one store."""
         return self.size > ATOMIC
 
-    @property
+    @cached_property
     def stride(self) -> int:
         """Bytes between the two sides."""
         return aligned(self.size)
 
-    @property
+    @cached_property
     def first_side(self) -> int:
         """Offset of side 0; the index, if there is one, stands at :attr:`offset`."""
         return self.offset + (8 if self.flips else 0)
@@ -101,11 +102,13 @@ def change(words: memoryview, slot: Slot, packed: bytes) -> None:
 
 def prepare(words: memoryview, slot: Slot, packed: bytes) -> None:
     """Write a new struct to the side that is not in force; where there is one side only, to that."""
-    padded = packed.ljust(slot.stride, b"\0")
-    side = 1 - (words[slot.offset // 8] & 1) if slot.flips else 0
-    start = (slot.first_side + side * slot.stride) // 8
-    for n in range(slot.stride // 8):
-        words[start + n] = int.from_bytes(padded[8 * n : 8 * n + 8], "little")
+    start = slot.first_side // 8
+    if not slot.flips:
+        words[start] = int.from_bytes(packed, "little")
+        return
+    length = slot.stride // 8
+    start += length * (1 - (words[slot.offset // 8] & 1))
+    words[start : start + length] = memoryview(packed.ljust(slot.stride, b"\0")).cast("Q")
 
 
 def flip(words: memoryview, slot: Slot) -> None:

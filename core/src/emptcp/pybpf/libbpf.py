@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ CARRIER = "emptcp_libbpf"
 _LEVELS = ("warning", "info", "debug")
 _collecting = threading.local()
 _opening = threading.Lock()
+_opened: Library | None = None
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,14 @@ def library() -> Library:
 
     :raises BpfError: there is none; names all three places that were looked at.
     """
-    with _opening:
-        return _open_first()
+    global _opened
+    if _opened is None:
+        with _opening:  # another thread may have been first
+            if _opened is None:
+                _opened = _open_first()
+    return _opened
 
 
-@lru_cache(maxsize=1)
 def _open_first() -> Library:
     named = os.environ.get("EMPTCP_LIBBPF", "")
     if named:

@@ -118,11 +118,14 @@ class Map(descriptor.Descriptor):
     @cached_property
     def _slots(self) -> int:
         """Bytes of an element as the system call moves it: per-CPU kinds give all CPUs' values, 8-aligned."""
-        info = self.info
-        if info.kind not in kinds.PER_CPU:
-            return info.value_size
-        cpus = int(library().function("libbpf_num_possible_cpus")())
-        return _aligned(info.value_size) * cpus
+        size = self.info.value_size
+        if not self._per_cpu:
+            return size
+        return _aligned(size) * int(library().function("libbpf_num_possible_cpus")())
+
+    @cached_property
+    def _per_cpu(self) -> bool:
+        return self.info.kind in kinds.PER_CPU
 
     def lookup(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None. For per-CPU kinds see :meth:`lookup_percpu`.
@@ -161,7 +164,7 @@ class Map(descriptor.Descriptor):
         """
         size = _aligned(self.info.value_size)
         stored = b"".join(bytes(value).ljust(size, b"\0") for value in values)
-        if self.info.kind not in kinds.PER_CPU or len(stored) != self._slots:
+        if not self._per_cpu or len(stored) != self._slots:
             raise BpfError(f"the map '{self.info.name}' does not take {len(values)} values per key")
         code = library().function("bpf_map_update_elem")(self.fd, self._key(key), stored, BPF_ANY)
         if code < 0:
@@ -264,7 +267,7 @@ class Map(descriptor.Descriptor):
         size = self.info.value_size
         if len(value) != size:
             raise BpfError(f"a value of the map '{self.info.name}' has {size} bytes, not {len(value)}")
-        if self._slots == size and self.info.kind not in kinds.PER_CPU:
+        if not self._per_cpu:
             return bytes(value)
         return bytes(value).ljust(_aligned(size), b"\0") * (self._slots // _aligned(size))
 
@@ -275,12 +278,12 @@ class Map(descriptor.Descriptor):
 
     def _values(self, values: Sequence[bytes]) -> bytes:
         """Return values side by side, as :meth:`_keys` does."""
-        right = self.info.kind not in kinds.PER_CPU and set(map(len, values)) == {self.info.value_size}
+        right = not self._per_cpu and set(map(len, values)) == {self.info.value_size}
         return b"".join(values if right else map(self._value, values))
 
     def _split(self, value: bytes) -> list[bytes]:
         size, step = self.info.value_size, _aligned(self.info.value_size)
-        if self.info.kind not in kinds.PER_CPU:
+        if not self._per_cpu:
             raise BpfError(f"the map '{self.info.name}' is a {self.info.kind}, not a per-CPU map")
         return [value[start : start + size] for start in range(0, len(value), step)]
 
