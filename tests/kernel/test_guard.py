@@ -23,12 +23,13 @@ from typing import Any, Protocol
 import pytest
 
 from emptcp.chain import off, tables
+from emptcp.chain.spoiling import Spoilers
 from emptcp.control.harm import HARM
 from emptcp.hooks import namespaces
 from emptcp.lab import namespace, offload
 from emptcp.lab.host import Host
 from emptcp.lab.path import Path as LabPath
-from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket, wildcard
+from emptcp.lab.sockets import listen, mptcp_info, mptcp_socket, receive_exactly, wildcard
 from emptcp.lab.topology import Lab, two_hosts
 from emptcp.mptcp.inject import Injector
 from emptcp.packet.build import build
@@ -56,7 +57,7 @@ class Command(Protocol):
 # What tells the tests when harm was first done.
 CLOCK = (*HARM, "MPTcpExtMPRstTx")
 
-# What it does is not what its manifest says: data loses its mapping.
+# What it does is not what its manifest says: data loses its mapping, with mark(2) the first one, too.
 BROKEN = """
 #include <emptcp/actor.h>
 
@@ -66,8 +67,11 @@ struct mark {
 
 EMPTCP_ACTOR(mark, pkt, struct mark, param)
 {
-	if (pkt->parsed->payload_len && param->number)
-		emptcp_remove_option(pkt, EMPTCP_DSS, EMPTCP_UNSAFE_DSS);
+	if (!pkt->parsed->payload_len)
+		return EMPTCP_NEXT;
+	emptcp_remove_option(pkt, EMPTCP_DSS, EMPTCP_UNSAFE_DSS);
+	if (param->number > 1)
+		emptcp_remove_option(pkt, EMPTCP_MP_CAPABLE, EMPTCP_UNSAFE_DSS);
 	return EMPTCP_NEXT;
 }
 """
@@ -107,6 +111,7 @@ dev = "{device}"
 do = ["mark()"]
 """
 AT_XDP = POLICY.replace("do =", 'backend = "{backend}"\ndo =')
+FIRST_DATA = 'engine = "{engine}"\n' + AT_XDP.replace("mark()", "mark({number})")
 BACKUP = """
 table = "t"
 [[policy]]
@@ -185,6 +190,8 @@ def usual(monkeypatch: pytest.MonkeyPatch) -> None:
 def installed(stranger: Callable[..., Path], broken: Path, emptcp: Command) -> None:
     package = stranger()
     shutil.copy(broken, package / "mark.bpf.o")
+    manifest = package / "emptcp.toml"
+    manifest.write_text(manifest.read_text().replace('"ingress"', '"ingress", "egress"'))
     emptcp("plugins", "enable", "mark")
 
 
@@ -205,9 +212,12 @@ def writes_raw(stranger: Callable[..., Path], emptcp: Command, tmp_path: Path) -
 
 
 class Traffic:
-    """A connection with a subflow on each path that sends all the time, and when harm was first counted."""
+    """A connection with a subflow on each path that sends all the time, and when harm was first counted.
 
-    def __init__(self, names: tuple[str, str], address: str) -> None:
+    ``down``: the server sends, else the client.
+    """
+
+    def __init__(self, names: tuple[str, str], address: str, down: bool = False) -> None:
         here, there = self._hosts = Host("a", names[0]), Host("b", names[1])
         self._before = self._counted()
         self._stop = threading.Event()
@@ -216,8 +226,9 @@ class Traffic:
         listener = self._stack.enter_context(there.call(lambda: listen(wildcard(address), timeout=30)))
         self.client = self._stack.enter_context(here.call(lambda: mptcp_socket(address, timeout=30)))
         self.client.connect((address, listener.getsockname()[1]))
-        self._server = self._stack.enter_context(listener.accept()[0])
-        self._server.settimeout(0.2)
+        ends = self.client, self._stack.enter_context(listener.accept()[0])
+        self._source, self._sink = ends[::-1] if down else ends
+        self._sink.settimeout(0.2)
         self._threads = [threading.Thread(target=one) for one in (self._send, self._receive, self._watch)]
         for thread in self._threads:
             thread.start()
@@ -228,7 +239,7 @@ class Traffic:
     def _send(self) -> None:
         while not self._stop.wait(0.005):
             try:
-                self.client.send(bytes(20000), socket.MSG_DONTWAIT)
+                self._source.send(bytes(20000), socket.MSG_DONTWAIT)
             except BlockingIOError:
                 continue
             except OSError:
@@ -237,7 +248,7 @@ class Traffic:
     def _receive(self) -> None:
         while not self._stop.is_set():
             try:
-                if not self._server.recv(1 << 20):
+                if not self._sink.recv(1 << 20):
                     return
             except TimeoutError:
                 continue
@@ -260,8 +271,10 @@ class Traffic:
 
 
 @contextmanager
-def traffic(client: str, server: str, address: str, subflows: int = 2) -> Iterator[Traffic]:
-    made = Traffic((client, server), address)
+def traffic(
+    client: str, server: str, address: str, subflows: int = 2, down: bool = False
+) -> Iterator[Traffic]:
+    made = Traffic((client, server), address, down)
     try:
         made.wait_for_subflows(subflows)
         yield made
@@ -720,6 +733,104 @@ def test_packets_that_a_router_spoils_before_anybody_sees_them_are_found_out_by_
     assert off.read().skips("t", "broken")
     assert others[0].harmed
     assert ended - others[0].harmed < 2
+
+
+@pytest.mark.soon
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("down", [True, False], ids=["down", "up"])
+@pytest.mark.parametrize(("engine", "backend"), [("fused", "xdp"), ("tail", "xdp-generic")])
+@pytest.mark.usefixtures("installed")
+def test_data_that_nobody_ever_sees_mapped_on_a_router_is_found_out_by_a_trial(
+    hop: tuple[str, str, str],
+    emptcp: Command,
+    write: Callable[[str], str],
+    engine: str,
+    backend: str,
+    down: bool,
+    number: int,
+) -> None:
+    """From a connection's first data on, at XDP: it falls back, and no end complains."""
+    client, router, server = hop
+    namespace.ip(["mptcp", "endpoint", "flush"], netns=server)
+    Host("client", client).call(lambda: offload.turn_off(["left1"]))
+    Host("server", server).call(lambda: offload.turn_off(["right1"]))
+    with ExitStack() as stack:
+        others: list[Traffic] = []
+        others_traffic = traffic(client, server, "10.9.1.1", 0, down)
+        late = once_in_force("t", lambda: others.append(stack.enter_context(others_traffic)))
+        device = "right1" if down else "left1"
+        path = write(FIRST_DATA.format(device=device, engine=engine, backend=backend, number=number))
+        done = emptcp("apply", path, "--netns", router, "--guard-window", "30")
+        ended = time.monotonic()
+        late.join(60)
+    assert done.code == 1, done
+    assert "data without DSS" in done.err
+    assert others[0].harmed
+    assert ended - others[0].harmed < 2
+
+
+@pytest.mark.soon
+@pytest.mark.usefixtures("installed")
+def test_data_that_an_end_host_sends_unmapped_from_the_first_on_is_found_out_by_a_trial(
+    emptcp: Command, write: Callable[[str], str]
+) -> None:
+    """The other end falls back, and only there it is counted."""
+    with two_hosts([LabPath(100e6, 0.01)], link="veth", name=f"t{os.getpid()}o") as lab, ExitStack() as stack:
+        others: list[Traffic] = []
+        others_traffic = traffic(lab.a.netns, lab.b.netns, lab.paths[0].b.address(4), 0, down=True)
+        late = once_in_force("t", lambda: others.append(stack.enter_context(others_traffic)))
+        path = write(POLICY.format(device="path*").replace("ingress", "egress"))
+        done = emptcp("apply", path, "--netns", lab.b.netns, "--guard-window", "30")
+        ended = time.monotonic()
+        late.join(60)
+    assert done.code == 1, done
+    assert "data without DSS" in done.err
+    assert others[0].harmed
+    assert ended - others[0].harmed < 2
+
+
+@pytest.mark.parametrize("backend", ["xdp", "tc"])
+def test_plain_tcp_by_a_router_makes_the_policy_be_tried_and_nothing_be_switched_off(
+    hop: tuple[str, str, str],
+    emptcp: Command,
+    write: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+) -> None:
+    client, router, server = hop
+    tried: list[bool] = []
+    ends_mptcp = Spoilers.ends_mptcp
+
+    def noted(*asked: Any) -> bool:
+        tried.append(ends_mptcp(*asked))
+        return tried[-1]
+
+    monkeypatch.setattr(Spoilers, "ends_mptcp", noted)
+    Host("client", client).call(lambda: offload.turn_off(["left1", "left2"]))
+    with traffic(client, server, "10.9.1.1"):
+        thread = once_in_force("t", lambda: connect_plainly(client, server, "10.9.1.1", 1000))
+        working = AT_XDP.replace("mark()", "rate_limit(rate=1gbit, mode=police)")
+        path = write(working.format(device="left*", backend=backend))
+        done = emptcp("apply", path, "--netns", router, "--guard-window", "8")
+        thread.join(60)
+    assert done.code == 0, done
+    assert not off.read().skips("t", "broken")
+    assert tried
+    assert not any(tried)
+
+
+def connect_plainly(client: str, server: str, address: str, count: int) -> None:
+    """Connect to a plain TCP server, one time after the other, and send some packets each time."""
+    listener = Host("server", server).call(lambda: socket.create_server((address, 0), backlog=128))
+    namespaces.enter(namespaces.resolve(client))
+    with listener:
+        for _ in range(count):
+            with mptcp_socket(address, timeout=30) as made:
+                made.connect(listener.getsockname())
+                with listener.accept()[0] as accepted:
+                    for _ in range(4):
+                        made.sendall(bytes(300))
+                        receive_exactly(accepted, 300)
 
 
 def test_long_packets_that_a_router_spoils_are_looked_at_too(

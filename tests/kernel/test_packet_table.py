@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -22,6 +22,7 @@ import pytest
 from emptcp.chain.bind import bind
 from emptcp.chain.dryrun import Result, Runner
 from emptcp.chain.placement import indexes
+from emptcp.chain.spoiling import Spoilers
 from emptcp.hooks import namespaces
 from emptcp.packet.build import build
 from emptcp.packet.decode import Decoded, decode
@@ -272,6 +273,19 @@ def test_what_can_not_be_checked_stays_as_it_is(uses: list[Used]) -> None:
             result = used.runner.run(packet)
             assert result.data == packet, f"{used.where}: {name}"
             assert result.verdict in used.verdicts
+
+
+def test_the_guard_takes_no_stage_for_one_that_hurts(uses: list[Used]) -> None:
+    """It tries a policy over packets like one that passed, of either way."""
+    with closing(Spoilers(CATALOG)) as spoilers:
+        for used in uses:
+            about = used.runner.loaded.description
+            (policy,) = about.policies
+            for options, carrier in itertools.product(([TIME, MAP], [TIME], []), ({}, V6)):
+                packet = made(Segment((), payload=DATA), {**carrier, "link": "none"}, options)
+                assert not spoilers.spoils(about, policy, packet), used.where
+                for leaves in (True, False):
+                    assert not spoilers.ends_mptcp(about, policy, packet, leaves), used.where
 
 
 MERGED = bytes(164) + (3).to_bytes(4, "little") + bytes(8) + (500).to_bytes(4, "little") + bytes(12)

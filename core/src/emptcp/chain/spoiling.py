@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a running policy makes wrong packets of right ones, asked of a copy that is attached to nothing.
 
-Where packets are heard only behind a program (XDP), or a count has no ends (wrong checksums of what came in),
-nobody sees what the policy was given. So it is given right packets like those that were heard, and what it
-makes of them is looked at. An actor that spoils only some packets, by what it counted before, say, is missed.
+Where packets are heard only behind a program (XDP, and what a host sends), or a count has no ends (wrong
+checksums of what came in), nobody sees what the policy was given. So it is given right packets like those
+that were heard, and what it makes of them is looked at: their checksum, or whether they are of MPTCP still.
+An actor that spoils only some packets, by what it counted before, say, is missed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emptcp import pybpf
 from emptcp.chain import filling, pins, states
 from emptcp.chain.bind import bind
-from emptcp.chain.dryrun import Runner
+from emptcp.chain.dryrun import Result, Runner
+from emptcp.chain.probes import alike, first, handshake
 from emptcp.errors import EmptcpError
-from emptcp.packet.build import build
-from emptcp.packet.decode import Decoded, decode
+from emptcp.packet.decode import decode
 from emptcp.policy import file, values
 
 if TYPE_CHECKING:
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 
 AGAIN = 5.0
 """Seconds after which a copy is made anew: sets, maps and parameters may have other values."""
-
-MOST_PAYLOAD = 1000
-"""Bytes of payload that a trial is given; the kernel takes no packet for one that is longer than a page."""
-
-_VALUES_BEGIN = 4
-"""Bytes of an option that say what it is: kind, length, of MPTCP's the subtype and the flags."""
 
 
 class Spoilers:
@@ -50,8 +44,25 @@ class Spoilers:
         """
         runner = self._copy(about, policy)
         try:
-            return runner is not None and any(_is_spoilt(runner, probe) for probe in probes(packet))
+            return runner is not None and any(_is_spoilt(runner, probe) for probe in alike(packet))
         except pybpf.BpfError:  # the kernel does not take it for a trial
+            return False
+
+    def ends_mptcp(self, about: Description, policy: PolicyRecord, packet: bytes, leaves: bool) -> bool:
+        """Return whether a policy lets connections begin as MPTCP, and then makes plain TCP of them.
+
+        ``packet`` begins with its IP header, and came in by the program's device, or went out by it
+        (``leaves``). The policy is asked of what passes it of such a connection. False where nobody can try.
+        """
+        runner = self._copy(about, policy)
+        answers = leaves != (about.hook == "egress")
+        try:
+            return (
+                runner is not None
+                and not any(_is_stripped(runner, probe) for probe in handshake(packet, answers))
+                and any(_is_stripped(runner, probe) for probe in first(packet, answers))
+            )
+        except pybpf.BpfError:
             return False
 
     def close(self) -> None:
@@ -93,47 +104,13 @@ class Spoilers:
 
 def _is_spoilt(runner: Runner, probe: bytes) -> bool:
     result = runner.run(probe)
-    return result.verdict in ("pass", "redirect") and decode(result.data).tcp_checksum_right is False
+    return _goes_on(result) and decode(result.data).tcp_checksum_right is False
 
 
-def probes(packet: bytes) -> Iterator[bytes]:
-    """Yield right packets, as Ethernet frames, like one that was heard: as it is, and with other numbers.
-
-    What an actor wrote without a word to the checksum may stand in what was heard. Written into the first
-    once more it changes nothing, and into the second something.
-    """
-    found = decode(packet, "none")
-    if found.tcp is None or found.ip is None:
-        return
-    payload = found.payload[:MOST_PAYLOAD]
-    tcp = found.tcp
-    yield _made(found, tcp.seq, tcp.ack, tcp.window, tcp.block, payload)
-    yield _made(found, ~tcp.seq, ~tcp.ack, ~tcp.window & 0xFFFF, _others(found), _inverted(payload))
+def _is_stripped(runner: Runner, probe: bytes) -> bool:
+    result = runner.run(probe)
+    return _goes_on(result) and not set(decode(probe).subtypes) <= set(decode(result.data).subtypes)
 
 
-def _made(found: Decoded, seq: int, ack: int, window: int, block: bytes, payload: bytes) -> bytes:
-    assert found.ip is not None
-    assert found.tcp is not None
-    ends: dict[str, Any] = {
-        "family": found.ip.src.version,
-        "src": found.ip.src,
-        "dst": found.ip.dst,
-        "sport": found.tcp.sport,
-        "dport": found.tcp.dport,
-    }
-    numbers: dict[str, Any] = {"seq": seq, "ack": ack & 0xFFFFFFFF, "window": window}
-    return build(**ends, **numbers, flags=int(found.tcp.flags), options=[block], payload=payload)
-
-
-def _others(found: Decoded) -> bytes:
-    """Return the options with other values: each is of the kind and the length that it was."""
-    assert found.tcp is not None
-    block = bytearray(found.tcp.block)
-    for one in found.tcp.options:
-        begin, end = one.offset + _VALUES_BEGIN, one.offset + len(one.raw)
-        block[begin:end] = _inverted(bytes(block[begin:end]))
-    return bytes(block)
-
-
-def _inverted(data: bytes) -> bytes:
-    return bytes(byte ^ 0xFF for byte in data)
+def _goes_on(result: Result) -> bool:
+    return result.verdict in ("pass", "redirect")

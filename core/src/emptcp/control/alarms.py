@@ -31,6 +31,7 @@ from emptcp.plugins.occasions import Endpoint
 
 MIDDLEBOX = 6
 SPOILT = "wrong TCP checksum"
+BARE = "data without DSS"
 
 LATELY = 3.0
 """Seconds for which packets that came in are kept for a trial."""
@@ -80,14 +81,15 @@ class _Passing:
 class Complaint:
     """What was heard: by which device (empty: between several), what it was, and who sent it to whom.
 
-    With a ``packet``, from its IP header on, it is a suspicion of what came in by the device, and counts for
-    a policy that is shown by a trial to do that.
+    With a ``packet``, from its IP header on, it is a suspicion of what came in by the device (or went out by
+    it: ``leaves``), and counts for a policy that is shown by a trial to do that.
     """
 
     device: str
     what: str
     ends: tuple[Endpoint, Endpoint]
     packet: bytes = b""
+    leaves: bool = False
 
 
 class Alarms:
@@ -120,7 +122,9 @@ class Alarms:
                 continue
             ends = (packet.ip.src, packet.tcp.sport), (packet.ip.dst, packet.tcp.dport)
             if self._mappings.lost(now, one.device, ends, packet):
-                yield Complaint("", "data without DSS", ends)
+                yield Complaint("", BARE, ends)
+            if self._mappings.suspicious(now, one.device, one.leaves, ends, packet):
+                yield Complaint(one.device, BARE, ends, one.data, one.leaves)
             right = is_right(packet, one.filled, one.single)
             if self._checksums.spoilt(now, one.device, ends, right, one.leaves):
                 yield Complaint("", SPOILT, ends)

@@ -18,12 +18,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from emptcp.chain import pins, running, switches, trips
+from emptcp.chain.counters import Counters
 from emptcp.chain.description import Description, PolicyRecord, StageRecord
 from emptcp.chain.reach import Reach
 from emptcp.chain.running import Running
 from emptcp.chain.spoiling import Spoilers
 from emptcp.chain.trips import Trip
-from emptcp.control.alarms import Alarms, Complaint
+from emptcp.control.alarms import SPOILT, Alarms, Complaint
 from emptcp.control.fallbacks import Fallbacks
 from emptcp.control.harm import FALLBACKS, WRONG_CHECKSUMS, Crowd, Rates
 from emptcp.errors import EmptcpError
@@ -42,8 +43,10 @@ Harm = tuple[Counter[str], list[Complaint]]
 """What the kernel counted, and what was heard."""
 Doings = dict[tuple[Name, str], Counter[str]]
 """What can be the doing of each policy, by device."""
-Guarded = tuple[Running, PolicyRecord, list[str]]
-"""A program, a policy of it, and the names of the policy's guarded stages."""
+Stages = dict[str, bool]
+"""The names of guarded stages, and whether each is first-party: then it is believed what it left alone."""
+Guarded = tuple[Running, PolicyRecord, Stages]
+"""A program, a policy of it, and the policy's guarded stages."""
 
 
 class _Space:
@@ -134,7 +137,7 @@ class Guard:
         with running.everything(pins.find()) as everything:
             found = list(everything.values())
             guarded = [
-                (one, policy, keys) for one in found for policy, keys in self._guarded(one.description)
+                (one, policy, stages) for one in found for policy, stages in self._guarded(one.description)
             ]
             self._open(
                 {
@@ -182,28 +185,30 @@ class Guard:
         """Whether anything was there to guard at the last look."""
         return bool(self._spaces)
 
-    def _guarded(self, about: Description) -> Iterator[tuple[PolicyRecord, list[str]]]:
-        """Yield a program's guarded policies, each with the names of its guarded stages."""
-        shared: dict[str, list[str]] = {chain.table: [] for chain in about.chains}
+    def _guarded(self, about: Description) -> Iterator[tuple[PolicyRecord, Stages]]:
+        """Yield a program's guarded policies, each with its guarded stages."""
+        shared: dict[str, Stages] = {chain.table: {} for chain in about.chains}
         for chain in about.chains:
-            shared[chain.table] += self._keys(chain.home, chain.stages)
+            shared[chain.table] |= self._stages(chain.home, chain.stages)
         for policy in about.policies:
-            keys = self._keys(policy.home, policy.stages)
+            stages = self._stages(policy.home, policy.stages)
             if any(stage.kind == "goto" for stage in policy.stages):
-                keys += shared.get(policy.table, [])
-            if keys:
-                yield policy, keys
+                stages |= shared.get(policy.table, {})
+            if stages:
+                yield policy, stages
 
     def _owns(self, policy: PolicyRecord) -> bool:
         """Return whether it may be switched off here: other tables' policies only explain harm."""
         return self._table in ("", policy.table)
 
-    def _keys(self, home: str, stages: Iterable[StageRecord]) -> list[str]:
-        return [f"{home}/{stage.id}" for stage in stages if stage.kind == "actor" and self._is_guarded(stage)]
+    def _stages(self, home: str, stages: Iterable[StageRecord]) -> Stages:
+        actors = ((f"{home}/{one.id}", self._known(one)) for one in stages if one.kind == "actor")
+        return {key: known is not None for key, known in actors if known is None or can_hurt(known)}
 
-    def _is_guarded(self, stage: StageRecord) -> bool:
+    def _known(self, stage: StageRecord) -> StageType | None:
+        """Return what a first-party stage is; ``None`` for a stranger's, whose manifest may be wrong."""
         known = self._types.get((stage.plugin, stage.name.rpartition(":")[2]))
-        return known is None or known.distribution not in FIRST_PARTY or can_hurt(known)
+        return known if known is not None and known.distribution in FIRST_PARTY else None
 
     def _open(self, wanted: Mapping[int, str]) -> None:
         for cookie in self._spaces.keys() - wanted.keys():
@@ -226,7 +231,7 @@ class Guard:
             if about.cookie != space.namespace.cookie or place not in space.acted:
                 continue
             own = [complaint for complaint in heard if self._is_of(about, policy, complaint)]
-            shown = shown or any(complaint.packet for complaint in own)
+            shown = shown or any(one.packet and one.what == SPOILT for one in own)
             counted = Counter({name: rose[name] for name in rose if can_raise(name, about.hook)})
             found[place] = found.get(place, Counter()) | counted | Counter(one.what for one in own)
         if shown:  # by a trial; the others did not do it
@@ -243,16 +248,16 @@ class Guard:
             return False
         if not complaint.packet:
             return True
-        return about.hook == "ingress" and self._spoilers.spoils(about, policy, complaint.packet)
+        if complaint.what == SPOILT:
+            return about.hook == "ingress" and self._spoilers.spoils(about, policy, complaint.packet)
+        return self._spoilers.ends_mptcp(about, policy, complaint.packet, complaint.leaves)
 
     def _note(self, now: float, guarded: Iterable[Guarded]) -> None:
         """Note which policies acted since the last look."""
-        for one, policy, keys in guarded:
+        for one, policy, stages in guarded:
             about, counts = one.description, one.counts()
             name = policy.table, policy.name
-            worked = sum(
-                counts[key].packets - counts[key].skipped - sum(counts[key].reasons.values()) for key in keys
-            )
+            worked = sum(worked_on(counts[key], believed) for key, believed in stages.items())
             place = about.hook, about.cookie, about.device, name
             before = self._worked.get(place, 0 if self._began else worked)
             self._worked[place] = worked
@@ -264,6 +269,12 @@ class Guard:
 def can_raise(count: str, hook: str) -> bool:
     """Return whether a policy at a hook can raise a count of its own host: not what only others receive."""
     return count != WRONG_CHECKSUMS or hook == "ingress"
+
+
+def worked_on(counts: Counters, believed: bool) -> int:
+    """Return how many packets an actor may have changed or dropped: those that it gave a reason for not."""
+    given = counts.packets - counts.skipped
+    return given - sum(counts.reasons.values()) if believed else given
 
 
 def can_hurt(actor: StageType) -> bool:

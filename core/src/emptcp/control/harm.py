@@ -20,12 +20,13 @@ HARM = (
     "MPTcpExtDSSCorruptionFallback",
     "MPTcpExtDSSCorruptionReset",
     "MPTcpExtDssFallback",
+    "MPTcpExtMPCapableDataFallback",
     "MPTcpExtMPFailRx",
     "MPTcpExtMPFailTx",
 )
 """Counters of a network namespace, named as nstat does. A kernel that lacks one counts nothing there."""
 
-FALLBACKS = ("MPTcpExtDSSCorruptionFallback", "MPTcpExtDssFallback")
+FALLBACKS = ("MPTcpExtDSSCorruptionFallback", "MPTcpExtDssFallback", "MPTcpExtMPCapableDataFallback")
 """Those of :data:`HARM` that tell of a connection which went on as plain TCP."""
 
 CROWD = 3

@@ -41,10 +41,6 @@ class Streaks:
         seen = self.of(ends)
         seen.good, seen.bad[place] = now, 0
 
-    def known(self, ends: Ends) -> Seen | None:
-        """Return what is remembered of a subflow."""
-        return self._seen.get(ends)
-
     def of(self, ends: Ends) -> Seen:
         """Return what is remembered of a subflow, and remember it."""
         seen = self._seen.setdefault(ends, Seen())

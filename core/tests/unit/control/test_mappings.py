@@ -74,3 +74,33 @@ def test_the_one_seen_least_recently_is_forgotten(monkeypatch: pytest.MonkeyPatc
     others: list[Ends] = [((ip_address("10.0.0.1"), port), ENDS[1]) for port in (1, 2)]
     assert not any(told(packet(DSS), *(packet(DSS, ends=one) for one in others), *[packet()] * 5))
     assert told(packet(DSS, ends=others[0]), packet(DSS), *[packet()] * 3)[-1]
+
+
+def suspected(*packets: Decoded, devices: str = "e", leaves: bool = False) -> list[bool]:
+    known = Mappings()
+    return [
+        known.suspicious(number * 0.1, devices[number % len(devices)], leaves, ends_of(one), one)
+        for number, one in enumerate(packets)
+    ]
+
+
+def test_data_that_never_had_a_mapping_makes_suspicious_once() -> None:
+    assert suspected(*[packet(Timestamps(1, 2))] * 5) == [False, False, True, False, False]
+    assert suspected(*[packet()] * 2, packet(DSS), *[packet()] * 3) == [*[False] * 5, True]
+
+
+def test_each_place_is_suspected_for_itself() -> None:
+    assert suspected(*[packet()] * 6, devices="io") == [*[False] * 4, True, True]
+    known = Mappings()
+    told = [known.suspicious(0.1, "e", leaves, ENDS, packet()) for leaves in [True, False] * 2 + [True]]
+    assert told == [*[False] * 4, True]
+
+
+def test_suspicion_and_loss_are_counted_apart() -> None:
+    known, one = Mappings(), packet()
+    both = [
+        (known.lost(0.1, "e", ENDS, each), known.suspicious(0.1, "e", False, ENDS, each))
+        for each in [packet(DSS), *[one] * 3]
+    ]
+    assert both[-1] == (True, True)
+    assert not any(any(each) for each in both[:-1])
