@@ -214,13 +214,16 @@ def writes_raw(stranger: Callable[..., Path], emptcp: Command, tmp_path: Path) -
 class Traffic:
     """A connection with a subflow on each path that sends all the time, and when harm was first counted.
 
-    ``down``: the server sends, else the client.
+    ``down``: the server sends, else the client, every so many seconds.
     """
 
-    def __init__(self, names: tuple[str, str], address: str, down: bool = False) -> None:
+    def __init__(
+        self, names: tuple[str, str], address: str, down: bool = False, every: float = 0.005
+    ) -> None:
         here, there = self._hosts = Host("a", names[0]), Host("b", names[1])
         self._before = self._counted()
         self._stop = threading.Event()
+        self._every = every
         self.harmed = 0.0
         self._stack = ExitStack()
         listener = self._stack.enter_context(there.call(lambda: listen(wildcard(address), timeout=30)))
@@ -237,7 +240,7 @@ class Traffic:
         return sum(host.counters().get(name, 0) for host in self._hosts for name in CLOCK)
 
     def _send(self) -> None:
-        while not self._stop.wait(0.005):
+        while not self._stop.wait(self._every):
             try:
                 self._source.send(bytes(20000), socket.MSG_DONTWAIT)
             except BlockingIOError:
@@ -272,9 +275,9 @@ class Traffic:
 
 @contextmanager
 def traffic(
-    client: str, server: str, address: str, subflows: int = 2, down: bool = False
+    client: str, server: str, address: str, subflows: int = 2, down: bool = False, every: float = 0.005
 ) -> Iterator[Traffic]:
-    made = Traffic((client, server), address, down)
+    made = Traffic((client, server), address, down, every)
     try:
         made.wait_for_subflows(subflows)
         yield made
@@ -807,7 +810,7 @@ def test_plain_tcp_by_a_router_makes_the_policy_be_tried_and_nothing_be_switched
 
     monkeypatch.setattr(Spoilers, "ends_mptcp", noted)
     Host("client", client).call(lambda: offload.turn_off(["left1", "left2"]))
-    with traffic(client, server, "10.9.1.1"):
+    with traffic(client, server, "10.9.1.1", every=0.5):
         thread = once_in_force("t", lambda: connect_plainly(client, server, "10.9.1.1", 1000))
         working = AT_XDP.replace("mark()", "rate_limit(rate=1gbit, mode=police)")
         path = write(working.format(device="left*", backend=backend))

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from emptcp.chain import pins
 from emptcp.chain.bind import bind
 from emptcp.chain.dryrun import Result, Runner
 from emptcp.chain.placement import indexes
@@ -275,8 +276,12 @@ def test_what_can_not_be_checked_stays_as_it_is(uses: list[Used]) -> None:
             assert result.verdict in used.verdicts
 
 
-def test_the_guard_takes_no_stage_for_one_that_hurts(uses: list[Used]) -> None:
+def test_the_guard_takes_no_stage_for_one_that_hurts(
+    uses: list[Used], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It tries a policy over packets like one that passed, of either way."""
+    monkeypatch.setenv("EMPTCP_RUN", str(tmp_path))
+    pins.open_or_make()
     with closing(Spoilers(CATALOG)) as spoilers:
         for used in uses:
             about = used.runner.loaded.description

@@ -18,7 +18,7 @@ from emptcp.chain import counters, owned, program
 from emptcp.chain.description import PolicyRecord
 from emptcp.chain.objects import Objects
 from emptcp.chain.plan import BoundPolicy, companions_for, plan
-from emptcp.chain.shared import PrivateMaps
+from emptcp.chain.shared import PrivateMaps, no_elder
 from emptcp.chain.states import Places, allocate, offsets
 from emptcp.chain.storage import Store
 from emptcp.chain.stores import listed
@@ -51,7 +51,8 @@ class Runner:
 
     ``link`` is what packets begin with: ``ethernet`` or ``none`` (an IP header). ``off`` tells of each
     policy, by table and name, whether it is switched off; ``contents`` what is in a set or map, which without
-    it is what the file lists; ``slots`` are places in the flow table's entries that are given already.
+    it is what the file lists; ``slots`` are places in the flow table's entries that are given already;
+    ``elder`` opens the map that a plugin's begins as a copy of.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Runner:
         off: Callable[[str, str], bool] = lambda table, policy: False,
         contents: Callable[[Store], Mapping[bytes, bytes]] = listed,
         slots: Places = MappingProxyType({}),
+        elder: Callable[[str, str], pybpf.Map | None] = no_elder,
     ) -> None:
         self.backend = backend
         made = plan(hook, policies, companions_for(hook, policies))
@@ -71,7 +73,7 @@ class Runner:
         place = program.Place(hook, backend, program.L2[link], device="(trial)", engine=engine)
         self.states = offsets(allocate(made.fragments, slots))
         with ExitStack() as opened:
-            self.shared = opened.enter_context(closing(PrivateMaps(contents)))
+            self.shared = opened.enter_context(closing(PrivateMaps(contents, elder)))
             self._objects = opened.enter_context(Objects(self.shared))
             loaded = program.load(made, policies, place, self._objects, self.states, off=off)
             self.loaded = opened.enter_context(closing(loaded))

@@ -123,14 +123,33 @@ _CORES = {
 }
 
 
-class PrivateMaps:
-    """Maps that end with this object. ``contents`` tells what is in sets and maps, as in the kernel."""
+def no_elder(plugin: str, name: str) -> pybpf.Map | None:
+    """Open no map: a plugin's begins empty."""
+    return None
 
-    def __init__(self, contents: Callable[[Store], Mapping[bytes, bytes]] = stores.listed) -> None:
+
+class PrivateMaps:
+    """Maps that end with this object.
+
+    ``contents`` tells what is in sets and maps, as in the kernel; ``elder`` opens the map that one of a
+    plugin begins as a copy of, by plugin and name.
+    """
+
+    def __init__(
+        self,
+        contents: Callable[[Store], Mapping[bytes, bytes]] = stores.listed,
+        elder: Callable[[str, str], pybpf.Map | None] = no_elder,
+    ) -> None:
         self._maps: dict[str, pybpf.Map] = {}
         self._plugins: dict[tuple[str, str], pybpf.Map] = {}
         self._stores: dict[Store, pybpf.Map] = {}
         self._contents = contents
+        self._elder = elder
+
+    @property
+    def has_plugins(self) -> bool:
+        """Whether any map is a plugin's."""
+        return bool(self._plugins)
 
     def close(self) -> None:
         """Close the maps."""
@@ -170,7 +189,11 @@ class PrivateMaps:
 
     def keep(self, plugin: str, name: str, made: pybpf.Map) -> None:
         """See :class:`SharedMaps`."""
-        self._plugins[plugin, name] = made.duplicate()
+        kept = self._plugins[plugin, name] = made.duplicate()
+        elder = self._elder(plugin, name)
+        if elder is not None:
+            with elder:
+                kept.copy(elder)
 
     def give_up(self, plugin: str, name: str, mismatch: pybpf.MapMismatch) -> None:
         """See :class:`SharedMaps`. All that is here was made by the same objects, and is in use."""

@@ -4,12 +4,14 @@
 Where packets are heard only behind a program (XDP, and what a host sends), or a count has no ends (wrong
 checksums of what came in), nobody sees what the policy was given. So it is given right packets like those
 that were heard, and what it makes of them is looked at: their checksum, or whether they are of MPTCP still.
-An actor that spoils only some packets, by what it counted before, say, is missed.
+An actor that spoils only some packets is found out where a fresh subflow, what the plugins' maps hold, or the
+time makes it do so.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,9 @@ from emptcp import pybpf
 from emptcp.chain import filling, pins, states
 from emptcp.chain.bind import bind
 from emptcp.chain.dryrun import Result, Runner
+from emptcp.chain.lending import open_plugin_map
 from emptcp.chain.probes import alike, first, handshake
+from emptcp.chain.shared import no_elder
 from emptcp.errors import EmptcpError
 from emptcp.packet.decode import decode
 from emptcp.policy import file, values
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 
 AGAIN = 5.0
 """Seconds after which a copy is made anew: sets, maps and parameters may have other values."""
+
+
+_Elder = Callable[[str, str], pybpf.Map | None]
 
 
 class Spoilers:
@@ -42,11 +49,8 @@ class Spoilers:
 
         ``packet`` begins with its IP header, and may be wrong itself. False where nobody can try.
         """
-        runner = self._copy(about, policy)
-        try:
-            return runner is not None and any(_is_spoilt(runner, probe) for probe in alike(packet))
-        except pybpf.BpfError:  # the kernel does not take it for a trial
-            return False
+        probes = list(alike(packet))
+        return self._shows(about, policy, lambda runner: any(_is_spoilt(runner, one) for one in probes))
 
     def ends_mptcp(self, about: Description, policy: PolicyRecord, packet: bytes, leaves: bool) -> bool:
         """Return whether a policy lets connections begin as MPTCP, and then makes plain TCP of them.
@@ -54,16 +58,16 @@ class Spoilers:
         ``packet`` begins with its IP header, and came in by the program's device, or went out by it
         (``leaves``). The policy is asked of what passes it of such a connection. False where nobody can try.
         """
-        runner = self._copy(about, policy)
         answers = leaves != (about.hook == "egress")
-        try:
-            return (
-                runner is not None
-                and not any(_is_stripped(runner, probe) for probe in handshake(packet, answers))
-                and any(_is_stripped(runner, probe) for probe in first(packet, answers))
-            )
-        except pybpf.BpfError:
-            return False
+        begins, goes_on = list(handshake(packet, answers)), list(first(packet, answers))
+        return self._shows(
+            about,
+            policy,
+            lambda runner: (
+                not any(_is_stripped(runner, one) for one in begins)
+                and any(_is_stripped(runner, one) for one in goes_on)
+            ),
+        )
 
     def close(self) -> None:
         """Unload the programs that were asked."""
@@ -71,18 +75,33 @@ class Spoilers:
             opened.close()
         self._copies.clear()
 
-    def _copy(self, about: Description, policy: PolicyRecord) -> Runner | None:
-        known = about.cookie, about.hook, about.backend, about.engine, policy.source
+    def _shows(self, about: Description, policy: PolicyRecord, ask: Callable[[Runner], bool]) -> bool:
+        return any(_says(runner, ask) for runner in self._runners(about, policy))
+
+    def _runners(self, about: Description, policy: PolicyRecord) -> Iterator[Runner]:
+        """Yield a copy whose plugins know nothing yet, then one that begins with what their maps hold."""
+        fresh = self._copy(about, policy, no_elder)
+        if fresh is None:
+            return
+        yield fresh
+        informed = self._copy(about, policy, open_plugin_map) if fresh.shared.has_plugins else None
+        if informed is not None:
+            yield informed
+
+    def _copy(self, about: Description, policy: PolicyRecord, elder: _Elder) -> Runner | None:
+        known = about.cookie, about.hook, about.backend, about.engine, policy.source, elder
         made, opened, runner = self._copies.get(known, (-AGAIN, ExitStack(), None))
         now = time.monotonic()
         if now - made > AGAIN:
             opened.close()
             opened = ExitStack()
-            runner = self._load(about, policy, opened)
+            runner = self._load(about, policy, elder, opened)
             self._copies[known] = now, opened, runner
         return runner
 
-    def _load(self, about: Description, record: PolicyRecord, opened: ExitStack) -> Runner | None:
+    def _load(
+        self, about: Description, record: PolicyRecord, elder: _Elder, opened: ExitStack
+    ) -> Runner | None:
         tree = pins.find()
         if tree is None:
             return None
@@ -96,10 +115,18 @@ class Spoilers:
                 engine=about.engine,
                 contents=filling.contents(tree),
                 slots=states.known(tree, about.cookie),
+                elder=elder,
             )
         except (EmptcpError, pybpf.BpfError):  # a plugin is gone, say
             return None
         return opened.enter_context(made)
+
+
+def _says(runner: Runner, ask: Callable[[Runner], bool]) -> bool:
+    try:
+        return ask(runner)
+    except pybpf.BpfError:  # the kernel does not take it for a trial
+        return False
 
 
 def _is_spoilt(runner: Runner, probe: bytes) -> bool:

@@ -16,7 +16,7 @@ import os
 import socket
 import struct
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ LATELY = 3.0
 """Seconds for which packets that came in are kept for a trial."""
 
 KEPT = 8
-"""Packets that are kept of each device, each of another subflow."""
+"""Packets of each device, each of another subflow, that are kept for a trial, or tried at one look."""
 
 _ETH_P_ALL = 0x0003
 _SO_ATTACH_FILTER = 26
@@ -115,7 +115,7 @@ class Alarms:
         return [one for one in heard if one is not None] + list(self._spoilt())
 
     def _spoilt(self) -> Iterator[Complaint]:
-        now = time.monotonic()
+        now, tried = time.monotonic(), Counter[str]()
         for one in _received(self._data, whole=True):
             packet = decode(one.data, "none")
             if packet.tcp is None or packet.ip is None or not packet.payload:
@@ -123,7 +123,9 @@ class Alarms:
             ends = (packet.ip.src, packet.tcp.sport), (packet.ip.dst, packet.tcp.dport)
             if self._mappings.lost(now, one.device, ends, packet):
                 yield Complaint("", BARE, ends)
-            if self._mappings.suspicious(now, one.device, one.leaves, ends, packet):
+            suspicious = self._mappings.suspicious(now, one.device, one.leaves, ends, packet)
+            if suspicious and tried[one.device] < KEPT:
+                tried[one.device] += 1
                 yield Complaint(one.device, BARE, ends, one.data, one.leaves)
             right = is_right(packet, one.filled, one.single)
             if self._checksums.spoilt(now, one.device, ends, right, one.leaves):

@@ -7,8 +7,9 @@ Harm is what the kernel of an end host counts (:mod:`emptcp.control.harm`) and w
 packet that passes by (:mod:`emptcp.control.alarms`). It is laid at the door of every guarded policy whose
 guarded actors acted in the last seconds on that device, and only where the policy can have touched that
 subflow (:mod:`emptcp.chain.reach`). Counts have no ends: sockets tell whose a fallback was
-(:mod:`emptcp.control.fallbacks`), and trials tell who spoils what comes in (:mod:`emptcp.chain.spoiling`).
-What nobody tells of must be several, and is laid at the door of all that acted.
+(:mod:`emptcp.control.fallbacks`). Trials tell who spoils what comes in, and who makes plain TCP of
+connections from their first data on (:mod:`emptcp.chain.spoiling`). What nobody tells of must be several, and
+is laid at the door of all that acted.
 """
 
 from __future__ import annotations

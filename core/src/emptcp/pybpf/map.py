@@ -221,6 +221,17 @@ class Map(descriptor.Descriptor):
                     self.update(key, value)
         return len(pairs)
 
+    def copy(self, other: Map) -> None:
+        """Write the entries of a map of the same kind, each CPU's for itself.
+
+        :raises BpfError: the map is full or refuses.
+        """
+        if self.info.kind not in kinds.PER_CPU:
+            self.update_batch(other.items())
+            return
+        for key, values in other.items_percpu():
+            self.update_percpu(key, values)
+
     def delete_batch(self, keys: Iterable[bytes]) -> int:
         """Remove many keys with few system calls; return how many of them were there."""
         wanted, removed = list(keys), 0

@@ -132,6 +132,24 @@ def test_a_per_cpu_value_is_one_per_cpu() -> None:
         assert dict(counters.items_percpu())[bytes(4)] == values
 
 
+def test_a_copy_has_the_entries_of_all_cpus(table: Map) -> None:
+    table.update_batch(ENTRIES.items())
+    with Map.create("hash", 4, 8, 1000) as other:
+        other.copy(table)
+        assert dict(other.items()) == ENTRIES
+    with Map.create("percpu_array", 4, 12, 2) as counters, Map.create("percpu_array", 4, 12, 2) as other:
+        values = counters.lookup_percpu(bytes(4))
+        assert values
+        counters.update_percpu(bytes(4), [bytes((n,)) * 12 for n in range(len(values))])
+        other.copy(counters)
+        assert dict(other.items_percpu()) == dict(counters.items_percpu())
+
+
+def test_a_ring_buffer_has_no_entries_to_copy() -> None:
+    with Map.create("ringbuf", 0, 0, 4096) as ring, Map.create("ringbuf", 0, 0, 4096) as other:
+        other.copy(ring)
+
+
 def test_asking_a_plain_map_for_cpus_is_an_error(table: Map) -> None:
     table.update(b"abcd", bytes(8))
     with pytest.raises(BpfError, match="'table' is a hash, not a per-CPU map"):
