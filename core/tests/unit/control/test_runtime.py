@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import select
 import time
+from pathlib import Path
+
+import pytest
 
 from emptcp.control.charge import Name
 from emptcp.control.runtime import Runtime, merged
@@ -31,7 +34,8 @@ def test_of_settings_that_follow_each_other_the_last_counts() -> None:
     ]
 
 
-def test_without_tables_it_sleeps_and_ends_when_told() -> None:
+def test_without_tables_it_sleeps_and_ends_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMPTCP_RUN", str(tmp_path))
     said: list[str] = []
     with Runtime(said.append) as runtime:
         runtime.start()
