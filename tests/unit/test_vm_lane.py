@@ -7,6 +7,7 @@ import io
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 VM = Path(__file__).parents[1] / "vm"
 sys.path.insert(0, str(VM))
 try:
-    from lane import cpio, debian, machine, modules, releases
+    from lane import apt, cpio, debian, environment, foreign, machine, modules, releases
+    from lane.architectures import ARM64
     from lane.refusal import Refusal
 finally:
     sys.path.remove(str(VM))
@@ -54,6 +56,64 @@ def test_a_copied_file_brings_its_folders_and_the_links_that_lead_to_it(tmp_path
     assert list(found).index(f"{base}/real") < list(found).index(f"{base}/real/deep/file")
 
 
+def test_what_was_unpacked_for_the_guest_has_its_folder_for_its_root(tmp_path: Path) -> None:
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin/dash").write_bytes(b"abc")
+    (tmp_path / "bin").symlink_to("usr/bin")
+    (tmp_path / "sh").symlink_to("/bin/dash")
+    out = io.BytesIO()
+    archive = cpio.Archive(out)
+    for path in environment.below(tmp_path):
+        archive.move(path, tmp_path)
+    archive.close()
+    found = entries(out.getvalue())
+    assert set(found) == {"bin", "sh", "usr", "usr/bin", "usr/bin/dash"}
+    assert (found["bin"], found["sh"]) == ((0o120777, b"usr/bin"), (0o120777, b"/bin/dash"))
+    assert found["usr/bin/dash"][1] == b"abc"
+
+
+def test_another_processor_gets_this_environment_with_nothing_that_was_compiled_for_this_one(
+    tmp_path: Path,
+) -> None:
+    files = environment.files()
+    (tmp_path / foreign.PYTHON / "usr/share").mkdir(parents=True)
+    (tmp_path / foreign.PYTHON / "usr/share/unused").touch()
+    (tmp_path / "wheels").mkdir()
+    ours = [
+        one
+        for one in environment.distributions()
+        if any(map(environment.compiled, environment.belonging(one)))
+    ]
+    for one in ours:
+        kept = tmp_path / "wheels" / f"{foreign.PYTHON}-{one.name}=={one.version}.whl"
+        with zipfile.ZipFile(kept, "w") as wheel:
+            wheel.writestr(f"{one.name}/part.foreign.so", "theirs")
+            wheel.writestr(f"{one.name}/part.py", "theirs")
+    out = io.BytesIO()
+    archive = cpio.Archive(out)
+    foreign.add(archive, files, ARM64, tmp_path)
+    archive.close()
+    found = entries(out.getvalue())
+    compiled = [name for name in found if environment.compiled(Path(name))]
+    assert "cffi" in {one.name for one in ours}
+    assert len(compiled) == len(ours)
+    assert all(found[name][1] == b"theirs" for name in compiled)
+    assert found[sys.executable.lstrip("/")] == (0o120777, f"/usr/bin/{foreign.PYTHON}".encode())
+    plain = {str(path).lstrip("/") for path in files if not environment.compiled(path)}
+    assert plain <= set(found)
+    assert "usr/share/unused" not in found
+
+
+def test_a_wheel_that_is_not_to_be_had_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(Refusal, match=r"pip can't get cffi==0\.1 for aarch64: .*cffi") as refused:
+        foreign._wheel("cffi==0.1", ARM64, tmp_path)
+    assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_modules_come_behind_what_they_need_and_each_once() -> None:
     needs = {"a": ["c", "b"], "b": ["c"], "c": [], "d": ["a"]}
     order = modules.in_order(["d", "a", "c"], needs.__getitem__)
@@ -73,7 +133,7 @@ def test_the_guests_exit_code_is_read_from_its_last_line_however_it_is_cut() -> 
 def test_a_guest_that_says_nothing_or_goes_on_forever_is_ended() -> None:
     for script, said in (("sleep 60", []), ("echo 'guest: Linux'; sleep 60", ["guest: Linux"])):
         shown: list[str] = []
-        guest = machine.follow(["sh", "-c", script], shown.append, boot=0.3, limit=0.6)
+        guest = machine.follow(["sh", "-c", script], shown.append, limit=0.6, boot=0.3)
         assert guest.code is None
         assert shown[:-1] == said
         assert shown[-1].startswith("the guest was ended")
@@ -84,19 +144,22 @@ def test_an_unknown_kernel_is_refused_with_those_that_are_known() -> None:
         releases.release("2.4")
 
 
-def test_without_qemu_the_lane_is_refused_by_name_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "package"), [("6.1", "qemu-system-x86"), ("arm64", "qemu-system-arm")])
+def test_without_qemu_the_lane_is_refused_by_name_of_the_package(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     kernel = debian.Kernel("6.1", Path("image"), Path("modules"))
-    with pytest.raises(Refusal, match="qemu-system-x86"):
-        machine.boot(releases.release("6.1"), kernel, Path("files"), Path("console"), print)
+    with pytest.raises(Refusal, match=rf"package {package}\)"):
+        machine.boot(releases.release(name), kernel, Path("files"), Path("console"), print)
 
 
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="there is no apt to ask")
 def test_a_mirror_that_can_not_be_reached_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(debian, "_mirror", lambda: "http://127.0.0.1:9/debian")
-    with pytest.raises(Refusal, match="apt can't get the kernel from Debian's bookworm") as refused:
+    monkeypatch.setattr(apt, "_mirror", lambda: "http://127.0.0.1:9/debian")
+    with pytest.raises(Refusal, match="apt can't get packages for amd64 from Debian's bookworm") as refused:
         debian.kernel(releases.release("6.1"), tmp_path)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "kernel").exists()

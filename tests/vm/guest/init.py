@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The guest's first process: set the machine up, run the command it was given, tell how it ended, power off.
 
-The command stands in ``/command``, one word a line. Everything goes to the second serial port, because the
-kernel's own messages have the first; the last line is ``guest: exit N``.
+The command stands in ``/command``, one word a line. Everything goes to the serial port that the only argument
+names, because the kernel's own messages have the first; the last line is ``guest: exit N``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 import traceback
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-FINIT_MODULE = 313  # x86_64
+FINIT_MODULE = {"x86_64": 313, "aarch64": 273}[os.uname().machine]
 POWER_OFF = 0x4321FEDC
 ENVIRONMENT = {
     "HOME": "/root",
@@ -37,7 +37,7 @@ def main() -> None:
     """Do everything; never return."""
     try:
         mount_all()
-        to_serial("/dev/ttyS1")
+        to_serial(sys.argv[1])
         print(f"guest: Linux {os.uname().release}, up after {time.monotonic():.1f} s", flush=True)
         load_modules("/modules")
         code = run(words("/command"))

@@ -47,12 +47,23 @@ class Archive:
         if path.is_dir():
             self.folder(path)
         elif path.is_file():
-            found = path.stat()
-            self.data(path, path.read_bytes(), stat.S_IMODE(found.st_mode), int(found.st_mtime))
+            self._file(path, path)
+
+    def move(self, path: Path, root: Path) -> None:
+        """Add a file or link below ``root`` as if that were ``/``; links lead where they say."""
+        at = Path("/", path.relative_to(root))
+        if path.is_symlink():
+            self.link(at, os.readlink(path))
+        else:
+            self._file(at, path)
 
     def close(self) -> None:
         """Write the archive's end; the file stays open."""
         self._write(END, 0, b"", 0, (0, 0))
+
+    def _file(self, at: Path, path: Path) -> None:
+        found = path.stat()
+        self.data(at, path.read_bytes(), stat.S_IMODE(found.st_mode), int(found.st_mtime))
 
     def _entry(
         self, path: Path, mode: int, content: bytes = b"", mtime: int = 0, device: tuple[int, int] = (0, 0)

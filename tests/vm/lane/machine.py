@@ -15,13 +15,11 @@ from lane.debian import Kernel
 from lane.refusal import Refusal
 from lane.releases import Release
 
-PROGRAM = "qemu-system-x86_64"
 MEMORY = "1024"  # MiB
 FIRST_LINE = "guest: Linux"
 LAST_LINE = re.compile(r"^guest: exit (-?\d+)$")
-# Seconds in which a guest that boots has said its first line, and in which it is off; it takes a quarter of
-# either on a machine that has nothing else to do.
-BOOT, LIMIT = 120, 900
+# Seconds in which a guest that boots has said its first line; with nothing beside it takes a quarter of them.
+BOOT = 120
 
 
 class Guest:
@@ -53,14 +51,13 @@ def boot(release: Release, kernel: Kernel, files: Path, console: Path, show: Cal
 
     The kernel's messages go to ``console``. Raises :class:`Refusal` without QEMU.
     """
-    if shutil.which(PROGRAM) is None:
-        raise Refusal(f"{PROGRAM} is missing (Debian package qemu-system-x86)")
-    return follow(_command(release, kernel, files, console), show)
+    wanted = release.architecture
+    if shutil.which(wanted.program) is None:
+        raise Refusal(f"{wanted.program} is missing (Debian package {wanted.package})")
+    return follow(_command(release, kernel, files, console), show, limit=release.limit)
 
 
-def follow(
-    command: list[str], show: Callable[[str], None], boot: float = BOOT, limit: float = LIMIT
-) -> Guest:
+def follow(command: list[str], show: Callable[[str], None], limit: float, boot: float = BOOT) -> Guest:
     """Run QEMU and hand on what the guest says until it is off, or the time is up (seconds)."""
     guest = Guest(show)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
@@ -72,12 +69,14 @@ def follow(
 
 
 def _command(release: Release, kernel: Kernel, files: Path, console: Path) -> list[str]:
-    arguments = "console=ttyS0 loglevel=5 panic=-1 rdinit=/init"
+    wanted = release.architecture
+    arguments = f"console={wanted.console} loglevel=5 panic=-1 rdinit=/init -- /dev/{wanted.port}"
     return [
-        *(PROGRAM, "-accel", "tcg", "-cpu", release.processor, "-smp", "1", "-m", MEMORY),
+        *(wanted.program, *wanted.machine, "-accel", "tcg", "-cpu", release.processor),
+        *("-smp", str(release.processors), "-m", MEMORY),
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-kernel", str(kernel.image), "-initrd", str(files), "-append", arguments),
-        *("-serial", f"file:{console}", "-serial", "stdio"),
+        *("-serial", f"file:{console}", *wanted.channel),
     ]
 
 

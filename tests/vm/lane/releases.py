@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lane.architectures import AMD64, ARM64, Architecture
 from lane.refusal import Refusal
 
 
@@ -12,13 +13,18 @@ from lane.refusal import Refusal
 class Release:
     """A series of kernels: Debian's suite that has its cloud kernel, and the processor to boot it on.
 
-    ``mptcp`` is whether Debian builds it with MPTCP.
+    ``processors`` is how many of them a guest has, ``limit`` the seconds in which it is off. ``mptcp`` is
+    whether Debian builds the kernel with MPTCP, ``tables`` whether every plugin's packets run there as well.
     """
 
     name: str
     suite: str
     processor: str = "qemu64"
+    architecture: Architecture = AMD64
+    processors: int = 1
+    limit: float = 900
     mptcp: bool = True
+    tables: bool = False
 
 
 # Since 6.8 the kernel's allocator has cmpxchg16b inline. QEMU 7.2 garbles the flags around it, so that guests
@@ -32,6 +38,7 @@ RELEASES = {
         Release("6.1", "bookworm"),
         Release("6.12", "trixie", NO_CMPXCHG16B),
         Release("7", "trixie-backports", NO_CMPXCHG16B),
+        Release("arm64", "trixie-backports", "cortex-a72", ARM64, processors=2, limit=2400, tables=True),
     )
 }
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python tests/vm KERNEL... [-- WORDS]``: run tests on other kernels, each in a guest of its own.
 
-Without words, the tests are those of ``GUEST_TESTS``, and where there is MPTCP of ``MPTCP_TESTS``; with them,
-``python WORDS`` runs in the guest. Needs no privilege. Exit code: 0 if all went well, 1 if tests failed, 2 if
-a lane could not run.
+Without words, the tests are those of ``lane/selection.py``; with them, ``python WORDS`` runs in the guest.
+Needs no privilege. Exit code: 0 if all went well, 1 if tests failed, 2 if a lane could not run.
 """
 
 from __future__ import annotations
@@ -15,16 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from lane import contents, debian, machine
-from lane.contents import ROOT
+from lane import contents, debian, machine, selection
+from lane.environment import ROOT
 from lane.refusal import Refusal
 from lane.releases import RELEASES, Release, release
 
-GUEST_TESTS = ("tests/kernel/test_every_kernel.py",)
-HOSTS = "plugins/actor-set-backup/tests/kernel/test_hosts.py"
-MPTCP_TESTS = (f"{HOSTS}::test_both_ends_of_an_idle_subflow_are_told_once_per_change_and_given_back",)
-# Seconds for one test in a guest.
-TEST_LIMIT = 120
 # How much of the kernel's messages a failure shows.
 KERNEL_LINES = 30
 
@@ -55,18 +49,13 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def _tests(wanted: Release) -> list[str]:
-    options = ["-v", "--durations=5", "-p", "no:cacheprovider", "--timeout", str(TEST_LIMIT)]
-    return ["-m", "pytest", *options, *GUEST_TESTS, *(MPTCP_TESTS if wanted.mptcp else ())]
-
-
 def _lane(wanted: Release, words: list[str]) -> int:
     began = time.monotonic()
     folder = cache() / wanted.name
     folder.mkdir(parents=True, exist_ok=True)
     kernel = debian.kernel(wanted, folder)
     with tempfile.NamedTemporaryFile(prefix="emptcp-vm-", suffix=".cpio") as file:
-        contents.write(file, kernel, words or _tests(wanted))
+        contents.write(file, wanted.architecture, kernel, folder, words or selection.words(wanted))
         file.flush()
         print(f"vm-{wanted.name}: booting {kernel.version}, {file.tell() >> 20} MiB of files", flush=True)
         guest = machine.boot(wanted, kernel, Path(file.name), folder / "console.log", _show)
