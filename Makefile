@@ -20,7 +20,7 @@ help:
 	@echo "make demo    setup, then the lab: a policy steers a live MPTCP transfer (as root)"
 	@echo "make test    setup, then tox: lint, unit, kernel, traffic, soak, packaging, vm-6.1 (as root)"
 	@echo "make soak    setup, then random changes under 200 connections for ten minutes (as root)"
-	@echo "make vm      setup, then tox on other kernels: 5.10, 6.1, 6.12, 7, in QEMU without KVM"
+	@echo "make vm      setup, then tox on other kernels: 5.10, 6.1, 6.12, 7, and on arm64, in QEMU without KVM"
 	@echo "make bench   setup, then what packets and changes cost on this machine: docs/performance.md (as root)"
 	@echo "make clean   remove environments, caches and objects"
 
@@ -37,8 +37,8 @@ soak: setup
 	EMPTCP_SOAK_SECONDS=$${EMPTCP_SOAK_SECONDS:-600} $(BIN)/tox -e soak
 
 vm: setup
-	@tools/debian-packages qemu-system-x86
-	$(BIN)/tox -e vm-5.10,vm-6.1,vm-6.12,vm-7
+	@tools/debian-packages qemu-system-x86 qemu-system-arm
+	$(BIN)/tox -e vm-5.10,vm-6.1,vm-6.12,vm-7,vm-arm64
 
 # An answer takes the former one's place when it is whole.
 bench: setup

@@ -104,7 +104,8 @@ _LIMITS = """\
 - A difference of two programs can be below zero when what lies between them is less than the noise.
 - mptcpd's and `ip`'s times end when MP_PRIO leaves the host; an entry's when the map has it. With the packet
   that says it stands in a row of its own.
-- Nothing here was measured on arm64, or on a network card.
+- Nothing here was measured on a network card, or on arm64. No Raspberry Pi or other arm64 board was used,
+  only QEMU's emulation ([kernels](explanation/kernels.md)), whose times tell nothing.
 """
 
 
