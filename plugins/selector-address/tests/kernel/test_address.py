@@ -46,7 +46,7 @@ entries = ["10.1.2.3", "2001:db8::/32", "192.168.0.10/31"]
 Make = Callable[[str], Runner]
 
 
-@pytest.fixture(scope="module", params=PLACES, ids="-".join)
+@pytest.fixture(params=PLACES, ids="-".join)
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     """Make a policy that records what matches."""
     engine, hook, backend = request.param
