@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-VM = Path(__file__).parents[1] / "vm"
+ROOT = Path(__file__).parents[2]
+VM = ROOT / "tests/vm"
 sys.path.insert(0, str(VM))
 try:
-    from lane import apt, cpio, debian, environment, foreign, machine, modules, releases
+    from lane import apt, cpio, debian, environment, foreign, machine, modules, releases, selection
     from lane.architectures import ARM64
     from lane.refusal import Refusal
 finally:
@@ -102,6 +103,18 @@ def test_another_processor_gets_this_environment_with_nothing_that_was_compiled_
     plain = {str(path).lstrip("/") for path in files if not environment.compiled(path)}
     assert plain <= set(found)
     assert "usr/share/unused" not in found
+
+
+def test_the_tables_of_a_lane_have_packets_of_every_selector_and_actor() -> None:
+    own = {path.split("/")[1] for path in selection.tables()}
+    assert own >= {
+        path.name for kind in ("actor", "selector") for path in (ROOT / "plugins").glob(f"{kind}-*")
+    }
+
+
+def test_no_file_of_live_tests_is_left_out_that_is_not_there() -> None:
+    there = {path.stem.removeprefix("test_") for path in (ROOT / "plugins").glob("*/tests/kernel/test_*.py")}
+    assert there >= set(selection.LIVE)
 
 
 def test_a_wheel_that_is_not_to_be_had_is_told_in_one_line(

@@ -100,14 +100,16 @@ def test_without_timestamps_time_tells(policy: Policy, told: Told) -> None:
 
 def test_without_timestamps_what_comes_at_once_is_reordered(policy: Policy, told: Told) -> None:
     runner = policy(BY_SEQUENCE)
-    # A subflow whose three packets the machine took within the time that is meant.
+    # A subflow whose last two packets the machine took within the time that is meant.
     for port in range(1, 100):
+        first, *late = (data(at, stamp=None, sport=port) for at in (0, 200, 100))
+        run(runner, first)
         began = time.monotonic()
-        run(runner, *(data(at, stamp=None, sport=port) for at in (0, 200, 100)))
+        run(runner, *late)
         if time.monotonic() - began < 0.003:
             assert numbers(300, reordered=1, extent=200) in told(runner)
             return
-    pytest.fail("three packets never passed within 3 ms")
+    pytest.fail("two packets never passed within 3 ms")
 
 
 def test_a_merged_packet_counts_as_what_goes_over_the_wire(policy: Policy, told: Told) -> None:
