@@ -102,8 +102,8 @@ def follow(reader: Reader, tutorial: str) -> str:
 def before_and_meanwhile(said: str, column: str) -> tuple[float, list[float]]:
     """Return what was delivered in the second before the policy was applied, and in those until it went."""
     rows = [(found["event"].strip(), float(found[column])) for found in ROW.finditer(said)]
-    applied = next(number for number, (event, _) in enumerate(rows) if event == "policy applied")
-    removed = next(number for number, (event, _) in enumerate(rows) if event == "policy removed")
+    applied = next(number for number, (event, _) in enumerate(rows) if "policy applied" in event)
+    removed = next(number for number, (event, _) in enumerate(rows) if "policy removed" in event)
     return rows[applied - 1][1], [rate for _, rate in rows[applied : removed + 1]]
 
 
