@@ -552,6 +552,23 @@ def once_in_force(table: str, do: Callable[[], object]) -> threading.Thread:
     return thread
 
 
+def apply_before(
+    emptcp: Command, path: str, netns: str, begins: AbstractContextManager[Traffic], window: int = 30
+) -> tuple[Said, float, float]:
+    """Apply a policy, and let traffic begin as soon as it is in force.
+
+    Return how `apply` ended, when the traffic was first harmed (0: never), and when `apply` ended.
+    """
+    with ExitStack() as stack:
+        others: list[Traffic] = []
+        late = once_in_force("t", lambda: others.append(stack.enter_context(begins)))
+        done = emptcp("apply", path, "--netns", netns, "--guard-window", str(window))
+        ended = time.monotonic()
+        late.join(60)
+    (begun,) = others
+    return done, begun.harmed, ended
+
+
 def complain(client: str, port: int) -> None:
     """Send RSTs of "middlebox interference" by the router for four seconds."""
     packet = build(
@@ -624,19 +641,13 @@ def test_only_a_fallback_of_a_connection_that_the_policy_can_touch_is_its_doing(
         breaking = write(BREAKING.format(port=spared.client.getpeername()[1]), "breaking.toml")
         assert emptcp("apply", breaking, "--netns", lab.b.netns).code == 0
         working = write(WORKING.format(when=f"not {selected}" if touched else selected))
-        with ExitStack() as stack:
-            others: list[Traffic] = []
-            late = once_in_force("t", lambda: others.append(stack.enter_context(between(lab))))
-            done = emptcp("apply", working, "--netns", lab.b.netns, "--guard-window", "9")
-            ended = time.monotonic()
-            late.join(60)
+        done, harmed, ended = apply_before(emptcp, working, lab.b.netns, between(lab), window=9)
         fell = lab.b.counters()["MPTcpExtDssFallback"]
-    assert others
-    assert others[0].harmed
+    assert harmed
     assert fell >= 1
     assert (done.code, FELL_BACK in done.err) == (int(touched), touched), done
     assert off.read().skips("t", "works") == touched
-    assert not touched or ended - others[0].harmed < 2
+    assert not touched or ended - harmed < 2
 
 
 @pytest.mark.soon
@@ -723,19 +734,13 @@ def test_packets_that_a_router_spoils_before_anybody_sees_them_are_found_out_by_
     client, router, server = hop
     writes_raw(WINDOW, "ingress")
     Host("client", client).call(lambda: offload.turn_off(["left1", "left2"]))
-    with ExitStack() as stack:
-        others: list[Traffic] = []
-        others_traffic = traffic(client, server, "10.9.1.1", 0)
-        late = once_in_force("t", lambda: others.append(stack.enter_context(others_traffic)))
-        path = write(AT_XDP.format(device="left*", backend=backend))
-        done = emptcp("apply", path, "--netns", router, "--guard-window", "30")
-        ended = time.monotonic()
-        late.join(60)
+    path = write(AT_XDP.format(device="left*", backend=backend))
+    done, harmed, ended = apply_before(emptcp, path, router, traffic(client, server, "10.9.1.1", 0))
     assert done.code == 1, done
     assert SPOILT in done.err
     assert off.read().skips("t", "broken")
-    assert others[0].harmed
-    assert ended - others[0].harmed < 2
+    assert harmed
+    assert ended - harmed < 2
 
 
 @pytest.mark.soon
@@ -757,19 +762,13 @@ def test_data_that_nobody_ever_sees_mapped_on_a_router_is_found_out_by_a_trial(
     namespace.ip(["mptcp", "endpoint", "flush"], netns=server)
     Host("client", client).call(lambda: offload.turn_off(["left1"]))
     Host("server", server).call(lambda: offload.turn_off(["right1"]))
-    with ExitStack() as stack:
-        others: list[Traffic] = []
-        others_traffic = traffic(client, server, "10.9.1.1", 0, down)
-        late = once_in_force("t", lambda: others.append(stack.enter_context(others_traffic)))
-        device = "right1" if down else "left1"
-        path = write(FIRST_DATA.format(device=device, engine=engine, backend=backend, number=number))
-        done = emptcp("apply", path, "--netns", router, "--guard-window", "30")
-        ended = time.monotonic()
-        late.join(60)
+    device = "right1" if down else "left1"
+    path = write(FIRST_DATA.format(device=device, engine=engine, backend=backend, number=number))
+    done, harmed, ended = apply_before(emptcp, path, router, traffic(client, server, "10.9.1.1", 0, down))
     assert done.code == 1, done
     assert "data without DSS" in done.err
-    assert others[0].harmed
-    assert ended - others[0].harmed < 2
+    assert harmed
+    assert ended - harmed < 2
 
 
 @pytest.mark.soon
@@ -778,18 +777,14 @@ def test_data_that_an_end_host_sends_unmapped_from_the_first_on_is_found_out_by_
     emptcp: Command, write: Callable[[str], str]
 ) -> None:
     """The other end falls back, and only there it is counted."""
-    with two_hosts([LabPath(100e6, 0.01)], link="veth", name=f"t{os.getpid()}o") as lab, ExitStack() as stack:
-        others: list[Traffic] = []
-        others_traffic = traffic(lab.a.netns, lab.b.netns, lab.paths[0].b.address(4), 0, down=True)
-        late = once_in_force("t", lambda: others.append(stack.enter_context(others_traffic)))
+    with two_hosts([LabPath(100e6, 0.01)], link="veth", name=f"t{os.getpid()}o") as lab:
+        begins = traffic(lab.a.netns, lab.b.netns, lab.paths[0].b.address(4), 0, down=True)
         path = write(POLICY.format(device="path*").replace("ingress", "egress"))
-        done = emptcp("apply", path, "--netns", lab.b.netns, "--guard-window", "30")
-        ended = time.monotonic()
-        late.join(60)
+        done, harmed, ended = apply_before(emptcp, path, lab.b.netns, begins)
     assert done.code == 1, done
     assert "data without DSS" in done.err
-    assert others[0].harmed
-    assert ended - others[0].harmed < 2
+    assert harmed
+    assert ended - harmed < 2
 
 
 @pytest.mark.parametrize("backend", ["xdp", "tc"])

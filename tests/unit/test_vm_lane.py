@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,17 +41,25 @@ def entries(raw: bytes) -> dict[str, tuple[int, bytes]]:
         at = content + (size + 3) // 4 * 4
 
 
+@contextmanager
+def packed() -> Iterator[tuple[cpio.Archive, dict[str, tuple[int, bytes]]]]:
+    """Yield an archive to fill, and what is in it afterwards."""
+    out, found = io.BytesIO(), dict[str, tuple[int, bytes]]()
+    archive = cpio.Archive(out)
+    yield archive, found
+    archive.close()
+    found.update(entries(out.getvalue()))
+
+
 def test_a_copied_file_brings_its_folders_and_the_links_that_lead_to_it(tmp_path: Path) -> None:
     (tmp_path / "real/deep").mkdir(parents=True)
     (tmp_path / "real/deep/file").write_bytes(b"abc")
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "real/alias").symlink_to("deep/file")
-    out = io.BytesIO()
-    archive = cpio.Archive(out)
-    for name in ("link/deep/file", "link/alias", "real/deep/file"):
-        archive.copy(tmp_path / name)
-    archive.close()
-    found, base = entries(out.getvalue()), str(tmp_path).lstrip("/")
+    with packed() as (archive, found):
+        for name in ("link/deep/file", "link/alias", "real/deep/file"):
+            archive.copy(tmp_path / name)
+    base = str(tmp_path).lstrip("/")
     assert found[f"{base}/link"] == (0o120777, b"real")
     assert found[f"{base}/real/alias"] == (0o120777, b"deep/file")
     assert found[f"{base}/real/deep/file"][1] == b"abc"
@@ -62,12 +72,9 @@ def test_what_was_unpacked_for_the_guest_has_its_folder_for_its_root(tmp_path: P
     (tmp_path / "usr/bin/dash").write_bytes(b"abc")
     (tmp_path / "bin").symlink_to("usr/bin")
     (tmp_path / "sh").symlink_to("/bin/dash")
-    out = io.BytesIO()
-    archive = cpio.Archive(out)
-    for path in environment.below(tmp_path):
-        archive.move(path, tmp_path)
-    archive.close()
-    found = entries(out.getvalue())
+    with packed() as (archive, found):
+        for path in environment.below(tmp_path):
+            archive.move(path, tmp_path)
     assert set(found) == {"bin", "sh", "usr", "usr/bin", "usr/bin/dash"}
     assert (found["bin"], found["sh"]) == ((0o120777, b"usr/bin"), (0o120777, b"/bin/dash"))
     assert found["usr/bin/dash"][1] == b"abc"
@@ -90,11 +97,8 @@ def test_another_processor_gets_this_environment_with_nothing_that_was_compiled_
         with zipfile.ZipFile(kept, "w") as wheel:
             wheel.writestr(f"{one.name}/part.foreign.so", "theirs")
             wheel.writestr(f"{one.name}/part.py", "theirs")
-    out = io.BytesIO()
-    archive = cpio.Archive(out)
-    foreign.add(archive, files, ARM64, tmp_path)
-    archive.close()
-    found = entries(out.getvalue())
+    with packed() as (archive, found):
+        foreign.add(archive, files, ARM64, tmp_path)
     compiled = [name for name in found if environment.compiled(Path(name))]
     assert "cffi" in {one.name for one in ours}
     assert len(compiled) == len(ours)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -21,7 +20,7 @@ from emptcp.lab.topology import Lab
 from emptcp.packet.build import build
 from emptcp.packet.mptcp import MpJoinSyn
 from emptcp.pybpf.assembly import answer
-from emptcp_bench import programs
+from emptcp_bench import nftables, programs
 from emptcp_bench.answer import Answer, Row
 from emptcp_bench.live import chains
 from emptcp_bench.live.attached import Attached, hosts
@@ -42,14 +41,7 @@ XDP, TC, NFT = "emptcp, XDP", "emptcp, TC", "nftables, ingress"
 FIGURES = {"tc_over_xdp": TC, "nftables_over_xdp": NFT, "kernel_over_xdp": KERNEL}
 """What is compared with emptcp at XDP, net of the floor."""
 
-_NFT = """
-table netdev bench {{
-    chain early {{
-        type filter hook ingress device {device} priority 0;
-        tcp flags & (syn | ack) == syn tcp option mptcp subtype 1 counter drop
-    }}
-}}
-"""
+_RULE = "tcp flags & (syn | ack) == syn tcp option mptcp subtype 1 counter drop"
 
 _HOW = """\
 MP_JOIN SYNs with a token that nobody knows, each from another port, {frames:,} in a turn, from one host to
@@ -153,18 +145,9 @@ def _ways(lab: Lab, stack: ExitStack) -> dict[str, Callable[[], AbstractContextM
     for name, backend in ((XDP, "xdp"), (TC, "tc")):
         runner = stack.enter_context(Runner([chains.bound(lab, WHEN, DO)], "ingress", backend))
         there[name] = partial(Attached, lab, runner.loaded.program, backend)
-    if shutil.which("nft"):
-        there[NFT] = partial(_nft, lab)
+    if not nftables.missing():
+        there[NFT] = partial(nftables.in_force, lab.b, "ingress", lab.paths[0].b.device, _RULE)
     return there | {KERNEL: ExitStack}
-
-
-@contextmanager
-def _nft(lab: Lab) -> Iterator[None]:
-    lab.b.run(["nft", "-f", "-"], stdin=_NFT.format(device=lab.paths[0].b.device))
-    try:
-        yield
-    finally:
-        lab.b.run(["nft", "delete", "table", "netdev", "bench"])
 
 
 @contextmanager

@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 
 from emptcp.lab import settings
 from emptcp.lab.resident import resident
 from emptcp.lab.topology import Lab
+from emptcp_bench import nftables
 from emptcp_bench.accuracy.rounds import measured
 from emptcp_bench.accuracy.row import Row
 from emptcp_bench.accuracy.stream import RATE, Stream, hosts, in_force
@@ -44,15 +44,6 @@ congestion control, whoever told it."""
 CONTROLS = (("cubic", RATE), ("cubic", 20e6), ("bbr", RATE))
 """Congestion controls that are told, and the rate of the paths in bit/s."""
 
-_NFT = """\
-table netdev accuracy {{
-    chain egress {{
-        type filter hook egress device "path2" priority 0;
-        {rule}
-    }}
-}}
-"""
-
 
 def rows(rounds: int, _quick: bool) -> Iterator[Row]:
     """A row for each actor, and for each mode of rate_limit; with every control for those that congest."""
@@ -72,10 +63,11 @@ def _congesting(lab: Lab, rounds: int, where: str) -> Iterator[Row]:
         host.set("net.ipv4.tcp_ecn", 1)
     for actor, do, when, rule in CONGESTING:
         ours = partial(_left, lab, partial(in_force, lab, "egress", do, when=when))
-        if not shutil.which("nft"):
+        if nftables.missing():
             yield _row(actor, do, when, measured(rounds, ours), where)
             continue
-        found = measured(rounds, partial(_both, ours, partial(_left, lab, partial(_nftables, lab, rule))))
+        same = partial(nftables.in_force, lab.a, "egress", "path2", rule)
+        found = measured(rounds, partial(_both, ours, partial(_left, lab, same)))
         yield _row(actor, do, when, tuple(one for one, _ in found), where)
         compared = tuple(one / other for one, other in found)
         yield _row(actor, do, when, compared, where, "what nftables leaves that does the same")
@@ -101,12 +93,3 @@ def _left(lab: Lab, limited: Callable[[], AbstractContextManager[None]]) -> floa
 
 def _both(ours: Callable[[], float], theirs: Callable[[], float]) -> tuple[float, float]:
     return ours(), theirs()
-
-
-@contextmanager
-def _nftables(lab: Lab, rule: str) -> Iterator[None]:
-    lab.a.run(["nft", "-f", "-"], stdin=_NFT.format(rule=rule))
-    try:
-        yield
-    finally:
-        lab.a.run(["nft", "delete", "table", "netdev", "accuracy"])
