@@ -226,7 +226,7 @@ class Map(descriptor.Descriptor):
 
         :raises BpfError: the map is full or refuses.
         """
-        if self.info.kind not in kinds.PER_CPU:
+        if not self._per_cpu:
             self.update_batch(other.items())
             return
         for key, values in other.items_percpu():
