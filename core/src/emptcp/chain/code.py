@@ -8,17 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from emptcp.chain.instructions import Instruction, stack_depth
-
-
-@dataclass(frozen=True)
-class SourceLine:
-    """The C line that an instruction begins; ``offset`` counts from the code's first instruction."""
-
-    offset: int
-    file: str
-    text: str
-    line: int
-    column: int
+from emptcp.pybpf import Line
 
 
 @dataclass(frozen=True)
@@ -38,7 +28,7 @@ class Code:
 
     instructions: tuple[Instruction, ...]
     functions: tuple[Function, ...]
-    lines: tuple[SourceLine, ...]
+    lines: tuple[Line, ...]
 
     @property
     def body(self) -> Sequence[Instruction]:
@@ -48,22 +38,20 @@ class Code:
     @cached_property
     def stack(self) -> int:
         """Bytes of stack of the body, and of the deepest subprogram it may call."""
-        rest = (self.function_stack(f) for f in self.functions[1:])
-        return self.function_stack(self.functions[0]) + max(rest, default=0)
+        return self.body_stack + max(map(self._stack, self.functions[1:]), default=0)
 
     @cached_property
     def body_stack(self) -> int:
         """Bytes of stack of the body alone."""
-        return self.function_stack(self.functions[0])
+        return self._stack(self.functions[0])
 
-    def function_stack(self, function: Function) -> int:
-        """Bytes of stack that one function uses."""
+    def _stack(self, function: Function) -> int:
         return stack_depth(self.instructions[function.start : function.end])
 
     def function_at(self, offset: int) -> int:
         """Return the index of the function that starts at ``offset``."""
         return next(n for n, function in enumerate(self.functions) if function.start == offset)
 
-    def lines_between(self, start: int, end: int) -> list[SourceLine]:
+    def lines_between(self, start: int, end: int) -> list[Line]:
         """Return the lines of instructions ``start`` to ``end`` (excluded)."""
         return [line for line in self.lines if start <= line.offset < end]

@@ -46,7 +46,9 @@ PSEUDO_CALL = 1
 PSEUDO_FUNC = 4
 
 CLASS_MASK, JMP, JMP32 = 0x07, 0x05, 0x06
-LDX_CLASS, ST_CLASS, STX_CLASS = 0x01, 0x02, 0x03
+LD_CLASS, LDX_CLASS, ST_CLASS, STX_CLASS, ALU, ALU64 = 0x00, 0x01, 0x02, 0x03, 0x04, 0x07
+_ACCESSES, _WRITES = (LDX_CLASS, ST_CLASS, STX_CLASS), (LD_CLASS, LDX_CLASS, ALU, ALU64)
+"""Classes of what reads or writes memory, and of what writes its destination register."""
 JUMP_REACH = 32767
 """Instructions that the 16-bit offset of a jump spans."""
 
@@ -94,31 +96,21 @@ def stack_depth(code: Iterable[Instruction]) -> int:
 
     Follows copies of r10 in program order, which is how clang forms stack addresses.
     """
-    below: dict[int, int] = {R10: 0}
+    below = {R10: 0}
     deepest = 0
-    for instruction in code:
-        deepest = max(deepest, _accessed(instruction, below))
-        _follow(instruction, below)
-        deepest = max(deepest, -below.get(instruction.dst, 0))
+    for op, dst, src, off, imm in code:
+        kind = op & CLASS_MASK
+        base = src if kind == LDX_CLASS else dst
+        if kind in _ACCESSES and base in below:
+            deepest = max(deepest, -(below[base] + off))
+        if op == MOV64_REG and src in below:
+            below[dst] = below[src]
+        elif op == ADD64_IMM and dst in below:
+            below[dst] += imm
+        elif kind in _WRITES and dst != R10:
+            below.pop(dst, None)
+        deepest = max(deepest, -below.get(dst, 0))
     return (deepest + 7) & ~7
-
-
-def _accessed(instruction: Instruction, below: dict[int, int]) -> int:
-    kind = instruction.op & CLASS_MASK
-    base = instruction.src if kind == LDX_CLASS else instruction.dst
-    if kind not in (LDX_CLASS, ST_CLASS, STX_CLASS) or base not in below:
-        return 0
-    return -(below[base] + instruction.off)
-
-
-def _follow(instruction: Instruction, below: dict[int, int]) -> None:
-    op, dst = instruction.op, instruction.dst
-    if op == MOV64_REG and instruction.src in below:
-        below[dst] = below[instruction.src]
-    elif op == ADD64_IMM and dst in below:
-        below[dst] += instruction.imm
-    elif op & CLASS_MASK in (0x07, 0x04, LDX_CLASS, 0x00) and dst != R10:
-        below.pop(dst, None)
 
 
 class Assembler:

@@ -11,7 +11,7 @@ from typing import Self
 
 from emptcp import pybpf
 from emptcp.chain import lending
-from emptcp.chain.code import Code, Function, SourceLine
+from emptcp.chain.code import Code, Function
 from emptcp.chain.instructions import decode
 from emptcp.chain.joining import PacketLayout
 from emptcp.chain.plan import FragmentRef
@@ -128,8 +128,7 @@ def _code(captured: pybpf.CapturedObject, fragment: pybpf.Fragment) -> Code:
         _function(captured.btf, kind, start, end)
         for (start, kind), end in zip(fragment.functions, ends, strict=True)
     )
-    lines = (SourceLine(n.insn_offset, n.file, n.text, n.line, n.column) for n in fragment.lines)
-    return Code(tuple(decode(fragment.instructions)), tuple(functions), tuple(lines))
+    return Code(tuple(decode(fragment.instructions)), tuple(functions), fragment.lines)
 
 
 def _function(types: pybpf.Btf, kind: int, start: int, end: int) -> Function:

@@ -7,9 +7,9 @@ Pure: no libbpf, no root. The format is Documentation/bpf/btf.rst of the kernel.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from emptcp.pybpf.errors import BpfError
 
@@ -22,6 +22,9 @@ KINDS = (
 _ALIASES = frozenset({"typedef", "volatile", "const", "restrict", "type_tag"})
 _SIZED = frozenset({"int", "struct", "union", "enum", "datasec", "float", "enum64"})
 _POINTER = 8
+
+RECENT = 32
+"""Objects' types that are kept: each is asked for by several, and takes half a millisecond to read."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,13 @@ class Btf:
         self.data = data
         self.types, self._strings = _parse(data)
 
-    @classmethod
-    def read(cls, data: bytes) -> Btf:
-        """Read the content of a ``.BTF`` section.
+    @staticmethod
+    def read(data: bytes) -> Btf:
+        """Read the content of a ``.BTF`` section; what was read lately is not read again.
 
         :raises BpfError: it is no BTF, or it is cut short.
         """
-        return cls(data)
+        return _read(data)
 
     def __iter__(self) -> Iterator[BtfType]:
         return iter(self.types[1:])
@@ -341,6 +344,11 @@ def _signed(value: int, found: BtfType, bits: int) -> int:
     return value - (1 << bits) if found.kind_flag and value >> (bits - 1) else value
 
 
+@lru_cache(maxsize=RECENT)
+def _read(data: bytes) -> Btf:
+    return Btf(data)
+
+
 def empty_sections(data: bytes) -> list[int]:
     """Return where the types of sections without variables begin in ``data``.
 
@@ -374,7 +382,8 @@ def _parts(data: bytes) -> tuple[int, bytes, bytes]:
     return head + type_off, body, strings
 
 
-def _placed(data: bytes) -> tuple[list[tuple[BtfType, int]], bytes]:
+@lru_cache(maxsize=RECENT)
+def _placed(data: bytes) -> tuple[Sequence[tuple[BtfType, int]], bytes]:
     """Return the types, each with its place among them, and the strings."""
     _, body, strings = _parts(data)
     placed: list[tuple[BtfType, int]] = []

@@ -32,6 +32,9 @@ from emptcp.pybpf.verifier import Line
 
 # r0 = 0; exit
 STAND_IN = bytes.fromhex("b7000000000000009500000000000000")
+# struct bpf_insn: opcode, registers, offset, immediate. This one loads a map's address (source register
+# BPF_PSEUDO_MAP_FD) or that of a place in its value (BPF_PSEUDO_MAP_VALUE).
+_FORM, _LD_IMM64, _MAPS = struct.Struct("<BBhi"), 0x18, (1, 2)
 _HANDLED = {"emptcp.xdp+": "xdp", "emptcp.tc+": "sched_cls"}
 _active = threading.local()
 _registering = threading.Lock()
@@ -42,9 +45,9 @@ class Fragment:
     """A fragment's final instructions.
 
     ``instructions`` has 8 bytes each: the body first, then the subprograms it calls. Map references hold
-    descriptors of the captured object, which must stay open until they are loaded. ``functions`` is
-    (offset, FUNC type id) of the body and of each subprogram; both count from the fragment's first
-    instruction, ids are of the object's BTF.
+    descriptors of the maps that the object was given, so that a function is the same code in all objects, and
+    of its own; both must stay open until they are loaded. ``functions`` is (offset, FUNC type id) of the body
+    and of each subprogram; both count from the fragment's first instruction, ids are of the object's BTF.
     """
 
     function: str
@@ -57,8 +60,7 @@ class Fragment:
     @cached_property
     def lines(self) -> tuple[Line, ...]:
         """Its line information; made when it is asked for, since most fragments of an object are not."""
-        records = struct.iter_unpack("<IIII", self.line_records)
-        return tuple(_line(self.types, *record) for record in records)
+        return _lines(self.types, self.line_records)
 
     @property
     def count(self) -> int:
@@ -83,7 +85,8 @@ class _Raw:
 class CapturedObject:
     """An object whose maps exist and whose fragments are known. A context manager.
 
-    Keep it open until programs made of the fragments are loaded; the maps are closed with it.
+    Keep it and the maps it was given open until programs made of the fragments are loaded; its own maps are
+    closed with it.
     """
 
     def __init__(
@@ -137,7 +140,9 @@ def capture(
                 fix="Compile it with the flags of emptcp-sdk, or use a newer kernel.",
             )
         btf = opened.btf()
-        return CapturedObject(opened, _fragments(raws, btf), opened.loaded_maps(), btf)
+        own, handed = opened.map_descriptors(), {**(existing or {}), **(maps or {})}
+        same = {own[name]: one.fd for name, one in handed.items() if name in own}
+        return CapturedObject(opened, _fragments(raws, btf, same), opened.loaded_maps(), btf)
     except BaseException:
         opened.close()
         raise
@@ -223,12 +228,12 @@ def _narrow(records: bytes, size: int, wanted: int) -> bytes:
     return b"".join(records[start : start + wanted] for start in range(0, len(records), size))
 
 
-def _fragments(raws: list[_Raw], btf: Btf) -> dict[str, Fragment]:
+def _fragments(raws: list[_Raw], btf: Btf, same: Mapping[int, int]) -> dict[str, Fragment]:
     return {
         raw.section: Fragment(
             function=raw.function,
             section=raw.section,
-            instructions=raw.instructions,
+            instructions=_referring(raw.instructions, same),
             functions=tuple(struct.iter_unpack("<II", raw.functions)),
             types=btf,
             line_records=raw.lines,
@@ -237,5 +242,23 @@ def _fragments(raws: list[_Raw], btf: Btf) -> dict[str, Fragment]:
     }
 
 
-def _line(btf: Btf, offset: int, file: int, text: int, place: int) -> Line:
-    return Line(offset, btf.string(file), btf.string(text), place >> 10, place & 0x3FF)
+def _referring(code: bytes, same: Mapping[int, int]) -> bytes:
+    """Return code that refers to maps by other descriptors: ``same`` has those to use, by those it has."""
+    changed, operations = bytearray(code), code[::INSTRUCTION]
+    number = operations.find(_LD_IMM64)
+    while number >= 0:
+        start = number * INSTRUCTION
+        _, registers, _, fd = _FORM.unpack_from(code, start)
+        if registers >> 4 in _MAPS and fd in same:
+            _FORM.pack_into(changed, start, _LD_IMM64, registers, 0, same[fd])
+        number = operations.find(_LD_IMM64, number + 1)
+    return bytes(changed)
+
+
+@lru_cache(maxsize=128)
+def _lines(btf: Btf, records: bytes) -> tuple[Line, ...]:
+    """Return line information; both hooks of a device have that of the same objects."""
+    return tuple(
+        Line(offset, btf.string(file), btf.string(text), place >> 10, place & 0x3FF)
+        for offset, file, text, place in struct.iter_unpack("<IIII", records)
+    )

@@ -255,9 +255,13 @@ class OpenedObject:
 
     def loaded_maps(self) -> dict[str, Map]:
         """Return owners of the object's maps, which outlive it."""
+        return {name: Map(os.dup(fd)) for name, fd in self.map_descriptors().items()}
+
+    def map_descriptors(self) -> dict[str, int]:
+        """Return libbpf's own descriptors of the maps, which instructions refer to."""
         get = self._library.function("bpf_map__fd")
         descriptors = {name: get(pointer) for name, pointer in self.maps().items()}
-        return {name: Map(os.dup(fd)) for name, fd in descriptors.items() if fd >= 0}
+        return {name: fd for name, fd in descriptors.items() if fd >= 0}
 
     def loaded_programs(self) -> dict[str, Program]:
         """Return owners of the object's loaded programs, which outlive it."""

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from emptcp.pybpf.errors import BpfError
 
@@ -83,11 +84,10 @@ _HINTS = (
 )
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """Where the instruction at an offset (counted in instructions) comes from."""
 
-    insn_offset: int
+    offset: int
     file: str
     text: str
     line: int
@@ -196,7 +196,7 @@ def _instruction(rows: list[str]) -> int | None:
 def _known_source(lines: Sequence[Line], instruction: int | None) -> Line | None:
     if instruction is None:
         return None
-    before = [line for line in lines if line.insn_offset <= instruction]
+    before = [line for line in lines if line.offset <= instruction]
     return _shortened(before[-1]) if before else None
 
 
@@ -211,7 +211,7 @@ def _logged_source(rows: list[str]) -> Line:
 def _shortened(line: Line) -> Line:
     text = line.text.strip()
     text = text if len(text) <= 100 else text[:97] + "..."
-    return Line(line.insn_offset, line.file, text, line.line, line.column)
+    return line._replace(text=text)
 
 
 def log_folder() -> Path:

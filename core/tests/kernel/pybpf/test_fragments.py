@@ -115,7 +115,7 @@ def test_lines_tell_file_text_and_place_by_instruction(built: Path) -> None:
     assert found.file.endswith("fragments.bpf.c")
     # Three lines stand before the text.
     assert found.line == 3 + wanted + 3
-    assert [line.insn_offset for line in lines] == sorted(line.insn_offset for line in lines)
+    assert [line.offset for line in lines] == sorted(line.offset for line in lines)
 
 
 def test_the_prototype_tells_the_parameters(built: Path) -> None:
@@ -132,6 +132,20 @@ def test_captured_instructions_run_with_their_maps_constants_and_calls(built: Pa
             assert program.test_run(bytes(64)).retval == 30 + 7 + 500
             assert shared.id in program.info.map_ids
             assert captured.maps["own"].id in program.info.map_ids
+
+
+def test_a_function_is_the_same_code_in_all_objects_with_the_same_maps(built: Path, shared: Map) -> None:
+    def function(captured: CapturedObject, name: str) -> bytes:
+        fragment = captured.fragments["emptcp.xdp/sum"]
+        names = [captured.btf.type(number).name for _, number in fragment.functions]
+        starts = [8 * start for start, _ in fragment.functions]
+        ends = [*starts[1:], len(fragment.instructions)]
+        place = names.index(name)
+        return fragment.instructions[starts[place] : ends[place]]
+
+    with capture(built, {"shared": shared}) as one, capture(built, {"shared": shared}) as other:
+        assert function(one, "add_shared") == function(other, "add_shared")
+        assert function(one, "add_own") != function(other, "add_own")
 
 
 def test_a_shared_map_may_have_grown_but_not_shrunk_or_changed(built: Path) -> None:
