@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING
 
 from emptcp.chain.bind import bind
@@ -75,8 +76,9 @@ def place(
     with a list ``absent`` the error goes there, and the rest is placed.
     """
     sites: dict[tuple[int, int], Site] = {}
+    look = _Look()
     for policy in table.policies:
-        for namespace, device in _devices(policy, netns, absent):
+        for namespace, device in _devices(policy, netns, look, absent):
             site = sites.setdefault((namespace.cookie, device.ifindex), Site(namespace, device))
             site.wants(policy)
             for hook in policy.hooks:
@@ -85,8 +87,16 @@ def place(
     return sites
 
 
+class _Look:
+    """Namespaces and devices, each looked for once: all policies are placed by what was there then."""
+
+    def __init__(self) -> None:
+        self.namespace = cache(namespaces.resolve)
+        self.devices = cache(devices.match)
+
+
 def _devices(
-    policy: model.Policy, netns: str, absent: list[EmptcpError] | None
+    policy: model.Policy, netns: str, look: _Look, absent: list[EmptcpError] | None
 ) -> Iterator[tuple[Namespace, Device]]:
     def missing(error: EmptcpError) -> None:
         located = EmptcpError(error.sentence, fix=error.fix, where=str(policy.where))
@@ -95,14 +105,14 @@ def _devices(
         absent.append(located)
 
     try:
-        namespace = namespaces.resolve(policy.netns if policy.netns is not None else netns)
+        namespace = look.namespace(policy.netns if policy.netns is not None else netns)
     except EmptcpError as error:
         missing(error)
         return
     found: dict[int, Device] = {}
     for pattern in policy.devices:
         try:
-            found |= {device.ifindex: device for device in devices.match(namespace, [pattern])}
+            found |= {device.ifindex: device for device in look.devices(namespace, (pattern,))}
         except EmptcpError as error:
             if not policy.optional:
                 missing(error)

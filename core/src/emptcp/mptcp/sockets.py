@@ -7,8 +7,11 @@ kernel passed the socket: on a busy subflow they are old by the time they are us
 
 from __future__ import annotations
 
+import atexit
 import struct
+import threading
 from dataclasses import dataclass, field
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from emptcp.hooks.namespaces import Namespace
+    from emptcp.pybpf import Link
 
 OBJECT = Path(__file__).parent.parent / "programs" / "subflows.bpf.o"
 
@@ -52,6 +56,8 @@ STATES = {
 OPEN_STATES = {number: STATES[number] for number in (1, 4, 5, 8)}
 
 Address = IPv4Address | IPv6Address
+
+_loading = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,32 @@ def _endpoint(address: Address, port: int) -> str:
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
+def load() -> Link:
+    """Load the iterator program at the first call; it takes 15 ms, so the process keeps it.
+
+    Raises as :class:`SubflowReader` does.
+    """
+    from emptcp.pybpf import features
+
+    if not features.has("bpf_iter_tcp"):
+        raise EmptcpError(
+            f"this kernel can't list MPTCP subflows: {features.reason('bpf_iter_tcp')}",
+            fix="A kernel of 5.10 or later with CONFIG_DEBUG_INFO_BTF is needed.",
+        )
+    with _loading:  # another thread may be at it
+        return _loaded()
+
+
+@cache
+def _loaded() -> Link:
+    from emptcp import pybpf
+
+    with pybpf.load_object(OBJECT) as loaded:
+        link = pybpf.Link.attach_iter(loaded.programs["emptcp_subflows"])
+    atexit.register(link.close)
+    return link
+
+
 class SubflowReader:
     """The iterator program, loaded once; reads any number of namespaces any number of times.
 
@@ -123,16 +155,7 @@ class SubflowReader:
     """
 
     def __init__(self) -> None:
-        from emptcp import pybpf
-        from emptcp.pybpf import features
-
-        if not features.has("bpf_iter_tcp"):
-            raise EmptcpError(
-                f"this kernel can't list MPTCP subflows: {features.reason('bpf_iter_tcp')}",
-                fix="A kernel of 5.10 or later with CONFIG_DEBUG_INFO_BTF is needed.",
-            )
-        self._object = pybpf.load_object(OBJECT)
-        self._link = pybpf.Link.attach_iter(self._object.programs["emptcp_subflows"])
+        self._link = load()
 
     def read(self, namespace: Namespace | None = None) -> list[Subflow]:
         """Return the subflows of ``namespace`` (None: the caller's), in the kernel's order."""
@@ -149,9 +172,7 @@ class SubflowReader:
         return namespaces.call(namespace, self._link.read)
 
     def close(self) -> None:
-        """Unload the program."""
-        self._link.close()
-        self._object.close()
+        """Read no more. The program stays, for the readers to come."""
 
     def __enter__(self) -> SubflowReader:
         return self
@@ -196,7 +217,7 @@ class Snapshot:
         self._read.clear()
 
     def close(self) -> None:
-        """Unload the program."""
+        """Read no more."""
         if self._reader is not None:
             self._reader.close()
 

@@ -240,6 +240,9 @@ def _packet(order: Order, steers: End) -> bytes:
 
 def _refreshed(change: Change, orders: Iterable[Order], reader: SubflowReader) -> list[Order]:
     """Return the orders with their subflows as they are now, without those that ended."""
+    orders = list(orders)
+    if not orders:
+        return []
     now = {subflow.endpoints: subflow for subflow in reader.read(change.namespace) if subflow.open}
     return [
         replace(order, subflow=now[order.subflow.endpoints])
