@@ -265,6 +265,13 @@ hook = "ingress"
 dev = "right0"
 do = ["mark({number})"]
 """
+BESIDE = """
+[[policy]]
+name = "beside"
+hook = "egress"
+dev = "right0"
+do = ["record('packets')"]
+"""
 
 
 def test_a_strangers_plugin_is_used_only_as_it_was_enabled(
@@ -317,7 +324,7 @@ def test_a_plugin_that_does_not_pass_the_verifier_is_named_with_its_line(
     source.write_text(WILD)
     compile_source(find_compiler(), source, folder / "mark.bpf.o")
     assert emptcp("plugins", "enable", "mark").code == 0
-    done = emptcp("apply", write(MARKED.format(number=2), "marked.toml"), "--netns", host)
+    done = emptcp("apply", write(MARKED.format(number=2) + BESIDE, "marked.toml"), "--netns", host)
     check_refused(
         done,
         "stage 'mark' (plugin 'mark') of policy 'marked/m': the verifier refuses",
@@ -325,6 +332,8 @@ def test_a_plugin_that_does_not_pass_the_verifier_is_named_with_its_line(
         "return *(__u32 *)(long)param->number;",
         "the whole log is in",
     )
+    with running.everything() as found:
+        assert "marked" not in running.tables(found)
 
 
 def test_a_stage_that_needs_a_feature_is_refused_where_the_kernel_lacks_it(

@@ -75,8 +75,8 @@ class Runner:
         with ExitStack() as opened:
             self.shared = opened.enter_context(closing(PrivateMaps(contents, elder)))
             self._objects = opened.enter_context(Objects(self.shared))
-            loaded = program.load(made, policies, place, self._objects, self.states, off=off)
-            self.loaded = opened.enter_context(closing(loaded))
+            prepared = program.prepare(made, policies, place, self._objects, self.states, off=off)
+            self.loaded = opened.enter_context(closing(prepared.load()))
             self._opened = opened.pop_all()
         self._before = self.counts()
 

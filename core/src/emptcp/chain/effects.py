@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Executor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +22,7 @@ from emptcp.chain.running import Running
 from emptcp.errors import EmptcpError, quoted
 from emptcp.hooks.devices import Device
 from emptcp.hooks.namespaces import Namespace
+from emptcp.mptcp import sockets
 from emptcp.mptcp.sockets import Snapshot
 from emptcp.plugins.catalog import BoundStage, Catalog
 from emptcp.plugins.manager import Manager
@@ -61,9 +63,10 @@ class _Key:
 class Effects:
     """The difference that one change of a table makes to its stages.
 
-    Made before the change is carried out, as what runs is read here; told after it. ``told`` picks the
-    policies, by table and name, that the plugins are told of: one that is off does nothing. What plugins are
-    handed, a flow table or a program that runs their policy's expression, is open until it is closed.
+    Made before the change is carried out, as what runs is read here, and when its programs are prepared, as
+    their plugins have places in flow tables then; told after it. ``told`` picks the policies, by table and
+    name, that the plugins are told of: one that is off does nothing. What plugins are handed, a flow table or
+    a program that runs their policy's expression, is open until it is closed.
     """
 
     def __init__(
@@ -81,7 +84,7 @@ class Effects:
         self._manager = manager
         self._opened = ExitStack()
         self._runners: dict[tuple[model.Expression | None, str, str], Runner] = {}
-        self._flows: dict[tuple[int, str], States] = {}
+        self._flows: dict[tuple[int, str], States | None] = {}
         self._remembered: dict[tuple[int, int, str, str], dict[Any, bool]] = {}
         self._before = dict(pair for decision in decisions for pair in self._ran(table, decision))
         self._after = dict(pair for decision in decisions for pair in self._will_run(table, decision))
@@ -89,6 +92,16 @@ class Effects:
     def close(self) -> None:
         """Close what the plugins were handed."""
         self._opened.close()
+
+    def look_ahead(self, threads: Executor) -> None:
+        """Load beside other work what the plugins of changed stages read this host's subflows with.
+
+        If that fails, they meet the error themselves.
+        """
+        acting = {one.plugin_name for one in self._manager.hook.emptcp_applied.get_hookimpls()}
+        changed = {known.stage.type.plugin for known, _ in self._changed()}
+        if acting & changed and features.has("bpf_iter_tcp"):
+            threads.submit(sockets.load)
 
     def removed(self) -> None:
         """Tell of the stages that are gone, so that their plugins take effects back.
@@ -116,20 +129,20 @@ class Effects:
 
     def applying(self) -> None:
         """Tell of the stages that will be new, have other values, or be for other packets."""
-        for change in self._changes():
-            self._manager.hook.emptcp_applying(change=change)
+        for changed in self._changed():
+            self._manager.hook.emptcp_applying(change=self._change(*changed))
 
     def applied(self) -> None:
         """Tell of the stages that are new, have other values, or are for other packets."""
-        for change in self._changes():
-            self._manager.hook.emptcp_applied(change=change)
+        for changed in self._changed():
+            self._manager.hook.emptcp_applied(change=self._change(*changed))
         self._look(self._after)
 
-    def _changes(self) -> Iterator[Change]:
+    def _changed(self) -> Iterator[tuple[_Known, _Known | None]]:
         for key, known in self._after.items():
             before = self._before.get(key)
             if before is None or _differs(before, known):
-                yield self._change(known, before)
+                yield known, before
 
     def everything(self) -> None:
         """Tell of all stages that run, as ``emptcp run`` does when it starts."""
@@ -219,12 +232,11 @@ class Effects:
 
     def _states(self, cookie: int, plugin: str) -> States | None:
         """Return a plugin's slot in a namespace's flow table, opened once."""
-        if (cookie, plugin) not in self._flows:
-            opened = flows.of_plugin(self._pins, cookie, plugin)
-            if opened is None:  # it may come with the change
-                return None
-            self._flows[cookie, plugin] = self._opened.enter_context(closing(opened))
-        return self._flows[cookie, plugin]
+        same = cookie, plugin
+        if same not in self._flows:
+            opened = flows.of_plugin(self._pins, *same)
+            self._flows[same] = opened and self._opened.enter_context(closing(opened))
+        return self._flows[same]
 
     def _matches(self, known: _Known) -> Callable[[bytes], bool]:
         """Return what runs the policy's expression over a frame, loading it at the first call."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from emptcp import pybpf
 from emptcp.chain import context, fused, tail
 from emptcp.chain.carriers import Tables, check_room
-from emptcp.chain.joining import Binding, Joined
+from emptcp.chain.joining import Binding
 from emptcp.chain.layout import Slot, aligned
 from emptcp.chain.plan import Plan
 from emptcp.chain.submit import submit
@@ -27,7 +27,6 @@ class Made:
     """A program that can be attached. ``stages`` is the engine ``tail``'s program array."""
 
     program: pybpf.Program
-    joined: Joined
     stages: pybpf.Map | None = None
 
 
@@ -45,34 +44,45 @@ def tables(
     return aligned(size), built.encode()
 
 
-def make(
+def join(
     engine: str,
     plan: Plan,
     binding: Binding,
     offset: int,
     size: int,
     flows: Callable[[], pybpf.Map],
-) -> Made:
-    """Load the programs of a plan. ``offset`` and ``size`` are of the context in the parameter value."""
-    name = f"emptcp_{plan.hook}"
+) -> Callable[[], Made]:
+    """Join a plan and return what loads it, which may be called in another thread.
+
+    ``offset`` and ``size`` are of the context in the parameter value.
+    """
     if engine == FUSED:
         joined = fused.join(plan, binding)
-        return Made(submit(joined, binding.backend, name), joined)
+        return lambda: Made(submit(joined, binding.backend, _name(plan)))
+    if engine == METADATA:
+        check_room(len(plan.steps) + 1, binding.backend)
+    flow_table = flows().fd if plan.flow else -1
+    return lambda: _load_stages(engine, plan, binding, offset, size, flow_table)
+
+
+def _load_stages(engine: str, plan: Plan, binding: Binding, offset: int, size: int, flow_table: int) -> Made:
+    """Join and load each stage, then the root."""
     found = tail.variants(plan)
     count = len(plan.steps) + 1
     choices = size // 4 - 3 * count if context.width(plan) else 0
     metadata = engine == METADATA
-    if metadata:
-        check_room(count, binding.backend)
     with ExitStack() as opened:
         array = pybpf.Map.create("prog_array", 4, 4, max(len(found), 1), name=PROGRAMS)
         stages = opened.enter_context(array)
-        placed = Tables(offset, count, choices, offset, stages.fd, flows().fd if plan.flow else -1)
+        placed = Tables(offset, count, choices, offset, stages.fd, flow_table)
         for number, made in enumerate(found):
             one = tail.stage(plan, binding, placed, made, metadata)
             with submit(one, binding.backend, "emptcp_stage") as program:
                 stages.update(number.to_bytes(4, "little"), program.fd.to_bytes(4, "little"))
-        joined = tail.root(plan, binding, placed, metadata)
-        root = submit(joined, binding.backend, name)
+        root = submit(tail.root(plan, binding, placed, metadata), binding.backend, _name(plan))
         opened.pop_all()
-    return Made(root, joined, stages)
+    return Made(root, stages)
+
+
+def _name(plan: Plan) -> str:
+    return f"emptcp_{plan.hook}"

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
 from emptcp.chain import program as programs
@@ -37,30 +38,48 @@ class Loader:
         self._off = off
         self._opened = opened
         self._objects: dict[int, Objects] = {}
+        self._begun: list[Future[programs.Loaded]] = []
         self.stores = opened.enter_context(closing(Stores(tree))) if tree is not None else None
 
+    @contextmanager
+    def loading(self) -> Iterator[Executor]:
+        """Prepare decisions in this block; behind it their programs are loaded.
+
+        The kernel verifies them in threads, beside what else the block does. Raises the first refusal.
+        """
+        with ThreadPoolExecutor(thread_name_prefix="load") as self._threads:
+            yield self._threads
+        for begun in self._begun:
+            begun.result()
+
     def prepare(self, decision: Decision) -> None:
-        """Load the decision's program, if it needs one, for the back-end that is tried first."""
+        """Begin to load the decision's program, if it needs one, for the back-end that is tried first."""
         decision.load = self._load
         if decision.action in (ATTACH, SWITCH) and decision.place is not None:
-            self._load(decision, decision.place.code)
+            self._begun.append(self._threads.submit(self._finish, decision, self._prepare(decision)))
 
     def _load(self, decision: Decision, code: str) -> programs.Loaded:
         """Load a decision's program for a back-end's code, unless that was done before."""
-        assert decision.plan is not None
         assert decision.place is not None
         if decision.loaded is not None and decision.place.code == code:
             return decision.loaded
         if decision.place.code != code:
             decision.place = replace(decision.place, backend=code)
+        return self._finish(decision, self._prepare(decision))
+
+    def _prepare(self, decision: Decision) -> programs.Prepared:
+        assert decision.plan is not None
+        assert decision.place is not None
         cookie = decision.location.cookie
         slots = states.offsets(self._places(cookie, decision.plan.fragments))
         previous = decision.before.previous() if decision.before is not None else None
-        made = programs.load(
+        return programs.prepare(
             decision.plan, decision.policies, decision.place, self._of(cookie), slots, previous, self._off
         )
+
+    def _finish(self, decision: Decision, prepared: programs.Prepared) -> programs.Loaded:
+        made = decision.loaded = prepared.load()
         self._opened.callback(made.close)
-        decision.loaded = made
         return made
 
     def _places(self, cookie: int, fragments: Sequence[FragmentRef]) -> dict[str, tuple[int, int]]:

@@ -94,7 +94,30 @@ class Loaded:
                 owned.close()
 
 
-def load(
+@dataclass
+class Prepared:
+    """A joined program that the kernel has not seen, with the maps it will own. It is to be loaded."""
+
+    make: Callable[[], engines.Made]
+    description: Description
+    parameters: pybpf.Map
+    counters: pybpf.Map
+    about: pybpf.Map
+
+    def load(self) -> Loaded:
+        """Hand it to the kernel, which may be done in another thread.
+
+        Raises :class:`EmptcpError` naming policy and stage when the verifier refuses; the maps are gone then.
+        """
+        with ExitStack() as undo:
+            for owned in (self.parameters, self.counters, self.about):
+                undo.callback(owned.close)
+            made = self.make()
+            undo.pop_all()
+        return Loaded(made, self.description, self.parameters, self.counters, self.about)
+
+
+def prepare(
     plan: Plan,
     policies: Sequence[BoundPolicy],
     place: Place,
@@ -102,10 +125,10 @@ def load(
     state_slots: Mapping[str, int],
     previous: Previous | None = None,
     off: Callable[[str, str], bool] = lambda table, policy: False,
-) -> Loaded:
-    """Join and load ``plan``, made of ``policies``, for ``place``; ``off`` tells which begin switched off.
+) -> Prepared:
+    """Join ``plan``, made of ``policies``, for ``place``; ``off`` tells which begin switched off.
 
-    Raises :class:`EmptcpError` naming policy and stage when a budget is exceeded or the verifier refuses.
+    Raises :class:`EmptcpError` naming policy and stage when a budget is exceeded.
     """
     sizes = {step.name: len(step.stage.parameters) for step in plan.steps}
     placed, size = layout.slots(sizes.values(), len(policies))
@@ -123,9 +146,9 @@ def load(
         about = opened.enter_context(_about(description))
         maps = joining.Maps(objects.packet(place.hook, place.code).fd, parameters.fd, counts.fd, about.fd)
         binding = _binding(plan, place, objects, maps, slots)
-        made = engines.make(place.engine, plan, binding, offset, len(tables), objects.shared.flows)
+        make = engines.join(place.engine, plan, binding, offset, len(tables), objects.shared.flows)
         opened.pop_all()
-    return Loaded(made, description, parameters, counts, about)
+    return Prepared(make, description, parameters, counts, about)
 
 
 def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slots: Slots) -> joining.Binding:

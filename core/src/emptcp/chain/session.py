@@ -222,11 +222,14 @@ class Session:
             replacing = Replacing(self.pins, decide.leaving(decisions), asked=new_maps)
             opened.callback(replacing.close)
             loader = Loader(None if dry_run else self.pins, opened, state.skips, replacing)
-            for decision in decisions:
-                loader.prepare(decision)
-            outcome.warnings += [remark for decision in decisions for remark in _remarks(decision)]
+            with loader.loading() as threads:
+                for decision in decisions:
+                    loader.prepare(decision)
+                outcome.warnings += [remark for decision in decisions for remark in _remarks(decision)]
+                if not dry_run:
+                    told = opened.enter_context(closing(self._effects(entry.table, decisions)))
+                    told.look_ahead(threads)
             if not dry_run:
-                told = opened.enter_context(closing(self._effects(entry.table, decisions)))
                 assert loader.stores is not None
                 stored = _Stored(loader.stores, wanted, fillings, replacing)
                 self._carry_out(entry, table, told, decisions, stored, keep_effects)
