@@ -112,10 +112,11 @@ class Parser:
         needs: int = NEED_OPTIONS | NEED_KEY,
         link: Link = "ethernet",
         ctx: bytes | None = None,
+        thorough: bool = False,
     ) -> Parsed:
-        """Parse one packet."""
+        """Parse one packet; ``thorough``: taking nothing for usual."""
         self.loaded.maps["config"].update(FIRST, config(needs, link))
-        run = self.loaded.programs[f"parse_{self.backend}"].test_run(packet, ctx=ctx)
+        run = self.program("thorough" if thorough else "parse").test_run(packet, ctx=ctx)
         value = self.loaded.maps["found"].lookup(FIRST)
         assert value is not None
         assert self.loaded.btf is not None

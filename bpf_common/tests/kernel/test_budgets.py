@@ -89,5 +89,5 @@ def test_core_s_own_fragments_use_little_stack() -> None:
     source = Path(emptcp.__file__).parent / "programs" / "core.bpf.o"
     with capture(source) as captured:
         depths = {name: stack_depth(list(decode(f.instructions))) for name, f in captured.fragments.items()}
-    assert {f"emptcp.{b}/core_{n}" for b in ("xdp", "tc") for n in ("parse", "flow")} <= set(depths)
+    assert {f"emptcp.{b}/core_{n}" for b in ("xdp", "tc") for n in ("begin", "flow")} <= set(depths)
     assert max(depths.values()) <= STACK

@@ -237,6 +237,7 @@ def test_what_is_known_of_a_packet_stays_true(changers: Any, packet: Given, job:
         "places",
         "places_len",
         "built_len",
+        "length",
     )
     for field, value in vars(again).items():
         if field == "flags":

@@ -123,7 +123,7 @@ def drawn(random: Random, one: Packet, seen: Decoded) -> Order:
 
 def ordered(random: Random, order: Order, l4: int) -> Order:
     """Draw the arguments of a job."""
-    near, some = max(0, l4 + random.randrange(-2, 64)), random.choice((OPTIONS | KEY,) * 6 + (7, 0, 1, 2))
+    near, some = max(0, l4 + random.randrange(-2, 64)), random.choice((OPTIONS | KEY,) * 6 + (7, OPTIONS))
     match order.job:
         case "nothing" | "skip" | "event":
             number = random.choice((near, random.randrange(1, 21), 3000, 0x8000))
@@ -285,14 +285,6 @@ def parsed_fault(seen: Decoded, order: Order, out: Outcome, found: dict[str, Any
         reason = reasons.name(found["reason"])
         return None if reason in wanted.reasons else f"{what}: left alone for {reason}, not {wanted.reasons}"
     values = dict(wanted.found)
-    if not order.needs & OPTIONS:
-        values |= dict.fromkeys(("options_len", "timestamps", "sack", "window_scale"), 0)
-        values |= {"subtypes": 0, "repeated": 0, "at": bytes(16), "len": bytes(16), "block": b""}
-        values["flags"] &= ~(model.MPTCP | model.MPTCP_V0)
-        early = ("fragment", "routing_header", "length_unknown")
-        data = wanted.found["tcp_flags"] & 2 and wanted.found["payload_len"]
-        if reasons.name(values["no_modify"]) not in early and not data:
-            values["no_modify"] = 0
     if not order.needs & KEY:
         values |= {"key": found["key"], "direction": 0}
     block = found["block"][: len(values["block"])]
@@ -388,14 +380,14 @@ def swapped(token: int) -> int:
     return int.from_bytes(token.to_bytes(4, "little"), "big")
 
 
-def options_of(seen: Decoded, order: Order) -> list[Placed]:
+def options_of(seen: Decoded) -> list[Placed]:
     """Return what the walk takes for options, legal or not."""
     assert seen.tcp is not None
-    return [one for one in seen.tcp.options if one.kind > Kind.NOP and order.needs & OPTIONS]
+    return [one for one in seen.tcp.options if one.kind > Kind.NOP]
 
 
 def place_of_kind(seen: Decoded, order: Order) -> int:
-    for one in options_of(seen, order):
+    for one in options_of(seen):
         if one.kind == order.kind and order.exid in (ANY_EXID, *exids(one)):
             return one.offset
     return NOWHERE
@@ -418,7 +410,7 @@ def kind_answers(seen: Decoded, order: Order, out: Outcome) -> bool:
 def removed_kind(seen: Decoded, order: Order) -> Placed | None:
     """Return the option that must go, if any may."""
     place = place_of_kind(seen, order) if order.number == FOUND else order.number
-    found = next((one for one in options_of(seen, order) if one.offset == place), None)
+    found = next((one for one in options_of(seen) if one.offset == place), None)
     dss = found and found.kind == Kind.MPTCP and found.length > 2 and found.raw[2] >> 4 == 2
     return None if dss and not order.unsafe else found
 

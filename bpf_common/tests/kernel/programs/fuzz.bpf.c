@@ -305,6 +305,7 @@ static __always_inline int fuzz(void *ctx, int backend)
 	struct answer *answer_ = bpf_map_lookup_elem(&answer, &first);
 	struct emptcp_pkt *parsed = emptcp_parsed();
 	struct emptcp_flow flow = {};
+	struct emptcp_usual usual;
 	const struct emptcp_handle pkt = {
 		.ctx = ctx, .parsed = parsed, .flow = &flow, .backend = backend, .name = "fuzz" EMPTCP_ZEROS};
 
@@ -315,7 +316,7 @@ static __always_inline int fuzz(void *ctx, int backend)
 	flow.local_token[0] = order_->token[0];
 	flow.local_token[1] = order_->token[1];
 	answer_->done = 0;
-	answer_->pointers = emptcp_glance(ctx, &order_->parse, backend) ? HAS_GLANCE : 0;
+	answer_->pointers = emptcp_glance(ctx, &order_->parse, &usual, backend) ? HAS_GLANCE : 0;
 	answer_->parsed = emptcp_parse(ctx, parsed, &order_->parse, backend);
 	__builtin_memcpy(&answer_->before, parsed, sizeof(*parsed));
 	if (answer_->parsed == EMPTCP_PARSE_TCP) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The parser as ordinary programs: parse, leave what was found in a map, answer what the parser answered. */
+/* The parser as ordinary programs: parse, leave what was found in a map, answer what the parser answered.
+ * `thorough` programs take nothing for usual. */
 #include <emptcp/flow.h>
 #include <emptcp/parse.h>
 
@@ -17,7 +18,7 @@ struct {
 	__type(value, struct emptcp_pkt);
 } found SEC(".maps");
 
-static __always_inline int parse(void *ctx, int backend)
+static __always_inline int parse(void *ctx, bool thorough, int backend)
 {
 	__u32 first = 0;
 	const struct emptcp_parse_config *how = bpf_map_lookup_elem(&config, &first);
@@ -26,7 +27,8 @@ static __always_inline int parse(void *ctx, int backend)
 
 	if (!how || !parsed || !copy)
 		return -1;
-	result = emptcp_parse(ctx, parsed, how, backend);
+	result = thorough ? emptcp_parse_unusual(ctx, parsed, how, backend) :
+			    emptcp_parse(ctx, parsed, how, backend);
 	__builtin_memcpy(copy, parsed, sizeof(*copy));
 	return result;
 }
@@ -34,13 +36,25 @@ static __always_inline int parse(void *ctx, int backend)
 SEC("xdp")
 int parse_xdp(struct xdp_md *ctx)
 {
-	return parse(ctx, EMPTCP_XDP);
+	return parse(ctx, false, EMPTCP_XDP);
 }
 
 SEC("tc")
 int parse_tc(struct __sk_buff *ctx)
 {
-	return parse(ctx, EMPTCP_TC);
+	return parse(ctx, false, EMPTCP_TC);
+}
+
+SEC("xdp")
+int thorough_xdp(struct xdp_md *ctx)
+{
+	return parse(ctx, true, EMPTCP_XDP);
+}
+
+SEC("tc")
+int thorough_tc(struct __sk_buff *ctx)
+{
+	return parse(ctx, true, EMPTCP_TC);
 }
 
 /* Without the copy: for the clock, and for counting what the verifier does. */

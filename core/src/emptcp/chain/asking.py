@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emptcp.chain import instructions as bpf
-from emptcp.chain.instructions import R0, R1, R2, R3, R4, R6, R10
-from emptcp.chain.joining import Joiner
+from emptcp.chain.instructions import R0, R1, R2, R3, R4, R10
+from emptcp.chain.joining import PACKET, Joiner
 from emptcp.chain.layout import aligned
 from emptcp.chain.plan import FragmentRef, ValueLookup
 from emptcp.chain.storage import Store
@@ -23,7 +23,7 @@ _STORE = {1: bpf.STX_B, 2: bpf.STX_H, 4: bpf.STX_W, 8: bpf.STX_DW}
 
 
 class Asking(Joiner):
-    """A program some of whose stages ask sets or maps. Between stages r6 to r9 are free."""
+    """A program some of whose stages ask sets or maps."""
 
     def membership(self, store: Store, name: str) -> None:
         """Answer in r0 whether the packet's key is in a set."""
@@ -41,34 +41,34 @@ class Asking(Joiner):
         The copy's address comes in r3. Where a map has no entry it goes to ``missing``.
         """
         asm, place = self.asm, self.binding.packet.parameters
-        asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
         for offset in range(0, aligned(size), 8):
             asm.emit(bpf.LDX_DW, R2, R3, offset)
-            asm.emit(bpf.STX_DW, R1, R2, place + offset)
+            asm.emit(bpf.STX_DW, PACKET, R2, place + offset)
         for value in values:
             self._look_up_store(value.store, missing, name)
-            asm.emit(_LOAD[value.size], R1, R6, 8)
-            asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
-            asm.emit(_STORE[value.size], R2, R1, place + value.offset)
-        asm.emit(bpf.LDX_DW, R3, R10, self.pkt)
+            asm.emit(_LOAD[value.size], R1, R0, 8)
+            asm.emit(_STORE[value.size], PACKET, R1, place + value.offset)
+        asm.emit(bpf.MOV64_REG, R3, PACKET)
         asm.emit(bpf.ADD64_IMM, R3, imm=place)
 
     def _look_up_store(self, store: Store, missing: str, name: str) -> None:
-        """Put the address of the packet's entry into r6; without one that counts go to ``missing``."""
+        """Put the address of the packet's entry into r0; without one that counts go to ``missing``."""
         asm, number = self.asm, len(self.asm)
         self._find_key(store.key, missing, f"{name}, key '{store.key.name}'")
         self.line(f"{name}: look-up in {store.kind} {store.name}")
-        asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+        asm.emit(bpf.MOV64_REG, R2, PACKET)
         asm.emit(bpf.ADD64_IMM, R2, imm=self.binding.packet.found_key)
         asm.load_map(R1, self.binding.stores[store])
         asm.emit(bpf.CALL, imm=_LOOKUP)
         asm.jump(missing, bpf.JEQ_IMM, R0, 0)
-        asm.emit(bpf.MOV64_REG, R6, R0)
-        asm.emit(bpf.LDX_DW, R1, R6)
+        asm.emit(bpf.LDX_DW, R1, R0)
         asm.jump(f"counts{number}", bpf.JEQ_IMM, R1, 0)
+        asm.emit(bpf.STX_DW, R10, R0, self.key)
         asm.emit(bpf.CALL, imm=_KTIME)
-        asm.emit(bpf.LDX_DW, R1, R6)
-        asm.emit(bpf.SUB64_REG, R1, R0)
+        asm.emit(bpf.MOV64_REG, R2, R0)
+        asm.emit(bpf.LDX_DW, R0, R10, self.key)
+        asm.emit(bpf.LDX_DW, R1, R0)
+        asm.emit(bpf.SUB64_REG, R1, R2)
         asm.jump(f"counts{number}", bpf.JSGT_IMM, R1, 0)
         asm.jump(missing)
         asm.label(f"counts{number}")
@@ -76,7 +76,7 @@ class Asking(Joiner):
     def _find_key(self, fragment: FragmentRef, missing: str, name: str) -> None:
         """Let a key's fragment write the packet's key; where there is none go to ``missing``."""
         asm = self.asm
-        asm.emit(bpf.MOV64_IMM, R3)
+        self.nothing(fragment, R3)
         self.flow_arguments(fragment)
         self.packet_arguments()
         asm.emit(bpf.MOV64_REG, R4, R2)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from emptcp.chain import context
 from emptcp.chain import instructions as bpf
 from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10
+from emptcp.chain.joining import CONTEXT, PACKET
 from emptcp.errors import EmptcpError
 from emptcp.pybpf import features
 
@@ -103,12 +104,11 @@ class PerCpu:
 
     def store_place(self) -> None:
         """Store place r1; r3 is kept."""
-        self.asm.emit(bpf.LDX_DW, R2, R10, self.joiner.pkt)
-        self.asm.emit(bpf.STX_W, R2, R1, self.packet.entry)
+        self.asm.emit(bpf.STX_W, PACKET, R1, self.packet.entry)
 
     def call(self) -> None:
         """Call program r3 of the array; if there is none, the packet leaves."""
-        self.asm.emit(bpf.LDX_DW, R1, R10, self.joiner.ctx)
+        self.asm.emit(bpf.MOV64_REG, R1, CONTEXT)
         self.asm.load_map(R2, self.tables.programs)
         self.asm.emit(bpf.CALL, imm=_TAIL_CALL)
         self.asm.jump("leave")
@@ -139,12 +139,11 @@ class Metadata(PerCpu):
     def begin(self) -> None:
         """Push all entries, unless there is somebody's metadata or no room."""
         asm, size = self.asm, 4 * self.tables.count
-        asm.emit(bpf.LDX_DW, R1, R10, self.joiner.pkt)
-        asm.emit(bpf.ST_W, R1, 0, self.packet.kept, 0)
+        asm.emit(bpf.ST_W, PACKET, 0, self.packet.kept, 0)
         self._ends()
         asm.emit(bpf.SUB64_REG, R3, R2)
         asm.jump("begun", bpf.JNE_IMM, R3, 0)
-        asm.emit(bpf.LDX_DW, R1, R10, self.joiner.ctx)
+        asm.emit(bpf.MOV64_REG, R1, CONTEXT)
         asm.emit(bpf.MOV64_IMM, R2, imm=-size)
         asm.emit(bpf.CALL, imm=_ADJUST_META)
         asm.jump("begun", bpf.JNE_IMM, R0, 0)
@@ -156,8 +155,7 @@ class Metadata(PerCpu):
         for word in range(self.tables.count):
             asm.emit(bpf.LDX_W, R5, R4, 4 * word)
             asm.emit(bpf.STX_W, R2, R5, 4 * word)
-        asm.emit(bpf.LDX_DW, R1, R10, self.joiner.pkt)
-        asm.emit(bpf.ST_W, R1, 0, self.packet.kept, 1)
+        asm.emit(bpf.ST_W, PACKET, 0, self.packet.kept, 1)
         asm.label("begun")
 
     def find(self) -> None:
@@ -186,8 +184,7 @@ class Metadata(PerCpu):
     def go(self) -> None:
         """Pop up to behind entry r1, and call what it tells."""
         asm = self.asm
-        asm.emit(bpf.LDX_DW, R2, R10, self.joiner.pkt)
-        asm.emit(bpf.LDX_W, R2, R2, self.packet.kept)
+        asm.emit(bpf.LDX_W, R2, PACKET, self.packet.kept)
         asm.jump("go per cpu", bpf.JEQ_IMM, R2, 0)
         asm.emit(bpf.MOV64_REG, R0, R1)
         self._ends()
@@ -206,7 +203,7 @@ class Metadata(PerCpu):
         asm.emit(bpf.LDX_B, R3, R2)
         asm.jump("leave", bpf.JEQ_IMM, R3, context.LAST)
         asm.emit(bpf.STX_DW, R10, R3, self.joiner.key)
-        asm.emit(bpf.LDX_DW, R1, R10, self.joiner.ctx)
+        asm.emit(bpf.MOV64_REG, R1, CONTEXT)
         asm.emit(bpf.MOV64_REG, R2, R0)
         asm.emit(bpf.ADD64_IMM, R2, imm=4)
         asm.emit(bpf.CALL, imm=_ADJUST_META)
@@ -219,8 +216,7 @@ class Metadata(PerCpu):
     def remove(self, way: str) -> None:
         """Pop what is left."""
         asm = self.asm
-        asm.emit(bpf.LDX_DW, R2, R10, self.joiner.pkt)
-        asm.emit(bpf.LDX_W, R2, R2, self.packet.kept)
+        asm.emit(bpf.LDX_W, R2, PACKET, self.packet.kept)
         asm.jump(f"bare {way}", bpf.JEQ_IMM, R2, 0)
         self._ends()
         asm.emit(bpf.SUB64_REG, R3, R2)
@@ -230,7 +226,7 @@ class Metadata(PerCpu):
 
     def _ends(self) -> None:
         """Load where metadata begins into r2, where it ends into r3; r1 is the context."""
-        self.asm.emit(bpf.LDX_DW, R1, R10, self.joiner.ctx)
+        self.asm.emit(bpf.MOV64_REG, R1, CONTEXT)
         self.asm.emit(bpf.LDX_W, R2, R1, _DATA_META)
         self.asm.emit(bpf.LDX_W, R3, R1, _DATA)
 
@@ -241,28 +237,22 @@ class ControlBlock(PerCpu):
     def begin(self) -> None:
         """Keep what stands there."""
         asm = self.asm
-        asm.emit(bpf.LDX_DW, R1, R10, self.joiner.ctx)
-        asm.emit(bpf.LDX_W, R2, R1, _CB)
-        asm.emit(bpf.LDX_DW, R1, R10, self.joiner.pkt)
-        asm.emit(bpf.STX_W, R1, R2, self.packet.kept)
+        asm.emit(bpf.LDX_W, R2, CONTEXT, _CB)
+        asm.emit(bpf.STX_W, PACKET, R2, self.packet.kept)
 
     def load_place(self) -> None:
         """See :meth:`PerCpu.load_place`."""
-        self.asm.emit(bpf.LDX_DW, R1, R10, self.joiner.ctx)
-        self.asm.emit(bpf.LDX_W, R1, R1, _CB)
+        self.asm.emit(bpf.LDX_W, R1, CONTEXT, _CB)
 
     def store_place(self) -> None:
         """See :meth:`PerCpu.store_place`."""
-        self.asm.emit(bpf.LDX_DW, R2, R10, self.joiner.ctx)
-        self.asm.emit(bpf.STX_W, R2, R1, _CB)
+        self.asm.emit(bpf.STX_W, CONTEXT, R1, _CB)
 
     def remove(self, way: str) -> None:
         """Put back what stood there."""
         asm = self.asm
-        asm.emit(bpf.LDX_DW, R1, R10, self.joiner.pkt)
         asm.emit(bpf.LDX_W, R2, R1, self.packet.kept)
-        asm.emit(bpf.LDX_DW, R1, R10, self.joiner.ctx)
-        asm.emit(bpf.STX_W, R1, R2, _CB)
+        asm.emit(bpf.STX_W, CONTEXT, R2, _CB)
 
 
 def carrier(metadata: bool, joiner: Joiner, tables: Tables) -> PerCpu:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from emptcp.chain import instructions as bpf
 from emptcp.chain.instructions import Instruction, stack_depth
 from emptcp.pybpf import Line
 
@@ -44,6 +45,30 @@ class Code:
     def body_stack(self) -> int:
         """Bytes of stack of the body alone."""
         return self._stack(self.functions[0])
+
+    @cached_property
+    def written(self) -> frozenset[int]:
+        """The registers that the body writes. A subprogram leaves r6 to r9 as they were."""
+        return frozenset(one.dst for one in self.body if bpf.writes_register(one))
+
+    def wants(self, argument: int) -> bool:
+        """Tell whether the body may read what it is given in a register. A call may read all of r1 to r5."""
+        ways, seen = [0], set[int]()
+        while ways:
+            at = ways.pop()
+            if at in seen:
+                continue
+            seen.add(at)
+            one = self.body[at]
+            if one.op == bpf.CALL or bpf.reads_register(one, argument):
+                return True
+            if one.op == bpf.EXIT or (one.dst == argument and bpf.writes_register(one)):
+                continue
+            if bpf.is_jump(one):
+                ways.append(at + 1 + one.off)
+            if one.op != bpf.JA:
+                ways.append(at + 1)
+        return False
 
     def _stack(self, function: Function) -> int:
         return stack_depth(self.instructions[function.start : function.end])

@@ -22,8 +22,8 @@ from emptcp.chain import layout, reasons
 from emptcp.chain.asking import Asking
 from emptcp.chain.counters import CHUNK_STAGES, COUNTER_BYTES
 from emptcp.chain.dispatcher import Dispatcher
-from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10
-from emptcp.chain.joining import ACCEPT, DROP, GOTO, REDIRECT, RETURN, Binding, Joined, check_stack
+from emptcp.chain.instructions import R0, R1, R2, R4, R5, R10
+from emptcp.chain.joining import ACCEPT, DROP, GOTO, PACKET, REDIRECT, RETURN, Binding, Joined, check_stack
 from emptcp.chain.layout import Slot
 from emptcp.chain.plan import END, Plan, PlannedPolicy, Stage, Step
 from emptcp.errors import EmptcpError, quoted
@@ -56,7 +56,7 @@ def join(plan: Plan, binding: Binding) -> Joined:
 
 class _Fused(Dispatcher, Asking):
     def __init__(self, plan: Plan, binding: Binding) -> None:
-        super().__init__(plan, binding, [binding.glance, binding.parse, binding.flow, *binding.code.values()])
+        super().__init__(plan, binding, [binding.begin, binding.flow, *binding.code.values()])
         self.zone = 0
         self.island_at = 0
         self.chunk = 0
@@ -64,7 +64,7 @@ class _Fused(Dispatcher, Asking):
     def run(self) -> Joined:
         self.prologue()
         if len(self.plan.policies) > 1:
-            self.clear_stack(self.binding.parse)
+            self.clear_stack(self.binding.begin)
         for policy in self.plan.policies:
             self._policy(policy)
         self.exits()
@@ -110,8 +110,7 @@ class _Fused(Dispatcher, Asking):
 
     def _skip_plain_tcp(self, policy: PlannedPolicy, end: str) -> None:
         asm, inside = self.asm, f"in{policy.first}"
-        asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
-        asm.emit(bpf.LDX_B, R2, R1, self.binding.packet.flags)
+        asm.emit(bpf.LDX_B, R2, PACKET, self.binding.packet.flags)
         asm.jump(inside, bpf.JSET_IMM, R2, self.binding.packet.mptcp_flag)
         if self.plan.flow:
             asm.emit(bpf.LDX_DW, R1, R10, self.flow)
@@ -165,11 +164,9 @@ class _Fused(Dispatcher, Asking):
 
     def _count(self, step: Step) -> None:
         """Count the packet and its bytes."""
-        asm, base = self.asm, self._base(step)
-        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
+        base = self._base(step)
         self.increment(base)
-        asm.emit(bpf.LDX_DW, R2, R10, self.length)
-        self.add(base + 8)
+        self.count_bytes(base + 8)
 
     def _base(self, step: Step) -> int:
         return self.binding.counter_slots[step.index] % CHUNK_STAGES * COUNTER_BYTES
@@ -177,22 +174,27 @@ class _Fused(Dispatcher, Asking):
     def _target(self, edge: int, end: str) -> str:
         return end if edge == END else f"step{edge}"
 
+    def _not_taken(self, step: Step, end: str) -> str:
+        """Return where a step's second edge leads: out at once where no actor can have changed the packet."""
+        alone = len(self.plan.policies) == 1 and not self.plan.companions
+        if alone and step.if_not == END and step.stage.kind == "selector":
+            return self.exit("untouched")
+        return self._target(step.if_not, end)
+
     def _after_selector(self, step: Step, end: str) -> None:
         """Count, then follow the edge. Falls through where the next step is the edge's target."""
         asm, base = self.asm, self._base(step)
-        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
         self.increment(base)
         asm.jump(f"not{step.index}", bpf.JEQ32_IMM, R0, 0)
         self.increment(base + 16)
-        asm.emit(bpf.LDX_DW, R2, R10, self.length)
-        self.add(base + 8)
+        self.count_bytes(base + 8)
         asm.jump(self._target(step.if_match, end))
         asm.label(f"not{step.index}")
         if step.stage.fragment.state_size:
             self.load_reason()
             asm.jump(f"reason{step.index}", bpf.JNE_IMM, R2, 0)
         if step.if_not != step.index + 1:
-            asm.jump(self._target(step.if_not, end))
+            asm.jump(self._not_taken(step, end))
 
     def _after_actor(self, step: Step, end: str) -> None:
         asm = self.asm
@@ -205,7 +207,7 @@ class _Fused(Dispatcher, Asking):
 
     def _slow(self, step: Step, end: str) -> None:
         """Out of the hot path: what a stage answers rarely."""
-        stage, following = step.stage, self._target(step.if_not, end)
+        stage, following = step.stage, self._not_taken(step, end)
         self.line(f"{self.plan.policies[step.policy].name}: {stage.id}, counters")
         if stage.fragment.state_size:
             self._slow_skipped(step, "no_flow", following)
@@ -221,7 +223,6 @@ class _Fused(Dispatcher, Asking):
         """A stage that lacks what it works with, and is not run."""
         asm = self.asm
         asm.label(f"{reason.replace('_', '')}{step.index}")
-        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
         self.increment(self._base(step))
         asm.emit(bpf.MOV64_IMM, R2, imm=reasons.REASONS.index(reason))
         self.count_reason(self._base(step))
@@ -230,7 +231,7 @@ class _Fused(Dispatcher, Asking):
     def _slow_reason(self, step: Step, following: str) -> None:
         asm = self.asm
         asm.label(f"reason{step.index}")
-        asm.emit(bpf.ST_B, R3, 0, self.binding.packet.reason, 0)
+        asm.emit(bpf.ST_B, PACKET, 0, self.binding.packet.reason, 0)
         self.count_reason(self._base(step))
         asm.jump(following)
 
@@ -240,8 +241,7 @@ class _Fused(Dispatcher, Asking):
         exits = {ACCEPT: "pass", DROP: "drop", REDIRECT: "redirect"}
         targets = {RETURN: end} | {verdict: self.exit(name) for verdict, name in exits.items()}
         asm.label(f"verdict{step.index}")
-        asm.emit(bpf.LDX_DW, R3, R10, self.pkt)
-        asm.emit(bpf.ST_B, R3, 0, self.binding.packet.reason, 0)
+        asm.emit(bpf.ST_B, PACKET, 0, self.binding.packet.reason, 0)
         for verdict, target in targets.items():
             other = f"verdict{step.index}.{verdict}"
             asm.jump(other, bpf.JNE32_IMM, R0, verdict)
@@ -256,7 +256,7 @@ class _Fused(Dispatcher, Asking):
         """Verdict GOTO: to one of the chains that the stage may choose, r3 is the packet; else as NEXT."""
         asm, base, other = self.asm, self._base(step), f"verdict{step.index}.{GOTO}"
         asm.jump(other, bpf.JNE32_IMM, R0, GOTO)
-        asm.emit(bpf.LDX_W, R4, R3, self.binding.packet.chain)
+        asm.emit(bpf.LDX_W, R4, PACKET, self.binding.packet.chain)
         for number, first in step.gotos:
             following = f"{other}.{number}"
             asm.jump(following, bpf.JNE_IMM, R4, number)

@@ -29,6 +29,8 @@ JEQ32_IMM = 0x16
 JNE32_IMM = 0x56
 MOV64_REG = 0xBF
 MOV64_IMM = 0xB7
+MOV32_REG = 0xBC
+MOV32_IMM = 0xB4
 ADD64_REG = 0x0F
 ADD64_IMM = 0x07
 AND64_IMM = 0x57
@@ -89,6 +91,22 @@ def is_subprogram_call(instruction: Instruction) -> bool:
 def is_function_address(instruction: Instruction) -> bool:
     """Tell whether this ``ld_imm64`` loads the address of a BPF function (a callback)."""
     return instruction.op == LD_IMM64 and instruction.src == PSEUDO_FUNC
+
+
+def writes_register(instruction: Instruction) -> bool:
+    """Tell whether an instruction of arithmetic or a load may change its destination (a call changes r0)."""
+    return instruction.op & CLASS_MASK in (0x07, 0x04, LDX_CLASS, 0x00)
+
+
+def reads_register(instruction: Instruction, register: int) -> bool:
+    """Tell whether an instruction other than a call may read a register."""
+    op, dst, src, *_ = instruction
+    kind = op & CLASS_MASK
+    if kind in (0x00, LDX_CLASS):
+        return kind == LDX_CLASS and src == register
+    if register == src and (op & 0x08 or kind == STX_CLASS):
+        return True
+    return register == dst and op not in (MOV64_REG, MOV64_IMM, MOV32_REG, MOV32_IMM)
 
 
 def stack_depth(code: Iterable[Instruction]) -> int:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Join fragments into a program: what both engines do alike.
 
-A joined program keeps core's values in its own stack frame, *below* the deepest fragment's stack, so that
-no fragment's code has to be moved: the context, the parsed packet, the counters, the flow-table entry, the
-packet's length. Registers r6 to r9 are free for every fragment because nothing lives in them between
-stages. A fragment is copied as it is, except that ``exit`` becomes a jump to the end of its stage and calls
+A joined program keeps core's values in r6 to r9: the parsed packet, the counters, the packet's length, the
+context. They also stand in its own stack frame, *below* the deepest fragment's stack, so that no fragment's
+code has to be moved, and are loaded from there again behind a fragment that uses these registers. A fragment
+is copied as it is, except that ``exit`` becomes a jump to the end of its stage and calls
 of subprograms get new distances; subprograms that several fragments share byte for byte are joined once.
 """
 
@@ -17,7 +17,21 @@ from dataclasses import dataclass, field
 from emptcp.chain import instructions as bpf
 from emptcp.chain import reasons
 from emptcp.chain.code import Code
-from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10, Assembler, Instruction
+from emptcp.chain.instructions import (
+    R0,
+    R1,
+    R2,
+    R3,
+    R4,
+    R5,
+    R6,
+    R7,
+    R8,
+    R9,
+    R10,
+    Assembler,
+    Instruction,
+)
 from emptcp.chain.layout import Slot
 from emptcp.chain.plan import FragmentRef, Plan
 from emptcp.chain.storage import Store
@@ -32,12 +46,19 @@ ANSWERS = {"pass": {"xdp": 2, "tc": -1}, "drop": {"xdp": 1, "tc": 2}, "redirect"
 """XDP_PASS and TCX_NEXT (TC_ACT_UNSPEC): other programs on the hook go on. XDP_DROP and TC_ACT_SHOT.
 XDP_REDIRECT and TC_ACT_REDIRECT: by what a helper was told."""
 
+PACKET, COUNTERS, LENGTH, CONTEXT = R6, R7, R8, R9
+"""Where core's values are between stages: the parsed packet, the chunk of counters, the bytes of the IP
+packet, the hook's context."""
+
 RETURN, ACCEPT, DROP, REDIRECT, GOTO = 1, 2, 3, 4, 5
 
 
 @dataclass(frozen=True)
 class PacketLayout:
-    """Byte offsets in ``struct emptcp_pkt`` and ``struct emptcp_flow`` (emptcp/abi.h), from core's BTF."""
+    """Byte offsets in ``struct emptcp_pkt`` and ``struct emptcp_flow`` (emptcp/abi.h), from core's BTF.
+
+    ``options`` are the members that the parser fills only on demand.
+    """
 
     flags: int
     l3: int
@@ -54,6 +75,7 @@ class PacketLayout:
     kept: int
     flow_known: int
     flow_slots: int
+    options: tuple[range, ...]
     mptcp_flag: int = 1
 
 
@@ -73,13 +95,12 @@ class Binding:
 
     ``counter_slots`` and ``parameter_slots`` run parallel to the plan's steps; counter slot 0 is the
     program's own. ``state_slots`` maps a plugin to its offset in a flow-table entry's slot area, ``stores``
-    a set or map to its descriptor.
+    a set or map to its descriptor. ``how`` and ``netns`` are what core's parser is told.
     """
 
     backend: str
     code: Mapping[FragmentRef, Code]
-    glance: Code
-    parse: Code
+    begin: Code
     flow: Code
     finish: Code
     packet: PacketLayout
@@ -87,6 +108,8 @@ class Binding:
     parameter_slots: list[Slot | None]
     counter_slots: list[int]
     state_slots: Mapping[str, int]
+    how: int
+    netns: int
     stores: Mapping[Store, int] = field(default_factory=dict)
 
 
@@ -144,9 +167,10 @@ class Joiner:
         self.binding = binding
         self.asm = Assembler()
         frame = max(code.body_stack for code in (binding.finish, *codes))
-        slots = (-frame - 8 * n for n in range(1, 11))
-        self.ctx, self.pkt, self.counters, self.flow, self.length, self.key, *rest = slots
-        self.place, self.entry, self.about, self.immediate = rest
+        slots = [-frame - 8 * n for n in range(1, 11)]
+        self.flow, self.key, self.place, self.entry, self.about, self.immediate = slots[4:]
+        self._places = dict(zip((PACKET, COUNTERS, LENGTH, CONTEXT), slots, strict=False))
+        self._kept: set[int] = set()
         self.types = TypeInfo(binding.backend)
         self.lines: list[tuple[int, int, int, int]] = []
         self.places: list[tuple[int, int, str]] = []
@@ -166,6 +190,12 @@ class Joiner:
 
     # Blocks of core.
 
+    def keep(self, register: int, source: int) -> None:
+        """Put a value into the register of core's where it is from here on."""
+        self.asm.emit(bpf.MOV64_REG, register, source)
+        self.asm.emit(bpf.STX_DW, R10, source, self._places[register])
+        self._kept.add(register)
+
     def look_up(self, fd: int, index: int) -> None:
         """Look up an element of an array map; its address, or 0, comes in r0."""
         self.asm.emit(bpf.ST_W, R10, 0, self.key, index)
@@ -179,25 +209,29 @@ class Joiner:
         self.asm.emit(bpf.CALL, imm=_LOOKUP)
 
     def load_counters(self, chunk: int) -> None:
-        """Put the address of a chunk of counters into its stack slot."""
+        """Put the address of a chunk of counters where it is kept."""
         self.look_up(self.binding.maps.counters, chunk)
         self.asm.jump(self.exit("pass"), bpf.JEQ_IMM, R0, 0)
-        self.asm.emit(bpf.STX_DW, R10, R0, self.counters)
+        self.keep(COUNTERS, R0)
 
     def load_reason(self) -> None:
-        """Load the packet into r3 and its reason into r2."""
-        self.asm.emit(bpf.LDX_DW, R3, R10, self.pkt)
-        self.asm.emit(bpf.LDX_B, R2, R3, self.binding.packet.reason)
+        """Load the packet's reason into r2."""
+        self.asm.emit(bpf.LDX_B, R2, PACKET, self.binding.packet.reason)
 
     # Stages.
 
     def arguments(self, fragment: FragmentRef, slot: Slot | None) -> None:
         """Load r1 to r5 as emptcp/abi.h says; where there is a state, its flow was seen to be there."""
         if slot is None:
-            self.asm.emit(bpf.MOV64_IMM, R3)
+            self.nothing(fragment, R3)
         else:
             self.parameter_address(slot)
         self.other_arguments(fragment)
+
+    def nothing(self, fragment: FragmentRef, argument: int) -> None:
+        """Load 0 for an argument that there is not, where the fragment looks at it."""
+        if self.binding.code[fragment].wants(argument):
+            self.asm.emit(bpf.MOV64_IMM, argument)
 
     def other_arguments(self, fragment: FragmentRef) -> None:
         """Load all arguments but r3."""
@@ -206,8 +240,8 @@ class Joiner:
 
     def packet_arguments(self) -> None:
         """Load the context and the packet, into r1 and r2; all else is kept."""
-        self.asm.emit(bpf.LDX_DW, R1, R10, self.ctx)
-        self.asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+        self.asm.emit(bpf.MOV64_REG, R1, CONTEXT)
+        self.asm.emit(bpf.MOV64_REG, R2, PACKET)
 
     def flow_arguments(self, fragment: FragmentRef) -> None:
         """Load the state into r4 and the flow into r5; what a fragment does not ask for is 0."""
@@ -215,13 +249,13 @@ class Joiner:
         if fragment.state_size or fragment.flow:
             asm.emit(bpf.LDX_DW, R5, R10, self.flow)
         else:
-            asm.emit(bpf.MOV64_IMM, R5)
+            self.nothing(fragment, R5)
         if fragment.state_size:
             offset = self.binding.packet.flow_slots + self.binding.state_slots[fragment.plugin]
             asm.emit(bpf.MOV64_REG, R4, R5)
             asm.emit(bpf.ADD64_IMM, R4, imm=offset)
         else:
-            asm.emit(bpf.MOV64_IMM, R4)
+            self.nothing(fragment, R4)
 
     def parameter_address(self, slot: Slot) -> None:
         """Put the address of the struct in force into r3."""
@@ -236,33 +270,32 @@ class Joiner:
         asm.load_map_value(R3, fd, slot.first_side)
         asm.emit(bpf.ADD64_REG, R3, R1)
 
-    # Counters: r1 holds the chunk's address.
+    # Counters.
 
-    def increment(self, offset: int) -> None:
+    def increment(self, offset: int, chunk: int = COUNTERS) -> None:
         """Count one more; r2 is used."""
-        self.asm.emit(bpf.LDX_DW, R2, R1, offset)
+        self.asm.emit(bpf.LDX_DW, R2, chunk, offset)
         self.asm.emit(bpf.ADD64_IMM, R2, imm=1)
-        self.asm.emit(bpf.STX_DW, R1, R2, offset)
+        self.asm.emit(bpf.STX_DW, chunk, R2, offset)
 
-    def add(self, offset: int) -> None:
-        """Add r2 to a counter; r3 is used."""
-        self.asm.emit(bpf.LDX_DW, R3, R1, offset)
-        self.asm.emit(bpf.ADD64_REG, R3, R2)
-        self.asm.emit(bpf.STX_DW, R1, R3, offset)
+    def count_bytes(self, offset: int) -> None:
+        """Add the packet's length to a counter; r3 is used."""
+        self.asm.emit(bpf.LDX_DW, R3, COUNTERS, offset)
+        self.asm.emit(bpf.ADD64_REG, R3, LENGTH)
+        self.asm.emit(bpf.STX_DW, COUNTERS, R3, offset)
 
     def count_reason(self, base: int) -> None:
-        """Count reason r2 in the block at ``base``; r1 may hold anything before."""
+        """Count reason r2 in the block at ``base``; r1 is used."""
         asm = self.asm
         known = f"known{len(asm)}"
-        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
         asm.jump(known, bpf.JLT_IMM, R2, reasons.SLOTS)
         asm.emit(bpf.MOV64_IMM, R2, imm=0)
         asm.label(known)
-        asm.emit(bpf.MOV64_REG, R4, R2)
+        asm.emit(bpf.MOV64_REG, R1, R2)
         self.increment(base + 56)
-        asm.emit(bpf.LSH64_IMM, R4, imm=3)
-        asm.emit(bpf.ADD64_REG, R1, R4)
-        self.increment(base + 64)
+        asm.emit(bpf.LSH64_IMM, R1, imm=3)
+        asm.emit(bpf.ADD64_REG, R1, COUNTERS)
+        self.increment(base + 64, R1)
 
     # Ways out.
 
@@ -297,8 +330,7 @@ class Joiner:
         asm = self.asm
         asm.emit(bpf.MOV64_IMM, R0, imm=ANSWERS[name][self.binding.backend])
         if name == "redirect":
-            asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
-            asm.emit(bpf.LDX_W, R1, R1, self.binding.packet.redirect)
+            asm.emit(bpf.LDX_W, R1, PACKET, self.binding.packet.redirect)
             asm.jump("told", bpf.JEQ_IMM, R1)
             asm.emit(bpf.MOV64_IMM, R2)
             asm.emit(bpf.CALL, imm=_REDIRECT)
@@ -308,7 +340,10 @@ class Joiner:
     # Copying fragments.
 
     def copy(self, code: Code, after: str, name: str) -> None:
-        """Append a fragment's body; its exits lead to ``after``, which is given to what follows."""
+        """Append a fragment's body; its exits lead to ``after``, which is given to what follows.
+
+        Core's values are in their registers again then.
+        """
         start = len(self.asm)
         body = code.body
         self._copy_lines(code, 0, len(body), start)
@@ -319,6 +354,8 @@ class Joiner:
                 self._append(code, offset, instruction)
         self.asm.label(after)
         self.places.append((start, len(self.asm), name))
+        for register in sorted(self._kept & code.written):
+            self.asm.emit(bpf.LDX_DW, register, R10, self._places[register])
 
     def clear_stack(self, code: Code) -> None:
         """Zero what a fragment's body left on the stack.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a program's parameters stand in its one-value parameter map.
 
-The value starts with core's parse configuration (``struct emptcp_parse_config``, 16 bytes kept for it), and
-a word of eight bytes for each policy, which switches it off by one store (:func:`switch`).
+The value starts with a word of eight bytes for each policy, which switches it off by one store
+(:func:`switch`), and has at least one: there is no map of nothing.
 A stage's struct of up to eight bytes has one aligned slot and is written by one store. A larger one
 has an index and two slots: the unused slot is written first, then the index flips, so that no packet
 sees half a change.
@@ -14,10 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-VERSION = 2
+VERSION = 3
 """Goes up when values are laid out otherwise, so that the next `apply` makes programs of before anew."""
 
-CONFIG_SIZE = 16
 SWITCH_SIZE = 8
 ATOMIC = 8
 
@@ -57,7 +56,7 @@ class Slot:
 
 def switch(policy: int) -> int:
     """Return the offset of a policy's switch, by the policy's number: 0 is on, anything else is off."""
-    return CONFIG_SIZE + SWITCH_SIZE * policy
+    return SWITCH_SIZE * policy
 
 
 def turn(words: memoryview, place: int, off: bool) -> None:
@@ -71,7 +70,7 @@ def slots(sizes: Iterable[int], policies: int) -> tuple[list[Slot | None], int]:
     Returns the slots and the total size.
     """
     placed: list[Slot | None] = []
-    offset = switch(policies)
+    offset = switch(max(policies, 1))
     for size in sizes:
         slot = Slot(offset, size) if size else None
         placed.append(slot)

@@ -18,8 +18,7 @@ from emptcp.chain.plan import FragmentRef
 from emptcp.chain.shared import HEAD_BYTES, SharedMaps
 from emptcp.errors import EmptcpError
 
-CORE_GLANCE = FragmentRef("core", "", "core_glance")
-CORE = FragmentRef("core", "", "core_parse")
+CORE_BEGIN = FragmentRef("core", "", "core_begin")
 CORE_FLOW = FragmentRef("core", "", "core_flow")
 CORE_FINISH = FragmentRef("core", "", "core_finish")
 
@@ -61,7 +60,9 @@ class Objects:
             "flags l3 payload payload_len reason redirect key entry length found_key parameters chain kept"
         )
         offsets = {name: packet[name] for name in names.split()}
-        return PacketLayout(**offsets, flow_known=flow["known"], flow_slots=HEAD_BYTES)
+        # Up to the next member: arrays of bytes.
+        options = range(packet["at"], packet["redirect"]), range(packet["block"], packet["cursor"])
+        return PacketLayout(**offsets, flow_known=flow["known"], flow_slots=HEAD_BYTES, options=options)
 
     @cached_property
     def packet_size(self) -> int:

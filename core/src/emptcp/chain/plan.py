@@ -23,7 +23,7 @@ END = -1
 """Edge of a step that leads out of its policy."""
 
 PARSE_OPTIONS, PARSE_KEY, PARSE_PLAIN = 1, 2, 4
-"""``emptcp_parse_config.needs``."""
+"""``emptcp_parse_config.needs``. The first one is told by the fragments' code, and no part of a plan."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def plan(hook: str, policies: Sequence[BoundPolicy], companions: Iterable[Fragme
     used = [*extra, *(fragment for stage in stages for fragment in stage.fragments)]
     flow = any(fragment.state_size or fragment.flow for fragment in used)
     key = flow or any(fragment.key for fragment in used) or any("key" in stage.reads for stage in stages)
-    needs = PARSE_OPTIONS | (PARSE_KEY if key else 0)
+    needs = PARSE_KEY if key else 0
     # A known subflow's packets go on without an option too, and only the flow table knows it.
     needs |= PARSE_PLAIN if flow or any(span.plain_tcp for span in spans) else 0
     return Plan(hook, tuple(spans), tuple(steps), extra, needs, flow)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from emptcp import pybpf
 from emptcp.chain import counters, engines, joining, layout, sockets
 from emptcp.chain.chains import home
 from emptcp.chain.description import ChainRecord, Description, PolicyRecord, StageRecord
-from emptcp.chain.objects import CORE, CORE_FINISH, CORE_FLOW, CORE_GLANCE, Objects
+from emptcp.chain.objects import CORE_BEGIN, CORE_FINISH, CORE_FLOW, Objects
 from emptcp.chain.owned import COUNTERS, DESCRIPTION, PARAMETERS, Previous, chunk_key
-from emptcp.chain.plan import BoundPolicy, Plan, Step
+from emptcp.chain.plan import PARSE_OPTIONS, BoundPolicy, Plan, Step
+from emptcp.chain.reading import may_read
 from emptcp.pybpf import features
 
 ROOM = 512
@@ -142,7 +142,7 @@ def prepare(
         slots = Slots(places, given, state_slots, following, offset if tables else 0)
         description = _describe(plan, policies, place, slots)
         value = bytes(offset) + tables
-        parameters = opened.enter_context(_parameters(plan, place, places, switches, value))
+        parameters = opened.enter_context(_parameters(plan, places, switches, value))
         about = opened.enter_context(_about(description))
         maps = joining.Maps(objects.packet(place.hook, place.code).fd, parameters.fd, counts.fd, about.fd)
         binding = _binding(plan, place, objects, maps, slots)
@@ -153,28 +153,32 @@ def prepare(
 
 def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slots: Slots) -> joining.Binding:
     where = (place.hook, place.code)
+    code = {fragment: objects.code(fragment, *where) for fragment in plan.fragments}
+    flow = objects.code(CORE_FLOW, *where)
+    run = [*code.values(), *([flow] if plan.flow else [])]
+    options = any(may_read(one, objects.layout.options, maps.packet) for one in run)
+    needs = plan.needs | (PARSE_OPTIONS if options else 0)
     return joining.Binding(
         backend=place.code,
-        code={fragment: objects.code(fragment, *where) for fragment in plan.fragments},
-        glance=objects.code(CORE_GLANCE, *where),
-        parse=objects.code(CORE, *where),
-        flow=objects.code(CORE_FLOW, *where),
+        code=code,
+        begin=objects.code(CORE_BEGIN, *where),
+        flow=flow,
         finish=objects.code(CORE_FINISH, *where),
         packet=objects.layout,
         maps=maps,
         parameter_slots=slots.parameters,
         counter_slots=slots.counters,
         state_slots=slots.states,
+        how=needs | _HOOKS[place.hook] << 8 | place.l2 << 16,
+        netns=int.from_bytes((place.cookie & 0xFFFFFFFF).to_bytes(4, "little"), "little", signed=True),
         stores={store: objects.shared.store(store).fd for store in plan.stores},
     )
 
 
 def _parameters(
-    plan: Plan, place: Place, slots: list[layout.Slot | None], switches: Sequence[bool], empty: bytes
+    plan: Plan, slots: list[layout.Slot | None], switches: Sequence[bool], empty: bytes
 ) -> pybpf.Map:
     value = bytearray(empty)
-    config = (plan.needs, place.l2, _HOOKS[place.hook], place.cookie & 0xFFFFFFFF)
-    struct.pack_into("<IHBxI", value, 0, *config)
     for number, off in enumerate(switches):
         value[layout.switch(number)] = off
     for step, slot in zip(plan.steps, slots, strict=True):

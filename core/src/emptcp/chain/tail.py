@@ -25,8 +25,12 @@ from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10
 from emptcp.chain.joining import (
     ACCEPT,
     ANSWERS,
+    CONTEXT,
+    COUNTERS,
     DROP,
     GOTO,
+    LENGTH,
+    PACKET,
     REDIRECT,
     RETURN,
     Binding,
@@ -108,15 +112,12 @@ def stage(plan: Plan, binding: Binding, tables: Tables, made: Variant, metadata:
 class _Root(Dispatcher):
     def __init__(self, plan: Plan, binding: Binding, tables: Tables, metadata: bool) -> None:
         companions = [binding.code[fragment] for fragment in plan.companions]
-        super().__init__(plan, binding, [binding.glance, binding.parse, binding.flow, *companions])
+        super().__init__(plan, binding, [binding.begin, binding.flow, *companions])
         self.carrier = carrier(metadata, self, tables)
 
     def run(self) -> Joined:
         self.prologue()
         self.line("tail: call the first stage")
-        self.asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
-        self.asm.emit(bpf.LDX_DW, R2, R10, self.length)
-        self.asm.emit(bpf.STX_W, R1, R2, self.binding.packet.length)
         self.carrier.begin()
         self.asm.emit(bpf.MOV64_IMM, R1, imm=0)
         self.carrier.go()
@@ -188,10 +189,8 @@ class _Stage(Asking):
     def _goto(self) -> None:
         """Count, and skip to the named chain."""
         asm = self.asm
-        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
         self.increment(0)
-        asm.emit(bpf.LDX_DW, R2, R10, self.length)
-        self.add(8)
+        self.count_bytes(8)
         asm.emit(bpf.LDX_DW, R4, R10, self.entry)
         asm.emit(bpf.RSH64_IMM, R4, imm=16)
         asm.jump("go on")
@@ -200,12 +199,12 @@ class _Stage(Asking):
 
     def _find_packet(self) -> None:
         asm = self.asm
-        asm.emit(bpf.STX_DW, R10, R1, self.ctx)
+        self.keep(CONTEXT, R1)
         self.look_up(self.binding.maps.packet, 0)
         asm.jump("lost", bpf.JEQ_IMM, R0, 0)  # never: an array's look-up does not fail
-        asm.emit(bpf.STX_DW, R10, R0, self.pkt)
-        asm.emit(bpf.LDX_W, R2, R0, self.binding.packet.length)
-        asm.emit(bpf.STX_DW, R10, R2, self.length)
+        self.keep(PACKET, R0)
+        asm.emit(bpf.LDX_W, R1, R0, self.binding.packet.length)
+        self.keep(LENGTH, R1)
 
     def _find_entry(self) -> None:
         """Keep this stage's entry, and what the second table says of it."""
@@ -230,8 +229,7 @@ class _Stage(Asking):
     def _gate(self) -> None:
         """Skip the policy for a packet of plain TCP."""
         asm, packet = self.asm, self.binding.packet
-        asm.emit(bpf.LDX_DW, R1, R10, self.pkt)
-        asm.emit(bpf.LDX_B, R2, R1, packet.flags)
+        asm.emit(bpf.LDX_B, R2, PACKET, packet.flags)
         asm.jump("mptcp", bpf.JSET_IMM, R2, packet.mptcp_flag)
         if self.plan.flow:
             self._find_flow("return")
@@ -255,12 +253,12 @@ class _Stage(Asking):
         asm.emit(bpf.MUL64_IMM, R1, imm=COUNTER_BYTES)
         asm.jump("pass", bpf.JGT_IMM, R1, CHUNK_BYTES - COUNTER_BYTES)
         asm.emit(bpf.ADD64_REG, R0, R1)
-        asm.emit(bpf.STX_DW, R10, R0, self.counters)
+        self.keep(COUNTERS, R0)
 
     def _find_flow(self, missing: str) -> None:
         """Keep the flow-table entry; without one go to ``missing``, or on with 0 where that is empty."""
         asm = self.asm
-        asm.emit(bpf.LDX_DW, R2, R10, self.pkt)
+        asm.emit(bpf.MOV64_REG, R2, PACKET)
         asm.emit(bpf.ADD64_IMM, R2, imm=self.binding.packet.key)
         asm.load_map(R1, self.tables.flows)
         asm.emit(bpf.CALL, imm=_LOOKUP)
@@ -319,13 +317,11 @@ class _Stage(Asking):
 
     def _after_selector(self) -> None:
         asm, stateful = self.asm, self.made.fragment.state_size
-        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
         self.increment(0)
         asm.emit(bpf.LDX_DW, R4, R10, self.entry)
         asm.jump("no match" if stateful else "not", bpf.JEQ32_IMM, R0, 0)
         self.increment(16)
-        asm.emit(bpf.LDX_DW, R2, R10, self.length)
-        self.add(8)
+        self.count_bytes(8)
         asm.jump("skip", bpf.JSET_IMM, R4, 1 << 10)
         asm.emit(bpf.MOV64_IMM, R4, imm=0)
         asm.jump("go on")
@@ -348,18 +344,16 @@ class _Stage(Asking):
         asm.label("no match")
         self.load_reason()
         asm.jump("not", bpf.JEQ_IMM, R2, 0)
-        asm.emit(bpf.ST_B, R3, 0, self.binding.packet.reason, 0)
+        asm.emit(bpf.ST_B, PACKET, 0, self.binding.packet.reason, 0)
         self.count_reason(0)
         asm.emit(bpf.LDX_DW, R4, R10, self.entry)
 
     def _after_actor(self) -> None:
         asm = self.asm
-        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
         self.increment(0)
-        asm.emit(bpf.LDX_DW, R2, R10, self.length)
-        self.add(8)
+        self.count_bytes(8)
         self.load_reason()
-        asm.emit(bpf.ST_B, R3, 0, self.binding.packet.reason, 0)
+        asm.emit(bpf.ST_B, PACKET, 0, self.binding.packet.reason, 0)
         self._verdicts()
         asm.jump("following", bpf.JEQ_IMM, R2, 0)
         asm.label("reason")
@@ -389,7 +383,7 @@ class _Stage(Asking):
         """Verdict GOTO: skip to a chain that the stage may choose; r3 is the packet. Else as NEXT."""
         asm, tables, other = self.asm, self.tables, f"verdict {GOTO}"
         asm.jump(other, bpf.JNE32_IMM, R0, GOTO)
-        asm.emit(bpf.LDX_W, R4, R3, self.binding.packet.chain)
+        asm.emit(bpf.LDX_W, R4, PACKET, self.binding.packet.chain)
         asm.jump("refused", bpf.JGT_IMM, R4, context.width(self.plan) - 1)
         asm.emit(bpf.LDX_DW, R5, R10, self.place)
         asm.jump("pass", bpf.JGT_IMM, R5, tables.count - 1)
@@ -425,7 +419,6 @@ class _Stage(Asking):
         """A stage that lacks what it works with: counted, and on as by NEXT or no match."""
         asm = self.asm
         asm.label(reason.replace("_", ""))
-        asm.emit(bpf.LDX_DW, R1, R10, self.counters)
         self.increment(0)
         asm.emit(bpf.MOV64_IMM, R2, imm=reasons.REASONS.index(reason))
         self.count_reason(0)

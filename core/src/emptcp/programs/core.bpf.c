@@ -1,19 +1,46 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Core's own fragments: what the dispatcher runs before any stage, which is the first glance, the parser and
- * the look-up in the flow table, and what it runs behind the last. Each is compiled once per back-end, and is
- * given of its arguments those that it works with.
+ * Core's own fragments: what the dispatcher runs before any stage, which is the parser and the look-up in the
+ * flow table, and what it runs behind the last. Each is compiled once per back-end, and is given of its
+ * arguments those that it works with.
  */
 #include <emptcp/checksum.h>
 #include <emptcp/flow.h>
-#include <emptcp/glance.h>
 #include <emptcp/parse.h>
+
+/* How to parse, in one number: what a program's own code says, the verifier folds. */
+#define NEEDS(how) ((how) & 0xff)
+#define HOOK(how)  ((how) >> 8 & 0xff)
+#define L2(how)	   ((how) >> 16)
+
+static __always_inline struct emptcp_pkt *begin(void *ctx, __u32 how, __u32 netns, int backend)
+{
+	const struct emptcp_parse_config config = {
+		.needs = NEEDS(how),
+		.l2 = L2(how),
+		.hook = HOOK(how),
+		.netns = netns,
+	};
+
+	return emptcp_begin(ctx, &config, backend);
+}
+
+/* The packet, parsed: emptcp_begin(). */
+SEC("emptcp.xdp/core_begin")
+struct emptcp_pkt *core_begin__xdp(struct xdp_md *ctx, __u32 how, __u32 netns)
+{
+	return begin(ctx, how, netns, EMPTCP_XDP);
+}
+
+SEC("emptcp.tc/core_begin")
+struct emptcp_pkt *core_begin__tc(struct __sk_buff *ctx, __u32 how, __u32 netns)
+{
+	return begin(ctx, how, netns, EMPTCP_TC);
+}
 
 #define CORE_FUNCTION(RESULT, name, place, CTX, number, answer)                                              \
 	SEC("emptcp." #place "/" #name)                                                                      \
-	RESULT name##__##place(CTX *ctx __unused, struct emptcp_pkt *parsed __unused,                        \
-			       const struct emptcp_parse_config *param __unused,                             \
-			       unsigned long glanced __unused)                                               \
+	RESULT name##__##place(CTX *ctx __unused, struct emptcp_pkt *parsed __unused)                        \
 	{                                                                                                    \
 		const struct emptcp_handle pkt __unused = {.ctx = ctx, .parsed = parsed, .backend = number}; \
                                                                                                              \
@@ -24,9 +51,6 @@
 	CORE_FUNCTION(RESULT, name, xdp, struct xdp_md, EMPTCP_XDP, answer) \
 	CORE_FUNCTION(RESULT, name, tc, struct __sk_buff, EMPTCP_TC, answer)
 
-/* Runs before anything is looked up, and answers enum emptcp_glanced, which the parser is given. */
-CORE_FRAGMENT(int, core_glance, emptcp_glance(ctx, param, pkt.backend))
-CORE_FRAGMENT(int, core_parse, emptcp_parse_glanced(ctx, parsed, param, glanced, pkt.backend))
 /* The entry, or NULL. */
 CORE_FRAGMENT(struct emptcp_flow_entry *, core_flow, emptcp_find_flow(parsed))
 CORE_FRAGMENT(int, core_finish, (emptcp_finish(&pkt), 0))

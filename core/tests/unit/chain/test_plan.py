@@ -13,7 +13,6 @@ from emptcp.chain.counters import CHUNK_STAGES
 from emptcp.chain.plan import (
     END,
     PARSE_KEY,
-    PARSE_OPTIONS,
     PARSE_PLAIN,
     BoundPolicy,
     FragmentRef,
@@ -126,10 +125,10 @@ def test_the_key_is_parsed_only_for_those_who_read_it_or_keep_state() -> None:
     keeper = BoundPolicy(
         "t", "p", None, (), (stage("a", "actor", fragment=FragmentRef("a", "a.o", "a", 16)),)
     )
-    assert plan("ingress", [plain]).needs == PARSE_OPTIONS
-    assert plan("ingress", [reader]).needs == PARSE_OPTIONS | PARSE_KEY
+    assert plan("ingress", [plain]).needs == 0
+    assert plan("ingress", [reader]).needs == PARSE_KEY
     kept = plan("ingress", [keeper])
-    assert kept.needs == PARSE_OPTIONS | PARSE_KEY | PARSE_PLAIN
+    assert kept.needs == PARSE_KEY | PARSE_PLAIN
     assert kept.flow
 
 
@@ -138,14 +137,14 @@ def test_packets_without_mptcp_are_parsed_only_for_a_policy_that_wants_them() ->
     when = model.Select(model.StageSpec("selector", "s"))
     asking = BoundPolicy("t", "p", when, (asks,), (stage("a", "actor"),))
     other = BoundPolicy("t", "q", None, (), (stage("a", "actor"),))
-    assert plan("ingress", [other]).needs == PARSE_OPTIONS
-    assert plan("ingress", [other, asking]).needs == PARSE_OPTIONS | PARSE_PLAIN
+    assert plan("ingress", [other]).needs == 0
+    assert plan("ingress", [other, asking]).needs == PARSE_PLAIN
 
 
 def test_a_companion_has_the_key_that_it_reads_on_a_hook_without_stages() -> None:
     note = FragmentRef("a", "a.bpf.o", "note")
-    assert plan("egress", [], [note]).needs == PARSE_OPTIONS
-    assert plan("egress", [], [replace(note, key=True)]).needs == PARSE_OPTIONS | PARSE_KEY
+    assert plan("egress", [], [note]).needs == 0
+    assert plan("egress", [], [replace(note, key=True)]).needs == PARSE_KEY
 
 
 def test_a_companion_is_wanted_once_and_only_on_its_hook() -> None:

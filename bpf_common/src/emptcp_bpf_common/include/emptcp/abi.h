@@ -136,7 +136,7 @@ struct emptcp_pkt {
 	__u32 places_len; /* how many */
 	__u32 built_len;  /* bytes of `built`: a multiple of 4 */
 	__u32 entry;	  /* engine tail: where in the chain context the packet is */
-	__u32 length;	  /* engine tail: bytes of the IP packet, for the counters */
+	__u32 length;	  /* bytes of the IP packet that came in, for the counters; 0: it is left alone */
 	__u64 found_key[EMPTCP_KEY_SIZE / 8];	     /* the packet's key, as a key's fragment wrote it */
 	__u64 parameters[EMPTCP_PARAMETER_SIZE / 8]; /* a stage's, with values from maps in their places */
 	__u32 chain; /* for EMPTCP_GOTO: what a parameter of type chain holds */

@@ -51,13 +51,6 @@ static __always_inline void *emptcp_header_bytes(const struct emptcp_handle *pkt
 	return emptcp_bytes(pkt, pkt->parsed->l4 + from, len);
 }
 
-/* Stages that change one packet need not wait for each other to have said so. */
-static __always_inline void emptcp_note_change(struct emptcp_pkt *parsed)
-{
-	if (!(parsed->flags & EMPTCP_PKT_CHANGED))
-		parsed->flags |= EMPTCP_PKT_CHANGED;
-}
-
 /* A word goes in one piece: whoever reads it next would wait for bytes to come together. */
 static __always_inline void emptcp_put(void *place, const void *bytes, __u32 len, __u32 from)
 {
@@ -109,7 +102,6 @@ static __always_inline bool emptcp_store(const struct emptcp_handle *pkt, __u32 
 	else if (!emptcp_store_skb(pkt, tcp, from, bytes, len))
 		return emptcp_refuse(pkt, EMPTCP_REFUSED);
 	emptcp_tcp_check_add(pkt, change);
-	emptcp_note_change(pkt->parsed);
 	return true;
 }
 
@@ -158,7 +150,6 @@ static __always_inline void emptcp_options_changed(const struct emptcp_handle *p
 	emptcp_forget_options(parsed);
 	parsed->argument = len;
 	emptcp_walk_options();
-	parsed->flags |= EMPTCP_PKT_CHANGED;
 }
 
 /* Write an edit that keeps the length. */
@@ -171,7 +162,7 @@ static __always_inline bool emptcp_commit(const struct emptcp_handle *pkt)
 		return emptcp_refuse(pkt, EMPTCP_REFUSED);
 	if (!emptcp_store_options(pkt, len))
 		return emptcp_refuse(pkt, EMPTCP_REFUSED);
-	emptcp_tcp_check_add(pkt, change);
+	emptcp_tcp_check_add(pkt, emptcp_fold(change));
 	emptcp_options_changed(pkt, len);
 	return true;
 }
@@ -261,7 +252,7 @@ static __always_inline bool emptcp_commit_longer(const struct emptcp_handle *pkt
 	/* All of the packet is writable now, and long enough: nothing below fails. */
 	if (!emptcp_store_options(pkt, len))
 		return emptcp_refuse(pkt, EMPTCP_REFUSED);
-	emptcp_tcp_check_add(pkt, change);
+	emptcp_tcp_check_add(pkt, emptcp_fold(change));
 	if (!emptcp_lengthen_tcp(pkt, grow) || !emptcp_lengthen_ip(pkt, grow))
 		return emptcp_refuse(pkt, EMPTCP_REFUSED);
 	parsed->payload += grow;

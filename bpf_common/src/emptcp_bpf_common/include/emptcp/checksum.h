@@ -63,19 +63,27 @@ static __always_inline __u32 emptcp_sum_change(const void *old, const void *new,
 	return offset & 1 ? (change >> 8 | change << 8) & 0xffff : change;
 }
 
-/* The checksum field after its data's sum grew by `change`; as csum_replace_by_diff() in the kernel. */
-static __always_inline __sum16 emptcp_check_after(__sum16 check, __u64 change)
+/* The checksum field after its data's sum grew by `change`, which leaves room for 16 bits more. */
+static __always_inline __sum16 emptcp_check_after(__sum16 check, __u32 change)
 {
-	return ~emptcp_fold(change + (__u32) ~(__u32)check);
+	__u32 sum = change + (__u16)~check;
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~(sum + (sum >> 16));
 }
 
 /*
- * Let the sum of TCP's checksum grow by `change`. The field itself follows once for all stages, by
- * emptcp_finish(), which core runs behind the last one: until then it is what came in.
+ * Let the sum of TCP's checksum grow by `change`, which has 17 bits at most: there is room for as many changes
+ * as a program can have stages. The field itself follows once for all of them, by emptcp_finish(), which core
+ * runs behind the last one: until then it is what came in.
  */
 static __always_inline void emptcp_tcp_check_add(const struct emptcp_handle *pkt, __u32 change)
 {
-	pkt->parsed->sum += (change & 0xffff) + (change >> 16);
+	struct emptcp_pkt *parsed = pkt->parsed;
+
+	if (!parsed->sum)
+		parsed->flags |= EMPTCP_PKT_CHANGED;
+	parsed->sum += change;
 }
 
 /* The same for a change of the pseudo-header, which also the sums that a device is to complete hold. */

@@ -3,9 +3,9 @@
  * A first glance at a packet, before anything is looked up or written: can it matter to any policy at all?
  *
  * Most packets of most hosts can't, and they pay for every instruction of ours, so what answers no here is
- * only what a few loads can tell for sure. Whatever is not as usual goes to the parser, which also knows the
- * reason if it is broken. To the parser the glance says what is most likely usual, so that it need not look
- * at the same headers again.
+ * only what a few loads can tell for sure. What nearly all packets of a subflow are it knows whole: of these
+ * the parser has but to write down what was seen. Whatever else there is goes to the parser, which also knows
+ * the reason if it is broken.
  */
 #ifndef EMPTCP_GLANCE_H
 #define EMPTCP_GLANCE_H
@@ -16,7 +16,7 @@
 
 /* What stages want to know of a packet. */
 enum emptcp_need {
-	EMPTCP_NEED_OPTIONS = 1 << 0,
+	EMPTCP_NEED_OPTIONS = 1 << 0, /* where the options are, and their copy */
 	EMPTCP_NEED_KEY = 1 << 1,
 	EMPTCP_NEED_PLAIN = 1 << 2, /* also packets without an MPTCP option */
 };
@@ -33,12 +33,22 @@ struct emptcp_parse_config {
 enum emptcp_glanced {
 	EMPTCP_GLANCED_NOTHING = 0, /* no policy can want it, and nothing about it is to be counted */
 	EMPTCP_GLANCED_OTHER = 1,   /* it is for the parser to tell */
-	EMPTCP_GLANCED_USUAL =
-		2, /* TCP in IPv4 behind an untagged Ethernet header, in the middle of a connection */
+	EMPTCP_GLANCED_USUAL = 2,   /* what nearly all packets of a subflow are: emptcp_usual has all of it */
 };
 
-#define EMPTCP_USUAL_IP4    0x45 /* version 4, no options */
-#define EMPTCP_USUAL_HEADER 32	 /* TCP with NOP NOP TIMESTAMPS */
+/* TCP in IPv4 behind an untagged Ethernet header, in the middle of a connection, with timestamps and a DSS. */
+struct emptcp_usual {
+	const __u8 *tcp;
+	__u32 size;    /* of the TCP header */
+	__u32 ip_len;  /* of the IP packet */
+	__u32 dss_len; /* of the DSS */
+};
+
+#define EMPTCP_USUAL_IP4     0x45 /* version 4, no options */
+#define EMPTCP_USUAL_HEADER  32	  /* TCP with NOP NOP TIMESTAMPS */
+#define EMPTCP_USUAL_DSS     0x1e002000
+#define EMPTCP_USUAL_DSS_IS  0xff00f000 /* kind and subtype */
+#define EMPTCP_USUAL_DSS_END 0x0101	/* two NOPs */
 
 static __always_inline bool emptcp_is_vlan(__be16 type)
 {
@@ -51,10 +61,31 @@ static __always_inline bool emptcp_is_extension(__u32 next)
 	       next == IPPROTO_FRAGMENT;
 }
 
+/* Whether timestamps are followed by a DSS, two NOPs behind it or none, and nothing else. */
+static __always_inline bool emptcp_has_usual_options(const __u8 *end, struct emptcp_usual *usual)
+{
+	const __u8 *option = usual->tcp + EMPTCP_USUAL_HEADER, *last = usual->tcp + usual->size - 2;
+	__u32 head, behind;
+
+	if (option + 4 > end || last + 2 > end)
+		return false;
+	if (*(const __be32 *)(usual->tcp + EMPTCP_TCP_HEADER) != bpf_htonl(EMPTCP_USUAL_OPTIONS))
+		return false;
+	head = bpf_ntohl(*(const __be32 *)option);
+	if ((head & EMPTCP_USUAL_DSS_IS) != EMPTCP_USUAL_DSS)
+		return false;
+	usual->dss_len = head >> 16 & 0xff;
+	behind = usual->size - EMPTCP_USUAL_HEADER - usual->dss_len;
+	if (!emptcp_legal_dss(head, usual->dss_len))
+		return false;
+	return !behind || (behind == 2 && *(const __u16 *)last == EMPTCP_USUAL_DSS_END);
+}
+
 /* A TCP packet of IPv4: one without options or with timestamps alone is for nobody but those who want plain
  * TCP, one in the middle of a connection is most likely what nearly all of a subflow are. */
 static __always_inline enum emptcp_glanced
-emptcp_glance_tcp(void *ctx, const struct iphdr *ip, const __u8 *end, __u32 room, __u32 needs, int backend)
+emptcp_glance_tcp(void *ctx, const struct iphdr *ip, const __u8 *end, __u32 room,
+		  const struct emptcp_parse_config *config, struct emptcp_usual *usual, int backend)
 {
 	const __u8 *tcp = (const void *)(ip + 1);
 	__u32 size, len = bpf_ntohs(ip->tot_len);
@@ -62,30 +93,37 @@ emptcp_glance_tcp(void *ctx, const struct iphdr *ip, const __u8 *end, __u32 room
 	if (*(const __u8 *)ip != EMPTCP_USUAL_IP4 || ip->frag_off & bpf_htons(0x3fff) ||
 	    tcp + EMPTCP_USUAL_HEADER > end)
 		return EMPTCP_GLANCED_OTHER;
-	size = tcp[12] >> 4;
-	if (len > room || len < sizeof(*ip) + size * 4)
+	size = tcp[12] >> 4 << 2;
+	if (len > room || len < sizeof(*ip) + size)
 		return EMPTCP_GLANCED_OTHER;
-	if (size == EMPTCP_TCP_HEADER / 4 ||
-	    (size == EMPTCP_USUAL_HEADER / 4 &&
-	     *(const __be32 *)(tcp + EMPTCP_TCP_HEADER) == bpf_htonl(EMPTCP_USUAL_OPTIONS)))
-		return needs & EMPTCP_NEED_PLAIN ? EMPTCP_GLANCED_OTHER : EMPTCP_GLANCED_NOTHING;
-	if (size < EMPTCP_TCP_HEADER / 4 || !emptcp_is_bare_ack(tcp[EMPTCP_TCP_FLAGS]))
+	if (size <= EMPTCP_USUAL_HEADER) {
+		if (size == EMPTCP_TCP_HEADER ||
+		    (size == EMPTCP_USUAL_HEADER &&
+		     *(const __be32 *)(tcp + EMPTCP_TCP_HEADER) == bpf_htonl(EMPTCP_USUAL_OPTIONS)))
+			return config->needs & EMPTCP_NEED_PLAIN ? EMPTCP_GLANCED_OTHER :
+								   EMPTCP_GLANCED_NOTHING;
+		return EMPTCP_GLANCED_OTHER;
+	}
+	if (len > 0xffff - sizeof(struct ethhdr) || !emptcp_is_bare_ack(tcp[EMPTCP_TCP_FLAGS]))
 		return EMPTCP_GLANCED_OTHER;
 	if (backend == EMPTCP_TC && ((struct __sk_buff *)ctx)->vlan_present)
 		return EMPTCP_GLANCED_OTHER;
-	return EMPTCP_GLANCED_USUAL;
+	*usual = (struct emptcp_usual){.tcp = tcp, .size = size, .ip_len = len};
+	return emptcp_has_usual_options(end, usual) ? EMPTCP_GLANCED_USUAL : EMPTCP_GLANCED_OTHER;
 }
 
-static __always_inline enum emptcp_glanced emptcp_glance_ip4(void *ctx, const __u8 *data, const __u8 *end,
-							     __u32 l2, __u32 needs, int backend)
+static __always_inline enum emptcp_glanced
+emptcp_glance_ip4(void *ctx, const __u8 *data, const __u8 *end, const struct emptcp_parse_config *config,
+		  struct emptcp_usual *usual, int backend)
 {
-	const struct iphdr *ip = (const void *)(data + l2);
+	const struct iphdr *ip = (const void *)(data + sizeof(struct ethhdr));
+	__u32 room = emptcp_length(ctx, backend) - sizeof(struct ethhdr);
 
 	if ((const __u8 *)(ip + 1) > end)
 		return EMPTCP_GLANCED_OTHER;
 	if (ip->protocol != IPPROTO_TCP)
 		return EMPTCP_GLANCED_NOTHING;
-	return emptcp_glance_tcp(ctx, ip, end, emptcp_length(ctx, backend) - l2, needs, backend);
+	return emptcp_glance_tcp(ctx, ip, end, room, config, usual, backend);
 }
 
 static __always_inline enum emptcp_glanced emptcp_glance_ip6(const __u8 *data, const __u8 *end, __u32 l2)
@@ -99,18 +137,20 @@ static __always_inline enum emptcp_glanced emptcp_glance_ip6(const __u8 *data, c
 
 /* What the packet is, as far as a few loads can tell. */
 static __always_inline enum emptcp_glanced emptcp_glance(void *ctx, const struct emptcp_parse_config *config,
-							 int backend)
+							 struct emptcp_usual *usual, int backend)
 {
 	const __u8 *data = emptcp_data(ctx, backend), *end = emptcp_data_end(ctx, backend);
-	const struct ethhdr *eth = (const void *)data;
+	__be16 type;
 
-	if (!config->l2 || data + sizeof(*eth) > end)
+	if (!config->l2 || data + sizeof(struct ethhdr) > end)
 		return EMPTCP_GLANCED_OTHER;
-	if (eth->h_proto == bpf_htons(ETH_P_IP))
-		return emptcp_glance_ip4(ctx, data, end, sizeof(*eth), config->needs, backend);
-	if (eth->h_proto == bpf_htons(ETH_P_IPV6))
-		return emptcp_glance_ip6(data, end, sizeof(*eth));
-	return emptcp_is_vlan(eth->h_proto) ? EMPTCP_GLANCED_OTHER : EMPTCP_GLANCED_NOTHING;
+	/* Not as a member of the packed struct, which would be read byte by byte. */
+	type = *(const __be16 *)(data + __builtin_offsetof(struct ethhdr, h_proto));
+	if (type == bpf_htons(ETH_P_IP))
+		return emptcp_glance_ip4(ctx, data, end, config, usual, backend);
+	if (type == bpf_htons(ETH_P_IPV6))
+		return emptcp_glance_ip6(data, end, sizeof(struct ethhdr));
+	return emptcp_is_vlan(type) ? EMPTCP_GLANCED_OTHER : EMPTCP_GLANCED_NOTHING;
 }
 
 #endif

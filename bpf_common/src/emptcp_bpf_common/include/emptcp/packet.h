@@ -55,7 +55,12 @@ static __always_inline void *emptcp_parsed_bytes(const struct emptcp_handle *pkt
 {
 	__u8 *place = emptcp_data(pkt->ctx, pkt->backend) + emptcp_bounded(offset);
 
-	return place + size > emptcp_data_end(pkt->ctx, pkt->backend) ? NULL : place;
+	if (place + size > emptcp_data_end(pkt->ctx, pkt->backend))
+		return NULL;
+	/* Else the compiler makes NULL out of it without a jump, and callers have to ask once more. */
+	asm("" : "+r"(place));
+	__builtin_assume(place);
+	return place;
 }
 
 /* `size` bytes (a constant) at `offset` from the first byte of the packet, or NULL. */

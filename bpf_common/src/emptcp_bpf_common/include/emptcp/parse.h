@@ -285,6 +285,7 @@ static __always_inline bool emptcp_parse_lengths(struct emptcp_pkt *parsed, __u3
 		return emptcp_leave(parsed, EMPTCP_TRUNCATED);
 	if (ip_end < payload)
 		return emptcp_leave(parsed, EMPTCP_BAD_HEADER);
+	parsed->length = ip_end - parsed->l3;
 	parsed->payload_len = ip_end - payload;
 	parsed->ip_end = len && ip_end <= 0xffff ? ip_end : 0;
 	if (!len)
@@ -308,7 +309,7 @@ static __always_inline void emptcp_parse_flags(void *ctx, struct emptcp_pkt *par
 }
 
 static __always_inline int emptcp_parse_tcp(void *ctx, const __u8 *tcp, const __u8 *end,
-					    struct emptcp_pkt *parsed, __u32 needs, __u32 len, int backend)
+					    struct emptcp_pkt *parsed, __u32 len, int backend)
 {
 	__u32 size, payload;
 
@@ -330,7 +331,7 @@ static __always_inline int emptcp_parse_tcp(void *ctx, const __u8 *tcp, const __
 	emptcp_parse_flags(ctx, parsed, tcp[EMPTCP_TCP_FLAGS], len, backend);
 	emptcp_forget_options(parsed);
 	size -= EMPTCP_TCP_HEADER;
-	if (!size || !(needs & EMPTCP_NEED_OPTIONS))
+	if (!size)
 		return EMPTCP_PARSE_TCP;
 	emptcp_copy_options(tcp + EMPTCP_TCP_HEADER, end, parsed, size);
 	if (emptcp_note_usual(parsed, size))
@@ -340,58 +341,70 @@ static __always_inline int emptcp_parse_tcp(void *ctx, const __u8 *tcp, const __
 	return EMPTCP_PARSE_TCP;
 }
 
-/*
- * The packet that nearly all of a subflow are, as the glance saw: what emptcp_parse_linear() would find,
- * without looking for what is rare. False: it is another one.
- */
-static __always_inline bool emptcp_parse_usual(void *ctx, struct emptcp_pkt *parsed,
-					       const struct emptcp_parse_config *config, int backend)
-{
-	const __u8 *data = emptcp_data(ctx, backend), *end = emptcp_data_end(ctx, backend);
-	const struct iphdr *ip = (const void *)(data + sizeof(struct ethhdr));
-	const __u8 *tcp = (const void *)(ip + 1);
-	__u32 needs = config->needs, size, len;
+/* A member of struct emptcp_pkt in its place in the eight bytes of the struct that it is among. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define EMPTCP_PLACE(member) (__builtin_offsetof(struct emptcp_pkt, member) % 8)
+#else
+#define EMPTCP_PLACE(member) \
+	(8 - __builtin_offsetof(struct emptcp_pkt, member) % 8 - sizeof(((struct emptcp_pkt *)0)->member))
+#endif
+#define EMPTCP_PLACED(member, value) ((__u64)(value) << EMPTCP_PLACE(member) * 8)
+#define EMPTCP_WRITE_WORD(parsed, first, value) WRITE_ONCE(*(__u64 *)&(parsed)->first, value)
 
-	if (!(needs & EMPTCP_NEED_OPTIONS) || tcp + EMPTCP_USUAL_HEADER > end)
-		return false;
-	size = (tcp[12] >> 4) * 4;
-	len = bpf_ntohs(ip->tot_len);
-	if (size <= EMPTCP_USUAL_HEADER || tcp + size > end || sizeof(struct ethhdr) + len > 0xffff)
-		return false;
-	emptcp_forget_options(parsed);
-	emptcp_copy_options(tcp + EMPTCP_TCP_HEADER, end, parsed, size - EMPTCP_TCP_HEADER);
-	parsed->flags = 0;
-	if (!emptcp_note_usual(parsed, size - EMPTCP_TCP_HEADER))
-		return false;
-	parsed->size = sizeof(*parsed);
-	parsed->hook = config->hook;
-	parsed->backend = backend;
-	parsed->family = 4;
-	parsed->l3 = sizeof(struct ethhdr);
-	parsed->l4 = sizeof(struct ethhdr) + sizeof(*ip);
-	parsed->payload = sizeof(struct ethhdr) + sizeof(*ip) + size;
-	parsed->ip_end = sizeof(struct ethhdr) + len;
-	parsed->payload_len = len - sizeof(*ip) - size;
-	parsed->direction = 0;
-	parsed->no_modify = 0;
-	parsed->reason = 0;
+/*
+ * Write down what the glance saw of a usual packet: what emptcp_parse_linear() would find. By words of eight
+ * bytes, as all this would be some forty stores.
+ */
+static __always_inline void emptcp_parse_usual(void *ctx, struct emptcp_pkt *parsed,
+					       const struct emptcp_parse_config *config,
+					       const struct emptcp_usual *usual, int backend)
+{
+	const __u32 l3 = sizeof(struct ethhdr), l4 = l3 + sizeof(struct iphdr);
+	const __u8 *tcp = usual->tcp, *end = emptcp_data_end(ctx, backend);
+	__u32 payload_len = usual->ip_len - sizeof(struct iphdr) - usual->size;
+	__u32 flags = payload_len ? EMPTCP_PKT_MPTCP : EMPTCP_PKT_MPTCP | EMPTCP_PKT_PURE_ACK;
+
+	if (backend == EMPTCP_TC && ((struct __sk_buff *)ctx)->gso_size)
+		flags |= EMPTCP_PKT_GSO;
+	EMPTCP_WRITE_WORD(parsed, size,
+			  EMPTCP_PLACED(size, sizeof(*parsed)) | EMPTCP_PLACED(hook, config->hook) |
+				  EMPTCP_PLACED(backend, backend) | EMPTCP_PLACED(family, 4) |
+				  EMPTCP_PLACED(flags, flags));
+	EMPTCP_WRITE_WORD(parsed, l3,
+			  EMPTCP_PLACED(l3, l3) | EMPTCP_PLACED(l4, l4) |
+				  EMPTCP_PLACED(payload, l4 + usual->size) |
+				  EMPTCP_PLACED(ip_end, l3 + usual->ip_len));
+	EMPTCP_WRITE_WORD(parsed, payload_len,
+			  EMPTCP_PLACED(payload_len, payload_len) |
+				  EMPTCP_PLACED(tcp_flags, tcp[EMPTCP_TCP_FLAGS]) |
+				  EMPTCP_PLACED(options_len, usual->size - EMPTCP_TCP_HEADER));
+	EMPTCP_WRITE_WORD(parsed, reason,
+			  EMPTCP_PLACED(timestamps, EMPTCP_TCP_HEADER + 2) |
+				  EMPTCP_PLACED(subtypes, 1 << EMPTCP_DSS));
+	if (config->needs & EMPTCP_NEED_OPTIONS) {
+		EMPTCP_WRITE_WORD(parsed, at[0], EMPTCP_PLACED(at[EMPTCP_DSS], EMPTCP_USUAL_HEADER));
+		EMPTCP_WRITE_WORD(parsed, at[8], 0);
+		EMPTCP_WRITE_WORD(parsed, len[0], EMPTCP_PLACED(len[EMPTCP_DSS], usual->dss_len));
+		EMPTCP_WRITE_WORD(parsed, len[8], 0);
+		emptcp_copy_options(tcp + EMPTCP_TCP_HEADER, end, parsed, usual->size - EMPTCP_TCP_HEADER);
+	}
+	EMPTCP_WRITE_WORD(parsed, scratch[0], 0);
+	EMPTCP_WRITE_WORD(parsed, scratch[8], 0);
+	EMPTCP_WRITE_WORD(parsed, netns, EMPTCP_PLACED(netns, config->netns)); /* and no sum */
 	parsed->redirect = 0;
-	parsed->sum = 0;
-	parsed->netns = config->netns;
-	__builtin_memset(parsed->scratch, 0, sizeof(parsed->scratch));
-	emptcp_parse_flags(ctx, parsed, tcp[EMPTCP_TCP_FLAGS], true, backend);
-	if (needs & EMPTCP_NEED_KEY)
-		emptcp_parse_key4((const __u8 *)ip, (const __be16 *)tcp, parsed);
-	return true;
+	parsed->length = usual->ip_len;
+	if (config->needs & EMPTCP_NEED_KEY)
+		emptcp_parse_key4(tcp - sizeof(struct iphdr), (const __be16 *)tcp, parsed);
 }
 
 static __always_inline int emptcp_parse_linear(void *ctx, struct emptcp_pkt *parsed,
 					       const struct emptcp_parse_config *config, int backend)
 {
 	const __u8 *data = emptcp_data(ctx, backend), *end = emptcp_data_end(ctx, backend), *ip, *tcp;
-	__u32 len = 0, needs;
+	__u32 len = 0;
 	int family, result;
 
+	parsed->length = 0;
 	parsed->flags = 0;
 	parsed->no_modify = 0;
 	parsed->reason = 0;
@@ -408,19 +421,18 @@ static __always_inline int emptcp_parse_linear(void *ctx, struct emptcp_pkt *par
 		result = family < 0 ? EMPTCP_PARSE_NONLINEAR : EMPTCP_PARSE_LEAVE;
 	if (result != EMPTCP_PARSE_TCP)
 		return result;
-	needs = config->needs;
 	parsed->hook = config->hook;
 	parsed->netns = config->netns;
 	parsed->family = family;
 	parsed->direction = 0;
 	tcp = data + (READ_ONCE(parsed->l4) & EMPTCP_OFFSET_MASK);
-	if (needs & EMPTCP_NEED_KEY && tcp + 4 <= end) {
+	if (config->needs & EMPTCP_NEED_KEY && tcp + 4 <= end) {
 		if (family == 4)
 			emptcp_parse_key4(ip, (const __be16 *)tcp, parsed);
 		else
 			emptcp_parse_key6(ip, (const __be16 *)tcp, parsed);
 	}
-	return emptcp_parse_tcp(ctx, tcp, end, parsed, needs, len, backend);
+	return emptcp_parse_tcp(ctx, tcp, end, parsed, len, backend);
 }
 
 /* Copy the head of an skb out of its pages. False: it is all there, or it can't be done. */
@@ -434,16 +446,12 @@ static __always_inline bool emptcp_pull(void *ctx)
 	return !bpf_skb_pull_data(skb, len < EMPTCP_PULL ? len : EMPTCP_PULL);
 }
 
-/* Parse the packet of `ctx`, which emptcp_glance() has seen, into `parsed`: enum emptcp_parse_result, without
- * EMPTCP_PARSE_NONLINEAR. */
-static __always_inline int emptcp_parse_glanced(void *ctx, struct emptcp_pkt *parsed,
-						const struct emptcp_parse_config *config,
-						enum emptcp_glanced glanced, int backend)
+/* Parse a packet that is not as usual: enum emptcp_parse_result, without EMPTCP_PARSE_NONLINEAR. */
+static __always_inline int emptcp_parse_unusual(void *ctx, struct emptcp_pkt *parsed,
+						const struct emptcp_parse_config *config, int backend)
 {
 	int result, i;
 
-	if (glanced == EMPTCP_GLANCED_USUAL && emptcp_parse_usual(ctx, parsed, config, backend))
-		return EMPTCP_PARSE_TCP;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < 2; i++) {
 		result = emptcp_parse_linear(ctx, parsed, config, backend);
@@ -455,11 +463,42 @@ static __always_inline int emptcp_parse_glanced(void *ctx, struct emptcp_pkt *pa
 	return emptcp_leave(parsed, EMPTCP_TRUNCATED);
 }
 
-/* The same for a packet that was not glanced at: also what no policy can want is parsed. */
+/* Parse the packet of `ctx` into `parsed`, also one that no policy can want. */
 static __always_inline int emptcp_parse(void *ctx, struct emptcp_pkt *parsed,
 					const struct emptcp_parse_config *config, int backend)
 {
-	return emptcp_parse_glanced(ctx, parsed, config, emptcp_glance(ctx, config, backend), backend);
+	struct emptcp_usual usual;
+
+	if (emptcp_glance(ctx, config, &usual, backend) != EMPTCP_GLANCED_USUAL)
+		return emptcp_parse_unusual(ctx, parsed, config, backend);
+	emptcp_parse_usual(ctx, parsed, config, &usual, backend);
+	return EMPTCP_PARSE_TCP;
+}
+
+/*
+ * What core does first. NULL: no policy can want the packet, and nothing about it is to be counted. A `length`
+ * of 0: it is left alone, and parsed->reason says why, if it is broken rather than not ours.
+ */
+static __always_inline struct emptcp_pkt *emptcp_begin(void *ctx, const struct emptcp_parse_config *config,
+						       int backend)
+{
+	struct emptcp_usual usual;
+	enum emptcp_glanced glanced = emptcp_glance(ctx, config, &usual, backend);
+	struct emptcp_pkt *parsed;
+
+	if (glanced == EMPTCP_GLANCED_NOTHING)
+		return NULL;
+	parsed = emptcp_parsed();
+	if (!parsed)
+		return NULL;
+	if (glanced == EMPTCP_GLANCED_USUAL) {
+		emptcp_parse_usual(ctx, parsed, config, &usual, backend);
+		return parsed;
+	}
+	if (emptcp_parse_unusual(ctx, parsed, config, backend) == EMPTCP_PARSE_TCP &&
+	    !(config->needs & EMPTCP_NEED_PLAIN) && !(parsed->flags & EMPTCP_PKT_MPTCP))
+		return NULL;
+	return parsed;
 }
 
 #endif

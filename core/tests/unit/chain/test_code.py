@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a fragment's body writes and what it wants to be given, told by its code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from emptcp.chain import instructions as bpf
+from emptcp.chain.code import Code, Function
+from emptcp.chain.instructions import R0, R1, R4, R5, R7, Assembler
+
+
+def body(write: Callable[[Assembler], None]) -> Code:
+    """Return a fragment with what ``write`` appends, and an exit."""
+    asm = Assembler()
+    write(asm)
+    asm.emit(bpf.EXIT)
+    made = tuple(asm.finish())
+    return Code(made, (Function("body", 0, len(made), 5, False),), ())
+
+
+def overwritten(asm: Assembler) -> None:
+    """Write r4 before any use."""
+    asm.emit(bpf.LDX_W, R4, R1)
+    asm.emit(bpf.MOV64_REG, R0, R4)
+
+
+def read_on_one_way(asm: Assembler) -> None:
+    """Write r4 on one way, read it on the other."""
+    asm.jump("other", bpf.JEQ_IMM, R1, 0)
+    asm.emit(bpf.MOV64_IMM, R4, imm=1)
+    asm.label("other")
+    asm.emit(bpf.MOV64_REG, R0, R4)
+
+
+def compared(asm: Assembler) -> None:
+    """Compare r4 with a number."""
+    asm.jump("there", bpf.JEQ_IMM, R4, 0)
+    asm.label("there")
+
+
+def added_to(asm: Assembler) -> None:
+    """Add to r4."""
+    asm.emit(bpf.ADD64_IMM, R4, imm=1)
+
+
+def helper(asm: Assembler) -> None:
+    """Call a helper: it may take r4."""
+    asm.emit(bpf.CALL, imm=1)
+
+
+def loop(asm: Assembler) -> None:
+    """Go round without r4."""
+    asm.label("again")
+    asm.emit(bpf.ADD64_IMM, R5, imm=1)
+    asm.jump("again", bpf.JNE_IMM, R5, 9)
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (overwritten, False),
+        (read_on_one_way, True),
+        (compared, True),
+        (added_to, True),
+        (helper, True),
+        (loop, False),
+    ],
+)
+def test_an_argument_is_wanted_if_some_way_reads_it_first(
+    write: Callable[[Assembler], None], expected: bool
+) -> None:
+    assert body(write).wants(R4) is expected
+
+
+def test_what_a_body_writes_is_known_and_what_it_stores_is_not_a_register() -> None:
+    def write(asm: Assembler) -> None:
+        asm.emit(bpf.LDX_W, R7, R1)
+        asm.emit(bpf.STX_W, R4, R7)
+        asm.load_map_value(R5, 3, 8)
+
+    assert body(write).written & {R4, R5, R7} == {R5, R7}
