@@ -27,8 +27,8 @@ static __always_inline int parse(void *ctx, bool thorough, int backend)
 
 	if (!how || !parsed || !copy)
 		return -1;
-	result = thorough ? emptcp_parse_unusual(ctx, parsed, how, backend) :
-			    emptcp_parse(ctx, parsed, how, backend);
+	result = thorough ? emptcp_parse_unusual(ctx, parsed, how, backend)
+			  : emptcp_parse(ctx, parsed, how, backend);
 	__builtin_memcpy(copy, parsed, sizeof(*copy));
 	return result;
 }

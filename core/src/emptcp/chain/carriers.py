@@ -34,6 +34,9 @@ _DATA, _DATA_META = 0, 8
 _CB = 48
 """Offset of ``cb[0]`` in ``struct __sk_buff``."""
 
+MOST_DIRECT = 8
+"""Programs that are called by a number in the code: each takes a comparison of those behind it."""
+
 LONG_METADATA, SHORT_METADATA = 192, 32
 """Bytes. Newer kernels allow 252, but the usual headroom of 256 also holds ``struct xdp_frame``."""
 
@@ -42,7 +45,8 @@ LONG_METADATA, SHORT_METADATA = 192, 32
 class Tables:
     """Where the chain context stands in the parameter map, and the maps that only this engine has.
 
-    ``count`` entries, and ``choices`` words of the matrix of chosen chains.
+    ``count`` entries, and ``choices`` words of the matrix of chosen chains. ``programs`` is the array of
+    ``variants`` programs.
     """
 
     offset: int
@@ -50,6 +54,7 @@ class Tables:
     choices: int
     parameters_size: int
     programs: int
+    variants: int
     flows: int
 
     @property
@@ -107,7 +112,21 @@ class PerCpu:
         self.asm.emit(bpf.STX_W, PACKET, R1, self.packet.entry)
 
     def call(self) -> None:
-        """Call program r3 of the array; if there is none, the packet leaves."""
+        """Call program r3 of the array; if there is none, the packet leaves.
+
+        The kernel makes a plain jump of a call whose number stands in the code. One by a register goes
+        through a retpoline, where the processor needs these.
+        """
+        asm = self.asm
+        for number in range(min(self.tables.variants, MOST_DIRECT)):
+            other = f"not {number} of {len(asm)}"
+            asm.jump(other, bpf.JNE_IMM, R3, number)
+            asm.emit(bpf.MOV64_IMM, R3, imm=number)
+            self._tail_call()
+            asm.label(other)
+        self._tail_call()
+
+    def _tail_call(self) -> None:
         self.asm.emit(bpf.MOV64_REG, R1, CONTEXT)
         self.asm.load_map(R2, self.tables.programs)
         self.asm.emit(bpf.CALL, imm=_TAIL_CALL)
@@ -251,7 +270,7 @@ class ControlBlock(PerCpu):
     def remove(self, way: str) -> None:
         """Put back what stood there."""
         asm = self.asm
-        asm.emit(bpf.LDX_W, R2, R1, self.packet.kept)
+        asm.emit(bpf.LDX_W, R2, PACKET, self.packet.kept)
         asm.emit(bpf.STX_W, CONTEXT, R2, _CB)
 
 

@@ -74,7 +74,7 @@ def _load_stages(engine: str, plan: Plan, binding: Binding, offset: int, size: i
     with ExitStack() as opened:
         array = pybpf.Map.create("prog_array", 4, 4, max(len(found), 1), name=PROGRAMS)
         stages = opened.enter_context(array)
-        placed = Tables(offset, count, choices, offset, stages.fd, flow_table)
+        placed = Tables(offset, count, choices, offset, stages.fd, len(found), flow_table)
         for number, made in enumerate(found):
             one = tail.stage(plan, binding, placed, made, metadata)
             with submit(one, binding.backend, "emptcp_stage") as program:

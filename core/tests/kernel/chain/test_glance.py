@@ -13,9 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emptcp.chain.dispatcher import Dispatcher
+from emptcp.chain import program
 from emptcp.chain.dryrun import Runner
-from emptcp.chain.instructions import MOV64_IMM, R1, R6, R10, STX_DW
 from emptcp.chain.plan import BoundPolicy, FragmentRef, Stage
 from emptcp.packet.build import build
 from emptcp.packet.layers import Vlan
@@ -24,8 +23,36 @@ from emptcp.packet.tcp import Nop, Option, Timestamps
 
 pytestmark = pytest.mark.kernel
 
-OTHER = 1
-"""EMPTCP_GLANCED_OTHER."""
+THOROUGH = """
+#include <emptcp/parse.h>
+
+static __always_inline struct emptcp_pkt *begin(void *ctx, __u32 how, __u32 netns, int backend)
+{
+	const struct emptcp_parse_config config = {how & 0xff, how >> 16, how >> 8 & 0xff, 0, netns};
+	struct emptcp_pkt *parsed = emptcp_parsed();
+
+	if (!parsed)
+		return NULL;
+	if (emptcp_parse_unusual(ctx, parsed, &config, backend) != EMPTCP_PARSE_TCP)
+		return parsed;
+	return config.needs & EMPTCP_NEED_PLAIN || parsed->flags & EMPTCP_PKT_MPTCP ? parsed : NULL;
+}
+
+SEC("emptcp.xdp/core_begin")
+struct emptcp_pkt *core_begin__xdp(struct xdp_md *ctx, __u32 how, __u32 netns)
+{
+	return begin(ctx, how, netns, EMPTCP_XDP);
+}
+
+SEC("emptcp.tc/core_begin")
+struct emptcp_pkt *core_begin__tc(struct __sk_buff *ctx, __u32 how, __u32 netns)
+{
+	return begin(ctx, how, netns, EMPTCP_TC);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+"""
+"""Core's first fragment without a glance."""
 
 SOURCE = """
 #include <emptcp/actor.h>
@@ -51,12 +78,6 @@ def policy(path: Path, name: str) -> BoundPolicy:
     return BoundPolicy("t", "p", None, (), (Stage(name, "actor", name, f"{name}()", fragment, b""),))
 
 
-def without_glance(dispatcher: Dispatcher) -> None:
-    dispatcher.line("no glance")
-    dispatcher.asm.emit(STX_DW, R10, R1, dispatcher.ctx)
-    dispatcher.asm.emit(MOV64_IMM, R6, imm=OTHER)
-
-
 @pytest.fixture(scope="module", params=[("xdp", "marks"), ("tc", "marks"), ("tc", "counts")], ids="-".join)
 def runners(request: pytest.FixtureRequest, compile_bpf: Callable[[str, str], Path]) -> Iterator[Pair]:
     """Return the same program with and without the glance."""
@@ -65,7 +86,8 @@ def runners(request: pytest.FixtureRequest, compile_bpf: Callable[[str, str], Pa
     with ExitStack() as stack:
         usual = stack.enter_context(Runner(policies, backend=backend))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Dispatcher, "_glance", without_glance)
+            thorough = FragmentRef("core", str(compile_bpf(THOROUGH, "thorough")), "core_begin")
+            patch.setattr(program, "CORE_BEGIN", thorough)
             slow = stack.enter_context(Runner(policies, backend=backend))
         assert usual.loaded.program.info.instructions > slow.loaded.program.info.instructions
         yield usual, slow

@@ -73,9 +73,9 @@ static __always_inline __sum16 emptcp_check_after(__sum16 check, __u32 change)
 }
 
 /*
- * Let the sum of TCP's checksum grow by `change`, which has 17 bits at most: there is room for as many changes
- * as a program can have stages. The field itself follows once for all of them, by emptcp_finish(), which core
- * runs behind the last one: until then it is what came in.
+ * Let the sum of TCP's checksum grow by `change`, which has 17 bits at most: there is room for as many
+ * changes as a program can have stages. The field itself follows once for all of them, by emptcp_finish(),
+ * which core runs behind the last one: until then it is what came in.
  */
 static __always_inline void emptcp_tcp_check_add(const struct emptcp_handle *pkt, __u32 change)
 {

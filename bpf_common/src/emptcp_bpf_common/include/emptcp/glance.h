@@ -36,7 +36,8 @@ enum emptcp_glanced {
 	EMPTCP_GLANCED_USUAL = 2,   /* what nearly all packets of a subflow are: emptcp_usual has all of it */
 };
 
-/* TCP in IPv4 behind an untagged Ethernet header, in the middle of a connection, with timestamps and a DSS. */
+/* TCP in IPv4 behind an untagged Ethernet header, in the middle of a connection, with timestamps and a DSS.
+ */
 struct emptcp_usual {
 	const __u8 *tcp;
 	__u32 size;    /* of the TCP header */
@@ -83,9 +84,10 @@ static __always_inline bool emptcp_has_usual_options(const __u8 *end, struct emp
 
 /* A TCP packet of IPv4: one without options or with timestamps alone is for nobody but those who want plain
  * TCP, one in the middle of a connection is most likely what nearly all of a subflow are. */
-static __always_inline enum emptcp_glanced
-emptcp_glance_tcp(void *ctx, const struct iphdr *ip, const __u8 *end, __u32 room,
-		  const struct emptcp_parse_config *config, struct emptcp_usual *usual, int backend)
+static __always_inline enum emptcp_glanced emptcp_glance_tcp(void *ctx, const struct iphdr *ip,
+							     const __u8 *end, __u32 room,
+							     const struct emptcp_parse_config *config,
+							     struct emptcp_usual *usual, int backend)
 {
 	const __u8 *tcp = (const void *)(ip + 1);
 	__u32 size, len = bpf_ntohs(ip->tot_len);
@@ -100,8 +102,8 @@ emptcp_glance_tcp(void *ctx, const struct iphdr *ip, const __u8 *end, __u32 room
 		if (size == EMPTCP_TCP_HEADER ||
 		    (size == EMPTCP_USUAL_HEADER &&
 		     *(const __be32 *)(tcp + EMPTCP_TCP_HEADER) == bpf_htonl(EMPTCP_USUAL_OPTIONS)))
-			return config->needs & EMPTCP_NEED_PLAIN ? EMPTCP_GLANCED_OTHER :
-								   EMPTCP_GLANCED_NOTHING;
+			return config->needs & EMPTCP_NEED_PLAIN ? EMPTCP_GLANCED_OTHER
+								 : EMPTCP_GLANCED_NOTHING;
 		return EMPTCP_GLANCED_OTHER;
 	}
 	if (len > 0xffff - sizeof(struct ethhdr) || !emptcp_is_bare_ack(tcp[EMPTCP_TCP_FLAGS]))
@@ -112,9 +114,9 @@ emptcp_glance_tcp(void *ctx, const struct iphdr *ip, const __u8 *end, __u32 room
 	return emptcp_has_usual_options(end, usual) ? EMPTCP_GLANCED_USUAL : EMPTCP_GLANCED_OTHER;
 }
 
-static __always_inline enum emptcp_glanced
-emptcp_glance_ip4(void *ctx, const __u8 *data, const __u8 *end, const struct emptcp_parse_config *config,
-		  struct emptcp_usual *usual, int backend)
+static __always_inline enum emptcp_glanced emptcp_glance_ip4(void *ctx, const __u8 *data, const __u8 *end,
+							     const struct emptcp_parse_config *config,
+							     struct emptcp_usual *usual, int backend)
 {
 	const struct iphdr *ip = (const void *)(data + sizeof(struct ethhdr));
 	__u32 room = emptcp_length(ctx, backend) - sizeof(struct ethhdr);

@@ -348,7 +348,7 @@ static __always_inline int emptcp_parse_tcp(void *ctx, const __u8 *tcp, const __
 #define EMPTCP_PLACE(member) \
 	(8 - __builtin_offsetof(struct emptcp_pkt, member) % 8 - sizeof(((struct emptcp_pkt *)0)->member))
 #endif
-#define EMPTCP_PLACED(member, value) ((__u64)(value) << EMPTCP_PLACE(member) * 8)
+#define EMPTCP_PLACED(member, value)		((__u64)(value) << EMPTCP_PLACE(member) * 8)
 #define EMPTCP_WRITE_WORD(parsed, first, value) WRITE_ONCE(*(__u64 *)&(parsed)->first, value)
 
 /*
@@ -476,8 +476,8 @@ static __always_inline int emptcp_parse(void *ctx, struct emptcp_pkt *parsed,
 }
 
 /*
- * What core does first. NULL: no policy can want the packet, and nothing about it is to be counted. A `length`
- * of 0: it is left alone, and parsed->reason says why, if it is broken rather than not ours.
+ * What core does first. NULL: no policy can want the packet, and nothing about it is to be counted. A
+ * `length` of 0: it is left alone, and parsed->reason says why, if it is broken rather than not ours.
  */
 static __always_inline struct emptcp_pkt *emptcp_begin(void *ctx, const struct emptcp_parse_config *config,
 						       int backend)
