@@ -36,7 +36,26 @@ struct emptcp_device {
 	__u8 reserved2[2];
 };
 
-#define EMPTCP_KERNEL_READ(to, from) (!bpf_probe_read_kernel(to, sizeof(*(to)), from))
+/*
+ * A load from an address that bpf_rdonly_cast() gave a type takes a small part of a call of
+ * bpf_probe_read_kernel(); from a bad one it gives zero. That came with Linux 6.2, but only since 6.4 may a
+ * program ask whether there is a function: it asks for bpf_iter_num_destroy(), which came then.
+ */
+struct bpf_iter_num {
+	__u64 opaque;
+};
+
+extern void *bpf_rdonly_cast(const void *address, __u32 type) __weak SEC(".ksyms");
+extern void bpf_iter_num_destroy(struct bpf_iter_num *numbers) __weak SEC(".ksyms");
+
+#define EMPTCP_KERNEL_TYPED(object) \
+	((typeof(object))bpf_rdonly_cast(object, __builtin_btf_type_id(*(object), 1)))
+
+/* Read a member of one of the kernel's structures; false: nothing is there. */
+#define EMPTCP_KERNEL_READ(to, object, member)                                                       \
+	(bpf_iter_num_destroy                                                                        \
+		 ? (__builtin_memcpy(to, &EMPTCP_KERNEL_TYPED(object)->member, sizeof(*(to))), true) \
+		 : !bpf_probe_read_kernel(to, sizeof(*(to)), &(object)->member))
 
 /* The first device of the slot of `ifindex`, in the namespace that the packet passes. */
 static __always_inline const struct hlist_node *emptcp_device_slot(const void *ctx, __u32 ifindex)
@@ -47,9 +66,9 @@ static __always_inline const struct hlist_node *emptcp_device_slot(const void *c
 	const struct hlist_node *first;
 	const struct net *net;
 
-	if (!EMPTCP_KERNEL_READ(&device, &skb->dev) || !EMPTCP_KERNEL_READ(&net, &device->nd_net.net) ||
-	    !EMPTCP_KERNEL_READ(&slots, &net->dev_index_head) ||
-	    !EMPTCP_KERNEL_READ(&first, &slots[ifindex & 255].first))
+	if (!EMPTCP_KERNEL_READ(&device, skb, dev) || !EMPTCP_KERNEL_READ(&net, device, nd_net.net) ||
+	    !EMPTCP_KERNEL_READ(&slots, net, dev_index_head) ||
+	    !EMPTCP_KERNEL_READ(&first, slots + (ifindex & 255), first))
 		return NULL;
 	return first;
 }
@@ -64,11 +83,11 @@ static __always_inline const struct net_device *emptcp_net_device(const void *ct
 	for (i = 0; node && i < EMPTCP_DEVICES_A_SLOT; i++) {
 		device = (const void *)node -
 			 __builtin_preserve_field_info(device->index_hlist, EMPTCP_FIELD_BYTE_OFFSET);
-		if (!EMPTCP_KERNEL_READ(&index, &device->ifindex))
+		if (!EMPTCP_KERNEL_READ(&index, device, ifindex))
 			return NULL;
 		if (index == (int)ifindex)
 			return device;
-		if (!EMPTCP_KERNEL_READ(&node, &node->next))
+		if (!EMPTCP_KERNEL_READ(&node, node, next))
 			return NULL;
 	}
 	return NULL;
@@ -79,19 +98,19 @@ EMPTCP_PUBLIC bool emptcp_find_device(const struct emptcp_handle *pkt, __u32 ifi
 				      struct emptcp_device *found)
 {
 	const struct net_device *device;
-	const unsigned char *address;
+	const struct ethhdr *address; /* its first member is one */
 	unsigned long state;
 
 	if (pkt->backend != EMPTCP_TC)
 		return false;
 	device = emptcp_net_device(pkt->ctx, ifindex);
-	if (!device || !EMPTCP_KERNEL_READ(&state, &device->state) ||
-	    !EMPTCP_KERNEL_READ(&found->mtu, &device->mtu) ||
-	    !EMPTCP_KERNEL_READ(&found->type, &device->type) ||
-	    !EMPTCP_KERNEL_READ(&address, &device->dev_addr))
+	if (!device || !EMPTCP_KERNEL_READ(&state, device, state) ||
+	    !EMPTCP_KERNEL_READ(&found->mtu, device, mtu) ||
+	    !EMPTCP_KERNEL_READ(&found->type, device, type) ||
+	    !EMPTCP_KERNEL_READ(&address, device, dev_addr))
 		return false;
 	found->up = (state & 1) && !(state & 4);
-	return EMPTCP_KERNEL_READ(&found->address, address);
+	return EMPTCP_KERNEL_READ(&found->address, address, h_dest);
 }
 
 /* Bytes of the longest IP packet that this one is on the wire. Volatile: the compiler would load through one
