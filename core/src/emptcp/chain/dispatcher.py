@@ -67,8 +67,9 @@ class Dispatcher(Joiner):
         asm = self.asm
         asm.label("left")
         self.load_reason()
-        # For nothing but to tie the description to the program.
+        # For nothing but to tie the program's own maps to it.
         asm.load_map(R1, self.binding.maps.description)
+        asm.load_map(R1, self.binding.maps.parameters)
         asm.jump(self.exit("untouched"), bpf.JEQ_IMM, R2, 0)
         self.load_counters(0)
         self.load_reason()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a program's parameters stand in its one-value parameter map.
 
-The value starts with a word of eight bytes for each policy, which switches it off by one store
-(:func:`switch`), and has at least one: there is no map of nothing.
+The value starts with a word of eight bytes that is no switch, and one for each policy, which switches it off
+by one store (:func:`switch`).
 A stage's struct of up to eight bytes has one aligned slot and is written by one store. A larger one
 has an index and two slots: the unused slot is written first, then the index flips, so that no packet
 sees half a change.
@@ -16,6 +16,9 @@ from functools import cached_property
 
 VERSION = 3
 """Goes up when values are laid out otherwise, so that the next `apply` makes programs of before anew."""
+
+HEAD_SIZE = 8
+"""So that a place of 0 says that a program has no switch, and no map is empty."""
 
 SWITCH_SIZE = 8
 ATOMIC = 8
@@ -56,7 +59,7 @@ class Slot:
 
 def switch(policy: int) -> int:
     """Return the offset of a policy's switch, by the policy's number: 0 is on, anything else is off."""
-    return SWITCH_SIZE * policy
+    return HEAD_SIZE + SWITCH_SIZE * policy
 
 
 def turn(words: memoryview, place: int, off: bool) -> None:
@@ -70,7 +73,7 @@ def slots(sizes: Iterable[int], policies: int) -> tuple[list[Slot | None], int]:
     Returns the slots and the total size.
     """
     placed: list[Slot | None] = []
-    offset = switch(max(policies, 1))
+    offset = switch(policies)
     for size in sizes:
         slot = Slot(offset, size) if size else None
         placed.append(slot)

@@ -12,8 +12,8 @@ from emptcp.chain import layout
 @given(st.lists(st.integers(0, 256), max_size=20), st.integers(0, 9))
 def test_slots_never_overlap_and_start_behind_the_switches(sizes: list[int], policies: int) -> None:
     placed, total = layout.slots(sizes, policies)
-    switches = [layout.switch(number) for number in range(max(policies, 1) + 1)]
-    assert switches == [8 * number for number in range(max(policies, 1) + 1)]
+    switches = [layout.switch(number) for number in range(policies + 1)]
+    assert switches == [layout.HEAD_SIZE + 8 * number for number in range(policies + 1)]
     end = switches[-1]
     for slot, size in zip(placed, sizes, strict=True):
         assert (slot is None) == (size == 0)
