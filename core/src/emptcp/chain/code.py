@@ -47,6 +47,11 @@ class Code:
         return self._stack(self.functions[0])
 
     @cached_property
+    def apart(self) -> tuple[int, ...]:
+        """Offsets of what can't be copied as it is: exits, calls of functions, addresses of functions."""
+        return tuple(offset for offset, one in enumerate(self.instructions) if _is_apart(one))
+
+    @cached_property
     def written(self) -> frozenset[int]:
         """The registers that the body writes. A subprogram leaves r6 to r9 as they were."""
         return frozenset(one.dst for one in self.body if bpf.writes_register(one))
@@ -80,3 +85,7 @@ class Code:
     def lines_between(self, start: int, end: int) -> list[Line]:
         """Return the lines of instructions ``start`` to ``end`` (excluded)."""
         return [line for line in self.lines if start <= line.offset < end]
+
+
+def _is_apart(one: Instruction) -> bool:
+    return one.op == bpf.EXIT or bpf.is_subprogram_call(one) or bpf.is_function_address(one)

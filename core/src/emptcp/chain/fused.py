@@ -154,7 +154,7 @@ class _Fused(Dispatcher, Asking):
             self.arguments(stage.fragment, slot)
         code = self.binding.code[stage.fragment]
         self.copy(code, f"after{step.index}", owner)
-        if stage.kind == "actor" and step.policy + 1 < len(self.plan.policies):
+        if step.policy + 1 < len(self.plan.policies):
             self.clear_stack(code)  # a program of one policy is spared the stores
 
     def _goto(self, step: Step, end: str) -> None:

@@ -95,14 +95,14 @@ def is_function_address(instruction: Instruction) -> bool:
 
 def writes_register(instruction: Instruction) -> bool:
     """Tell whether an instruction of arithmetic or a load may change its destination (a call changes r0)."""
-    return instruction.op & CLASS_MASK in (0x07, 0x04, LDX_CLASS, 0x00)
+    return instruction.op & CLASS_MASK in _WRITES
 
 
 def reads_register(instruction: Instruction, register: int) -> bool:
     """Tell whether an instruction other than a call may read a register."""
     op, dst, src, *_ = instruction
     kind = op & CLASS_MASK
-    if kind in (0x00, LDX_CLASS):
+    if kind in (LD_CLASS, LDX_CLASS):
         return kind == LDX_CLASS and src == register
     if register == src and (op & 0x08 or kind == STX_CLASS):
         return True

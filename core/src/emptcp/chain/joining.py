@@ -30,7 +30,6 @@ from emptcp.chain.instructions import (
     R9,
     R10,
     Assembler,
-    Instruction,
 )
 from emptcp.chain.layout import Slot
 from emptcp.chain.plan import FragmentRef, Plan
@@ -347,11 +346,7 @@ class Joiner:
         start = len(self.asm)
         body = code.body
         self._copy_lines(code, 0, len(body), start)
-        for offset, instruction in enumerate(body):
-            if instruction.op == bpf.EXIT:
-                self.asm.jump(after)
-            else:
-                self._append(code, offset, instruction)
+        self._append(code, 0, len(body), after)
         self.asm.label(after)
         self.places.append((start, len(self.asm), name))
         for register in sorted(self._kept & code.written):
@@ -366,11 +361,23 @@ class Joiner:
         for below in range(8, code.body_stack + 1, 8):
             self.asm.emit(bpf.ST_DW, R10, 0, -below)
 
-    def _append(self, code: Code, offset: int, instruction: Instruction) -> None:
-        if bpf.is_subprogram_call(instruction) or bpf.is_function_address(instruction):
-            target = code.function_at(offset + 1 + instruction.imm)
-            self.calls.append((len(self.asm), self._subprogram(code, target)))
-        self.asm.code.append(instruction)
+    def _append(self, code: Code, start: int, end: int, after: str = "") -> None:
+        """Append instructions ``start`` to ``end`` (excluded); exits lead to ``after``, where it is given."""
+        done = start
+        for offset in code.apart:
+            if not start <= offset < end:
+                continue
+            instruction = code.instructions[offset]
+            self.asm.code += code.instructions[done:offset]
+            done = offset + 1
+            if instruction.op == bpf.EXIT and after:
+                self.asm.jump(after)
+                continue
+            if instruction.op != bpf.EXIT:
+                target = code.function_at(offset + 1 + instruction.imm)
+                self.calls.append((len(self.asm), self._subprogram(code, target)))
+            self.asm.code.append(instruction)
+        self.asm.code += code.instructions[done:end]
 
     def _subprogram(self, code: Code, index: int) -> Subprogram:
         key = _identity(code, index)
@@ -387,8 +394,7 @@ class Joiner:
             sub.start = len(self.asm)
             self.line(f"function {function.name}")
             self._copy_lines(sub.code, function.start, function.end, sub.start)
-            for offset in range(function.start, function.end):
-                self._append(sub.code, offset, sub.code.instructions[offset])
+            self._append(sub.code, function.start, function.end)
             self.places.append((sub.start, len(self.asm), f"function {function.name}"))
             kind = self.types.function(function.name, function.arguments, function.is_global)
             done.append((sub.start, kind))

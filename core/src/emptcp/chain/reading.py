@@ -110,7 +110,7 @@ def _follow(one: Instruction, values: _Values) -> None:
             _store(one, values)
     elif kind == bpf.LDX_CLASS:
         _put(values, one.dst, _loaded(one, values))
-    elif kind in (0x04, 0x07):
+    elif kind in (bpf.ALU, bpf.ALU64):
         _put(values, one.dst, _computed(one, values))
     elif bpf.writes_register(one):
         values.pop(one.dst, None)
@@ -138,7 +138,7 @@ def _computed(one: Instruction, values: _Values) -> Value:
     if one.op & _FROM_REGISTER:
         given = Value(STACK) if one.src == R10 else values.get(one.src, _UNKNOWN)
     kinds = {given.kind} if operation == _MOV else {given.kind, old.kind}
-    if one.op & bpf.CLASS_MASK == 0x04:
+    if one.op & bpf.CLASS_MASK == bpf.ALU:
         number = _number(operation, old, given) if kinds == {NUMBER} else _UNKNOWN  # half an address is none
         return number if number.least >= 0 and number.most < _WORD else Value(NUMBER, 0, _WORD - 1)
     if operation == _MOV:
