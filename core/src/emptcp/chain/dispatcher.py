@@ -10,13 +10,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from emptcp.chain import instructions as bpf
+from emptcp.chain.code import Code
 from emptcp.chain.instructions import R0, R1, R2, R3, R5, R10
-from emptcp.chain.joining import CONTEXT, LENGTH, PACKET, Joiner
+from emptcp.chain.joining import CONTEXT, LENGTH, PACKET, Binding, Joiner
+from emptcp.chain.plan import Plan
 
 
 class Dispatcher(Joiner):
     """A program that is attached: the engines' classes go on after :meth:`prologue`."""
+
+    def __init__(self, plan: Plan, binding: Binding, codes: Sequence[Code]) -> None:
+        super().__init__(plan, binding, [binding.begin, *([binding.flow] if plan.flow else []), *codes])
 
     def prologue(self) -> None:
         """Append all that comes before the first policy."""

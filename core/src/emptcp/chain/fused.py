@@ -56,7 +56,7 @@ def join(plan: Plan, binding: Binding) -> Joined:
 
 class _Fused(Dispatcher, Asking):
     def __init__(self, plan: Plan, binding: Binding) -> None:
-        super().__init__(plan, binding, [binding.begin, binding.flow, *binding.code.values()])
+        super().__init__(plan, binding, [*binding.code.values()])
         self.zone = 0
         self.island_at = 0
         self.chunk = 0

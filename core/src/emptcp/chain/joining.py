@@ -169,6 +169,8 @@ class Joiner:
         slots = [-frame - 8 * n for n in range(1, 11)]
         self.flow, self.key, self.place, self.entry, self.about, self.immediate = slots[4:]
         self._places = dict(zip((PACKET, COUNTERS, LENGTH, CONTEXT), slots, strict=False))
+        after_begin = [code for code in codes if code is not binding.begin]
+        self._lost = {CONTEXT}.union(*(code.written for code in after_begin))
         self._kept: set[int] = set()
         self.types = TypeInfo(binding.backend)
         self.lines: list[tuple[int, int, int, int]] = []
@@ -190,10 +192,11 @@ class Joiner:
     # Blocks of core.
 
     def keep(self, register: int, source: int) -> None:
-        """Put a value into the register of core's where it is from here on."""
+        """Put a value into the register of core's where it is from here on, and by which it can come back."""
         self.asm.emit(bpf.MOV64_REG, register, source)
-        self.asm.emit(bpf.STX_DW, R10, source, self._places[register])
-        self._kept.add(register)
+        if register in self._lost:
+            self.asm.emit(bpf.STX_DW, R10, source, self._places[register])
+            self._kept.add(register)
 
     def look_up(self, fd: int, index: int) -> None:
         """Look up an element of an array map; its address, or 0, comes in r0."""

@@ -112,7 +112,7 @@ def stage(plan: Plan, binding: Binding, tables: Tables, made: Variant, metadata:
 class _Root(Dispatcher):
     def __init__(self, plan: Plan, binding: Binding, tables: Tables, metadata: bool) -> None:
         companions = [binding.code[fragment] for fragment in plan.companions]
-        super().__init__(plan, binding, [binding.begin, binding.flow, *companions])
+        super().__init__(plan, binding, companions)
         self.carrier = carrier(metadata, self, tables)
 
     def run(self) -> Joined:
