@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 from emptcp.errors import EmptcpError, did_you_mean
 
 NAMED = Path("/run/netns")
+MOST_NAMES = 8
+"""Names that a refusal lists."""
 
 _CLONE_NEWNET = 0x40000000
 _Answer = TypeVar("_Answer")
@@ -141,8 +143,11 @@ def _locate(where: str | int | Path | None) -> tuple[Path, str]:
 def _unknown(where: str) -> EmptcpError:
     if where.isdecimal():
         return EmptcpError(f"there is no process {where} whose network namespace could be entered")
-    near = did_you_mean(where, named())
-    known = ", ".join(named()) or "none"
+    names = named()
+    near = did_you_mean(where, names)
+    known = ", ".join(names[:MOST_NAMES]) or "none"
+    if len(names) > MOST_NAMES:
+        known += f" and {len(names) - MOST_NAMES} more"
     return EmptcpError(
         f"there is no network namespace '{where}'", fix=near.capitalize() or f"Those with a name: {known}."
     )

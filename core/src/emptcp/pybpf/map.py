@@ -127,6 +127,15 @@ class Map(descriptor.Descriptor):
     def _per_cpu(self) -> bool:
         return self.info.kind in kinds.PER_CPU
 
+    @cached_property
+    def _lengths(self) -> tuple[int, int] | None:
+        """Bytes of a key and of a value that are written as they are; None for per-CPU kinds."""
+        return None if self._per_cpu else (self.info.key_size, self.info.value_size)
+
+    @cached_property
+    def _write(self) -> Any:
+        return library().function("bpf_map_update_elem")
+
     def lookup(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None. For per-CPU kinds see :meth:`lookup_percpu`.
 
@@ -152,8 +161,10 @@ class Map(descriptor.Descriptor):
         :param flags: ``BPF_ANY``, ``BPF_NOEXIST`` or ``BPF_EXIST``.
         :raises BpfError: wrong lengths, or the map is full, frozen or refuses the flag.
         """
-        stored = self._value(value)
-        code = library().function("bpf_map_update_elem")(self.fd, self._key(key), stored, flags)
+        # What sets thousands of entries one by one gives bytes of the right lengths.
+        if not (type(key) is type(value) is bytes and (len(key), len(value)) == self._lengths):
+            key, value = self._key(key), self._value(value)
+        code = self._write(self.fd, key, value, flags)
         if code < 0:
             raise failed(f"cannot write to the map '{self.info.name}'", code, fix=self._full(code))
 
@@ -166,7 +177,7 @@ class Map(descriptor.Descriptor):
         stored = b"".join(bytes(value).ljust(size, b"\0") for value in values)
         if not self._per_cpu or len(stored) != self._slots:
             raise BpfError(f"the map '{self.info.name}' does not take {len(values)} values per key")
-        code = library().function("bpf_map_update_elem")(self.fd, self._key(key), stored, BPF_ANY)
+        code = self._write(self.fd, self._key(key), stored, BPF_ANY)
         if code < 0:
             raise failed(f"cannot write to the map '{self.info.name}'", code)
 

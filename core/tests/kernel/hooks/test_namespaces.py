@@ -73,6 +73,16 @@ def test_an_unknown_name_gets_a_suggestion(host: Namespace) -> None:
     assert caught.value.fix == f"Did you mean '{host.name}'?"
 
 
+def test_a_refusal_lists_some_names_of_many(tmp_path, monkeypatch) -> None:
+    for number in range(40):
+        (tmp_path / f"name{number:02}").touch()
+    monkeypatch.setattr(namespaces, "NAMED", tmp_path)
+    with pytest.raises(EmptcpError) as caught:
+        namespaces.resolve("elsewhere")
+    assert "name00" in caught.value.fix
+    assert caught.value.fix.endswith("and 32 more.")
+
+
 def test_a_file_that_is_no_namespace_is_refused(tmp_path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EmptcpError, match="is no network namespace"):
