@@ -8,6 +8,7 @@ SIGCOMM 2010, figure 4), as tables of it are used since.
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import select
 import socket
@@ -175,4 +176,5 @@ def need_files(sockets: int) -> None:
 
 
 def _error(one: socket.socket) -> str:
-    return OSError(one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), "").strerror or "no reason given"
+    number = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return os.strerror(number) if number else "no reason given"

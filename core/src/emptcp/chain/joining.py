@@ -169,8 +169,9 @@ class Joiner:
         slots = [-frame - 8 * n for n in range(1, 11)]
         self.flow, self.key, self.place, self.entry, self.about, self.immediate = slots[4:]
         self._places = dict(zip((PACKET, COUNTERS, LENGTH, CONTEXT), slots, strict=False))
-        after_begin = [code for code in codes if code is not binding.begin]
-        self._lost = {CONTEXT}.union(*(code.written for code in after_begin))
+        # The parser runs before all but the context is kept.
+        others = [binding.finish, *(code for code in codes if code is not binding.begin)]
+        self._lost = {CONTEXT}.union(*(code.written for code in others))
         self._kept: set[int] = set()
         self.types = TypeInfo(binding.backend)
         self.lines: list[tuple[int, int, int, int]] = []

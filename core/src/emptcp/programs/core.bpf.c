@@ -9,7 +9,7 @@
 #include <emptcp/parse.h>
 
 /* How to parse, in one number: what a program's own code says, the verifier folds. */
-#define NEEDS(how) ((how) & 0xff)
+#define NEEDS(how) ((how)&0xff)
 #define HOOK(how)  ((how) >> 8 & 0xff)
 #define L2(how)	   ((how) >> 16)
 

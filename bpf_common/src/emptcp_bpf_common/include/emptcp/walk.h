@@ -68,11 +68,11 @@ static __always_inline bool emptcp_legal_capable(struct emptcp_pkt *parsed, __u3
 }
 
 /* Bytes of a DSS without a checksum: 4 or 8 of acknowledgement, a mapping of 10 or 14. */
-#define EMPTCP_DSS_BYTES(flags)                                                        \
-	(4 + ((flags) & EMPTCP_DSS_ACK ? ((flags) & EMPTCP_DSS_ACK8 ? 8ULL : 4) : 0) + \
-	 ((flags) & EMPTCP_DSS_MAP ? ((flags) & EMPTCP_DSS_SEQ8 ? 14 : 10) : 0))
+#define EMPTCP_DSS_BYTES(flags)                                                    \
+	(4 + ((flags)&EMPTCP_DSS_ACK ? ((flags)&EMPTCP_DSS_ACK8 ? 8ULL : 4) : 0) + \
+	 ((flags)&EMPTCP_DSS_MAP ? ((flags)&EMPTCP_DSS_SEQ8 ? 14 : 10) : 0))
 /* Half of them, for each value of the lowest four flags in a word's four bits of that number. */
-#define EMPTCP_DSS_HALF(flags) (EMPTCP_DSS_BYTES(flags) / 2 << (flags) * 4)
+#define EMPTCP_DSS_HALF(flags) (EMPTCP_DSS_BYTES(flags) / 2 << (flags)*4)
 #define EMPTCP_DSS_HALVES(flags)                                                            \
 	(EMPTCP_DSS_HALF(flags) | EMPTCP_DSS_HALF(flags + 1) | EMPTCP_DSS_HALF(flags + 2) | \
 	 EMPTCP_DSS_HALF(flags + 3))
