@@ -27,7 +27,8 @@ followed by another, with sizes drawn from those of a web search's flows (DCTCP,
 host b receives passes a chain: a selector that takes all, and actors that rewrite the window. Programs take
 turns of {seconds:g} s while the flows go on. `ns` and `packets/s` are the kernel's own statistics of the
 program (merged packets count once at TC, XDP sees each frame), `share` is the program's time over that in
-which the paths transmit, the empty program's included, which stands in rows of its own."""
+which the paths transmit, the empty program's included, which stands in rows of its own. A flow that breaks,
+as some of 10,000 do that share the paths, is replaced; more than one in a hundred end the measurement."""
 
 
 def measure(rounds: int, quick: bool) -> Answer:
