@@ -8,19 +8,9 @@
 #include <emptcp/flow.h>
 #include <emptcp/parse.h>
 
-/* How to parse, in one number: what a program's own code says, the verifier folds. */
-#define NEEDS(how) ((how)&0xff)
-#define HOOK(how)  ((how) >> 8 & 0xff)
-#define L2(how)	   ((how) >> 16)
-
 static __always_inline struct emptcp_pkt *begin(void *ctx, __u32 how, __u32 netns, int backend)
 {
-	const struct emptcp_parse_config config = {
-		.needs = NEEDS(how),
-		.l2 = L2(how),
-		.hook = HOOK(how),
-		.netns = netns,
-	};
+	const struct emptcp_parse_config config = emptcp_parse_how(how, netns);
 
 	return emptcp_begin(ctx, &config, backend);
 }

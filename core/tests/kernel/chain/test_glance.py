@@ -28,7 +28,7 @@ THOROUGH = """
 
 static __always_inline struct emptcp_pkt *begin(void *ctx, __u32 how, __u32 netns, int backend)
 {
-	const struct emptcp_parse_config config = {how & 0xff, how >> 16, how >> 8 & 0xff, 0, netns};
+	const struct emptcp_parse_config config = emptcp_parse_how(how, netns);
 	struct emptcp_pkt *parsed = emptcp_parsed();
 
 	if (!parsed)

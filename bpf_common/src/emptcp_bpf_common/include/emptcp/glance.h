@@ -29,6 +29,17 @@ struct emptcp_parse_config {
 	__u32 netns; /* low half of the namespace's cookie */
 };
 
+/* The same in one number, but for the namespace: what a program's own code says, the verifier folds. */
+static __always_inline struct emptcp_parse_config emptcp_parse_how(__u32 how, __u32 netns)
+{
+	return (struct emptcp_parse_config){
+		.needs = how & 0xff,
+		.hook = how >> 8 & 0xff,
+		.l2 = how >> 16,
+		.netns = netns,
+	};
+}
+
 /* What a glance tells of a packet. */
 enum emptcp_glanced {
 	EMPTCP_GLANCED_NOTHING = 0, /* no policy can want it, and nothing about it is to be counted */
