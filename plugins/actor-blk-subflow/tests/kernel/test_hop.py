@@ -41,6 +41,8 @@ def between(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Behind]
     monkeypatch.setenv("EMPTCP_RUN", str(tmp_path / f"emt{os.getpid()}-hop"))
     with behind_hypervisor(name=f"t{os.getpid()}h") as lab, resident("--no-guard"):
         lab.guest.run(f"ip address add {SECOND}/24 dev eth0".split())
+        # The tests take an address back in its name. Its kernel does not know, and would announce it again.
+        lab.peer.set("net.mptcp.add_addr_timeout", 0)
         lab.guest.run(f"ip mptcp endpoint add {SECOND} dev eth0 subflow".split())
         apply.apply(file.loads(TABLE), lab.hypervisor.netns)
         yield lab
