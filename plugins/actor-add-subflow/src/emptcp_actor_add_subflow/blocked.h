@@ -18,11 +18,12 @@ struct blocked_key {
 	__u32 end; /* the one that announces, or that joins: an index into flow.addr */
 };
 
-/* give_back.py has the same layout. */
+/* blocked.py has the same layout. */
 struct blocked_address {
 	__u8 len;   /* bytes of the option; 0: nothing here */
 	__u8 given; /* 1: given back, may pass */
 	__u8 option[ADD_ADDR_MAX];
+	__u64 since; /* when it was announced last: emptcp_now() */
 };
 
 struct blocked {

@@ -146,6 +146,7 @@ static __always_inline struct blocked_address *store(const struct emptcp_handle 
 	__builtin_memcpy(address->option, option, ADD_ADDR_MAX);
 	address->len = emptcp_option_len(pkt, EMPTCP_ADD_ADDR);
 	address->given = 0;
+	address->since = emptcp_now();
 	return address;
 }
 

@@ -17,13 +17,13 @@ ADDRESS_KEPT, ADDRESS_REMOVED = 1, 2
 # struct blocked_key of blocked.h: flow (addresses, then ports), netns, end
 _KEY = struct.Struct("=16s16s2s2sII")
 _PLACE = struct.Struct("=II")
-# struct blocked_address, eight of which are a struct blocked: len, given, option
-_ADDRESS = struct.Struct("=BB30s")
+# struct blocked_address, eight of which are a struct blocked: len, given, option, since
+_ADDRESS = struct.Struct("=BB30sQ")
 
 
 def kept(data: bytes) -> bytes:
     """Return the option that an event of the fragment tells of."""
-    length, _, option = _ADDRESS.unpack_from(data)
+    length, _, option, _ = _ADDRESS.unpack_from(data)
     return bytes(option[:length])
 
 
@@ -65,19 +65,24 @@ def _mapped(address: bytes) -> bytes:
 def waiting(table: Any, key: bytes) -> Iterator[Blocked]:
     """Yield what one end announced and is kept back still."""
     value = table.lookup(key)
-    for place, (length, given, option) in enumerate(_ADDRESS.iter_unpack(value or b"")):
+    for place, (length, given, option, _) in enumerate(_ADDRESS.iter_unpack(value or b"")):
         if length and not given:
             yield Blocked(key, place, option[:length])
 
 
-def forget(table: Any, key: bytes, ids: Collection[int]) -> None:
-    """Forget what one end announced by these IDs."""
+def forget(table: Any, key: bytes, ids: Collection[int], time: int) -> None:
+    """Forget what one end announced by these IDs and took back at ``time``, an event's.
+
+    What it has announced since then stays: the event is heard a while after the packet passed.
+    """
     value = table.lookup(key)
     if value is None:
         return
     kept = [
-        bytes(_ADDRESS.size) if length and option[3] in ids else _ADDRESS.pack(length, given, option)
-        for length, given, option in _ADDRESS.iter_unpack(value)
+        bytes(_ADDRESS.size)
+        if length and option[3] in ids and since <= time
+        else _ADDRESS.pack(length, given, option, since)
+        for length, given, option, since in _ADDRESS.iter_unpack(value)
     ]
     if b"".join(kept) != value:
         table.update(key, b"".join(kept))

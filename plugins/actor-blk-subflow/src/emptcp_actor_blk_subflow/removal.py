@@ -36,7 +36,7 @@ def forget_on_all(event: StageEvent) -> None:
         found = _that_pass(event, source, namespace.cookie)
     with table:
         for key in found:
-            forget(table, key, removed(event.data))
+            forget(table, key, removed(event.data), event.time)
 
 
 def _of_sockets(ours: list[Subflow], carrier: Subflow, source: Endpoint, cookie: int) -> Iterator[bytes]:

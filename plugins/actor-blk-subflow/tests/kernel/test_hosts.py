@@ -235,7 +235,7 @@ def kept_back() -> list[bytes]:
     return [
         option[:length]
         for value in values
-        for length, given, option in struct.iter_unpack("=BB30s", value)
+        for length, given, option in struct.iter_unpack("=BB30s8x", value)
         if length and not given
     ]
 

@@ -19,7 +19,7 @@ from emptcp.packet.build import build
 from emptcp.packet.decode import Decoded, decode
 from emptcp.packet.mptcp import AddAddress, Dss, MpCapable, MpJoinAck, MpJoinSyn, MpPrio, RemoveAddress
 from emptcp.packet.tcp import Nop, Other, Timestamps
-from emptcp_actor_blk_subflow.blocked import removed
+from emptcp_actor_blk_subflow.blocked import forget, removed
 from emptcp_actor_blk_subflow.hooks import emptcp_describe
 
 pytestmark = pytest.mark.kernel
@@ -51,7 +51,7 @@ def stored(runner: Any) -> list[bytes]:
     """The options that are kept back, of all subflows."""
     found = []
     for _key, value in runner.map("blocked_addresses").items():
-        for length, given_back, option in struct.iter_unpack("=BB30s", value):
+        for length, given_back, option in struct.iter_unpack("=BB30s8x", value):
             if length and not given_back:
                 found.append(option[:length])
     return found
@@ -151,6 +151,24 @@ def test_a_removal_is_told_to_user_space_which_knows_the_connections_other_subfl
             assert (shown["event"], shown["ids"]) == ("ADDRESS_REMOVED", sorted(ids))
     runner.run(build(options=[ACK, FORMS[0]]))
     assert events(runner) == []
+
+
+def test_what_is_announced_after_a_removal_on_another_subflow_outlives_it(
+    policy: Callable[..., Any],
+) -> None:
+    """User space hears of it later than the program sees what follows."""
+    runner = policy("blk_subflow()")
+    gone, repeated, last = (AddAddress(number, FOUR, hmac=HMAC) for number in (3, 4, 5))
+    for option in (gone, repeated):
+        runner.run(build(options=[option]))
+    runner.run(build(sport=50000, options=[ACK, RemoveAddress((3, 4, 5))]))
+    for option in (repeated, last):
+        runner.run(build(options=[option]))
+    (event,) = events(runner)
+    table = runner.map("blocked_addresses")
+    for key, _value in table.items():
+        forget(table, key, removed(event.data), event.time)
+    assert sorted(stored(runner)) == [repeated.encode(), last.encode()]
 
 
 def events(runner: Any) -> list[StageEvent]:
