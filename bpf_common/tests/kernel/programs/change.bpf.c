@@ -92,17 +92,15 @@ static __always_inline bool act(const struct emptcp_handle *pkt, const struct or
 	return false;
 }
 
-static __always_inline void count(struct outcome *outcome)
+static __always_inline void count(struct outcome *outcome, bool changed)
 {
-	__u32 flags = outcome->found.flags;
-
 	if (outcome->parsed != EMPTCP_PARSE_TCP)
 		return;
 	__sync_fetch_and_add(&outcome->packets, 1);
-	if (!(flags & EMPTCP_PKT_CHANGED))
+	if (!changed)
 		return;
 	__sync_fetch_and_add(&outcome->changed, 1);
-	if (flags & EMPTCP_PKT_GSO)
+	if (outcome->found.flags & EMPTCP_PKT_GSO)
 		__sync_fetch_and_add(&outcome->merged, 1);
 }
 
@@ -113,6 +111,7 @@ static __always_inline int change(void *ctx, int backend)
 	struct outcome *outcome_ = bpf_map_lookup_elem(&outcome, &first);
 	struct emptcp_pkt *parsed = emptcp_parsed();
 	struct emptcp_flow flow = {};
+	bool changed = false;
 	const struct emptcp_handle pkt = {.ctx = ctx, .parsed = parsed, .flow = &flow, .backend = backend};
 
 	if (!order_ || !outcome_ || !parsed)
@@ -121,12 +120,13 @@ static __always_inline int change(void *ctx, int backend)
 	flow.wscale[1] = order_->scale[1];
 	outcome_->done = 0;
 	outcome_->parsed = emptcp_parse(ctx, parsed, &order_->parse, backend);
-	if (outcome_->parsed == EMPTCP_PARSE_TCP)
+	if (outcome_->parsed == EMPTCP_PARSE_TCP) {
 		outcome_->done = act(&pkt, order_);
-	if (outcome_->parsed == EMPTCP_PARSE_TCP)
+		changed = parsed->sum;
 		emptcp_finish(&pkt);
+	}
 	__builtin_memcpy(&outcome_->found, parsed, sizeof(*parsed));
-	count(outcome_);
+	count(outcome_, changed);
 	return backend == EMPTCP_XDP ? XDP_PASS : TC_ACT_OK;
 }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from emptcp.chain import instructions as bpf
-from emptcp.chain.instructions import Instruction, stack_depth
+from emptcp.chain.instructions import R0, Instruction, stack_depth
 from emptcp.pybpf import Line
 
 
@@ -74,6 +74,34 @@ class Code:
             if one.op != bpf.JA:
                 ways.append(at + 1)
         return False
+
+    @cached_property
+    def answers(self) -> frozenset[int] | None:
+        """The numbers that the body may answer; ``None`` where one is not a constant of its code."""
+        before = self._before()
+        ways = [at for at, one in enumerate(self.body) if one.op == bpf.EXIT]
+        seen, found = set(ways), set[int]()
+        while ways:
+            for at in before[ways.pop()]:
+                one = self.body[at]
+                if one.dst == R0 and one.op in (bpf.MOV64_IMM, bpf.MOV32_IMM):
+                    found.add(one.imm)
+                elif one.op == bpf.CALL or (one.dst == R0 and bpf.writes_register(one)):
+                    return None
+                elif at not in seen:
+                    seen.add(at)
+                    ways.append(at)
+        return frozenset(found)
+
+    def _before(self) -> list[list[int]]:
+        """Return for each instruction of the body those that it may follow."""
+        before: list[list[int]] = [[] for _ in self.body]
+        for at, one in enumerate(self.body):
+            if bpf.is_jump(one):
+                before[at + 1 + one.off].append(at)
+            if one.op not in (bpf.JA, bpf.EXIT):
+                before[at + 1].append(at)
+        return before
 
     def _stack(self, function: Function) -> int:
         return stack_depth(self.instructions[function.start : function.end])

@@ -23,7 +23,17 @@ from emptcp.chain.asking import Asking
 from emptcp.chain.counters import CHUNK_STAGES, COUNTER_BYTES
 from emptcp.chain.dispatcher import Dispatcher
 from emptcp.chain.instructions import R0, R1, R2, R4, R5, R10
-from emptcp.chain.joining import ACCEPT, DROP, GOTO, PACKET, REDIRECT, RETURN, Binding, Joined, check_stack
+from emptcp.chain.joining import (
+    ACCEPT,
+    DROP,
+    GOTO,
+    PACKET,
+    REDIRECT,
+    RETURN,
+    Binding,
+    Joined,
+    check_stack,
+)
 from emptcp.chain.layout import Slot
 from emptcp.chain.plan import END, Plan, PlannedPolicy, Stage, Step
 from emptcp.errors import EmptcpError, quoted
@@ -199,7 +209,8 @@ class _Fused(Dispatcher, Asking):
     def _after_actor(self, step: Step, end: str) -> None:
         asm = self.asm
         self._count(step)
-        asm.jump(f"verdict{step.index}", bpf.JNE32_IMM, R0, 0)
+        if self.verdicts(step.stage.fragment):
+            asm.jump(f"verdict{step.index}", bpf.JNE32_IMM, R0, 0)
         self.load_reason()
         asm.jump(f"reason{step.index}", bpf.JNE_IMM, R2, 0)
         if step.if_match != step.index + 1:
@@ -215,7 +226,8 @@ class _Fused(Dispatcher, Asking):
             self._slow_skipped(step, "no_value", following)
         if stage.kind == "actor":
             self._slow_reason(step, self._target(step.if_match, end))
-            self._slow_verdict(step, end)
+            if self.verdicts(step.stage.fragment):
+                self._slow_verdict(step, end)
         elif stage.fragment.state_size:
             self._slow_reason(step, following)
 
@@ -237,18 +249,19 @@ class _Fused(Dispatcher, Asking):
 
     def _slow_verdict(self, step: Step, end: str) -> None:
         """Verdicts other than NEXT; an unknown one means NEXT, as a stage that errs does."""
-        asm, base = self.asm, self._base(step)
+        asm, base, verdicts = self.asm, self._base(step), self.verdicts(step.stage.fragment)
         exits = {ACCEPT: "pass", DROP: "drop", REDIRECT: "redirect"}
         targets = {RETURN: end} | {verdict: self.exit(name) for verdict, name in exits.items()}
         asm.label(f"verdict{step.index}")
         asm.emit(bpf.ST_B, PACKET, 0, self.binding.packet.reason, 0)
-        for verdict, target in targets.items():
+        for verdict in sorted(verdicts & targets.keys()):
+            target = targets[verdict]
             other = f"verdict{step.index}.{verdict}"
             asm.jump(other, bpf.JNE32_IMM, R0, verdict)
             self.increment(base + 8 * (2 + verdict))
             asm.jump(target)
             asm.label(other)
-        if step.gotos:
+        if step.gotos and GOTO in verdicts:
             self._chosen_chain(step)
         asm.jump(self._target(step.if_match, end))
 
@@ -277,8 +290,9 @@ class _Fused(Dispatcher, Asking):
             return
         zone, self.zone = self.zone, self.zone + 1
         for name in ("pass", "drop", "redirect", "untouched"):
-            self.asm.label(f"{name}.{zone}")
-            self.asm.jump(f"{name}.{self.zone}")
+            if self.asm.leads_to(f"{name}.{zone}"):
+                self.asm.label(f"{name}.{zone}")
+                self.asm.jump(f"{name}.{self.zone}")
         self.island_at = len(self.asm)
 
 

@@ -95,7 +95,7 @@ def is_function_address(instruction: Instruction) -> bool:
 
 def writes_register(instruction: Instruction) -> bool:
     """Tell whether an instruction of arithmetic or a load may change its destination (a call changes r0)."""
-    return instruction.op & CLASS_MASK in _WRITES
+    return instruction.op != 0 and instruction.op & CLASS_MASK in _WRITES
 
 
 def reads_register(instruction: Instruction, register: int) -> bool:
@@ -155,6 +155,10 @@ class Assembler:
         if name in self._labels:
             raise ValueError(f"label {name} is given twice")
         self._labels[name] = len(self.code)
+
+    def leads_to(self, name: str) -> bool:
+        """Tell whether there is a jump to a label. The kernel refuses code that nothing leads to."""
+        return any(label == name for _, label in self._jumps)
 
     def jump(self, name: str, op: int = JA, dst: int = 0, imm: int = 0, src: int = 0) -> None:
         """Append a jump, conditional unless ``op`` is ``JA``, to a label given before or later."""

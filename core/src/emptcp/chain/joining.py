@@ -50,6 +50,8 @@ PACKET, COUNTERS, LENGTH, CONTEXT = R6, R7, R8, R9
 packet, the hook's context."""
 
 RETURN, ACCEPT, DROP, REDIRECT, GOTO = 1, 2, 3, 4, 5
+VERDICTS = frozenset({RETURN, ACCEPT, DROP, REDIRECT, GOTO})
+"""What an actor may answer but NEXT, which is 0."""
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,11 @@ class Joiner:
         asm.load_map_value(R3, fd, slot.first_side)
         asm.emit(bpf.ADD64_REG, R3, R1)
 
+    def verdicts(self, fragment: FragmentRef) -> frozenset[int]:
+        """Return what an actor may answer but NEXT."""
+        answers = self.binding.code[fragment].answers
+        return VERDICTS if answers is None else answers & VERDICTS
+
     # Counters.
 
     def increment(self, offset: int, chunk: int = COUNTERS) -> None:
@@ -303,10 +310,11 @@ class Joiner:
     # Ways out.
 
     def exits(self) -> None:
-        """Append the ways out. A program without policies has two: pass, and untouched."""
+        """Append the ways out that something leads to; to pass, what comes before does."""
         self.line("core: verdict")
-        for name in ("pass", "drop", "redirect") if self.plan.policies else ("pass",):
-            self.way_out(name)
+        for name in ("pass", "drop", "redirect"):
+            if name == "pass" or self.asm.leads_to(self.exit(name)):
+                self.way_out(name)
         self.untouched()
 
     def way_out(self, name: str) -> None:
@@ -409,18 +417,22 @@ class Joiner:
             self.asm.code[place] = self.asm.code[place]._replace(imm=sub.start - place - 1)
 
     def _copy_lines(self, code: Code, start: int, end: int, to: int) -> None:
-        for line in code.lines_between(start, end):
-            self._record(to + line.offset - start, line.file, line.text, line.line, line.column)
+        self._replace_line(to)
+        moved, string = to - start, self.types.string
+        self.lines += [
+            (offset + moved, string(file), string(text), line << 10 | min(column, 1023))
+            for offset, file, text, line, column in code.lines_between(start, end)
+        ]
 
     def line(self, text: str) -> None:
         """Begin a generated block: a verifier message quotes this text."""
-        self._record(len(self.asm), "emptcp", text, 0, 0)
+        self._replace_line(len(self.asm))
+        self.lines.append((len(self.asm), self.types.string("emptcp"), self.types.string(text), 0))
 
-    def _record(self, offset: int, file: str, text: str, line: int, column: int) -> None:
+    def _replace_line(self, offset: int) -> None:
+        """Make room for another line at an offset: each instruction has one at most."""
         if self.lines and self.lines[-1][0] == offset:
             self.lines.pop()
-        place = (self.types.string(file), self.types.string(text), line << 10 | min(column, 1023))
-        self.lines.append((offset, *place))
 
 
 def _identity(code: Code, index: int, above: tuple[int, ...] = ()) -> tuple[object, ...]:

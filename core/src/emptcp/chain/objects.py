@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Self
@@ -113,7 +113,7 @@ class Objects:
                 self.shared,
                 fragment,
                 path,
-                lambda existing, borrowed: pybpf.capture(path, cores, existing, borrowed),
+                lambda existing, borrowed: pybpf.capture(path, cores, existing, borrowed, backend),
             )
         return self._captured[key]
 
@@ -129,7 +129,13 @@ def _code(captured: pybpf.CapturedObject, fragment: pybpf.Fragment) -> Code:
         _function(captured.btf, kind, start, end)
         for (start, kind), end in zip(fragment.functions, ends, strict=True)
     )
-    return Code(tuple(decode(fragment.instructions)), tuple(functions), fragment.lines)
+    return _decoded(fragment, tuple(functions), captured.btf)
+
+
+@lru_cache(maxsize=64)
+def _decoded(fragment: pybpf.Fragment, functions: tuple[Function, ...], _types: pybpf.Btf) -> Code:
+    """Decode a fragment, and find out about its code, once for those that a process joins again and again."""
+    return Code(tuple(decode(fragment.instructions)), functions, fragment.lines)
 
 
 def _function(types: pybpf.Btf, kind: int, start: int, end: int) -> Function:

@@ -156,8 +156,9 @@ class _Stage(Asking):
         if self.made.kind != "goto" or self.made.first:
             self._return()
         self._go_on()
-        for name in ("pass", "drop", "redirect") if self.made.kind == "actor" else ("pass",):
-            self.way_out(name)
+        for name in ("pass", "drop", "redirect"):
+            if name == "pass" or self.asm.leads_to(name):
+                self.way_out(name)
         self.asm.label("lost")
         self.asm.emit(bpf.MOV64_IMM, R0, imm=ANSWERS["pass"][self.binding.backend])
         self.asm.emit(bpf.EXIT)
@@ -366,15 +367,19 @@ class _Stage(Asking):
 
     def _verdicts(self) -> None:
         """Leave by a verdict other than NEXT; the reason in r2 is kept where there is none."""
-        asm = self.asm
+        asm, verdicts = self.asm, self.verdicts(self.made.fragment)
+        if not verdicts:
+            return
         asm.jump("next", bpf.JEQ32_IMM, R0, 0)
-        for verdict, target in ((RETURN, "return"), (ACCEPT, "pass"), (DROP, "drop"), (REDIRECT, "redirect")):
+        targets = {RETURN: "return", ACCEPT: "pass", DROP: "drop", REDIRECT: "redirect"}
+        for verdict in sorted(verdicts & targets.keys()):
+            target = targets[verdict]
             other = f"verdict {verdict}"
             asm.jump(other, bpf.JNE32_IMM, R0, verdict)
             self.increment(8 * (2 + verdict))
             asm.jump(target)
             asm.label(other)
-        if self.made.chooses:
+        if self.made.chooses and GOTO in verdicts:
             self._chosen_chain()
         asm.emit(bpf.MOV64_IMM, R2, imm=0)
         asm.label("next")

@@ -12,6 +12,7 @@ import functools
 import importlib
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -60,6 +61,13 @@ def warn(failure: Failure) -> None:
     _log.debug("traceback", exc_info=failure.error)
 
 
+class _Implementations(SimpleNamespace):
+    """A plugin's hook implementations and nothing else, as pluggy looks at all that there is."""
+
+    def __dir__(self) -> Iterable[str]:
+        return vars(self)
+
+
 class Manager:
     """The hooks of the plugins that it was given; ``hook`` calls them as pluggy does.
 
@@ -98,7 +106,8 @@ class Manager:
             if not plugin.usable or not module:
                 continue
             try:
-                sources.always_compile(digest.top_level(plugin))
+                if module not in sys.modules:
+                    sources.always_compile(digest.top_level(plugin))
                 with deadline.within(deadline.limit()):
                     imported = importlib.import_module(module)
                 self.register(imported, plugin.name)
@@ -111,7 +120,7 @@ class Manager:
         Raises :class:`pluggy.PluginValidationError` when an implementation fits no hook; then it is as if it
         had never been registered.
         """
-        guarded = SimpleNamespace(**dict(self._implementations(module, name)))
+        guarded = _Implementations(**dict(self._implementations(module, name)))
         try:
             self._pluggy.register(guarded, name)
             self._pluggy.check_pending()
@@ -143,7 +152,10 @@ class Manager:
 
     def _implementations(self, module: object, plugin: str) -> Iterator[tuple[str, Callable[..., Any]]]:
         """Yield the module's hook implementations, each in a guard that looks just like it to pluggy."""
+        held = getattr(module, "__dict__", {})
         for hook in dir(module):
+            if hook in held and not inspect.isroutine(held[hook]):
+                continue  # pluggy would find out, too, and take longer
             options = self._pluggy.parse_hookimpl_opts(module, hook)
             if options is None:
                 continue

@@ -116,6 +116,7 @@ def capture(
     maps: Mapping[str, Map] | None = None,
     existing: Mapping[str, Map] | None = None,
     borrowed: Mapping[str, Shape] | None = None,
+    backend: str = "",
 ) -> CapturedObject:
     """Open an object and take its fragments (sections ``emptcp.xdp/..`` and ``emptcp.tc/..``), by section.
 
@@ -123,6 +124,7 @@ def capture(
         object's.
     :param existing: maps to use likewise, which must be alike field by field.
     :param borrowed: maps that another object defines, as it defines them: see ``OpenedObject.share``.
+    :param backend: ``"xdp"`` or ``"tc"``, to take the fragments of that alone.
     :raises MapMismatch: an existing or borrowed map differs.
     :raises BpfError: the file is no object, has no BTF, a map does not fit, or the kernel refuses a map.
     """
@@ -130,7 +132,7 @@ def capture(
     opened = OpenedObject(Path(path))
     try:
         opened.raw_btf()  # refuse an object without types before anything is made of it
-        opened.load_only(lambda program: is_fragment(program.section))
+        opened.load_only(lambda program: is_fragment(program.section, backend))
         opened.substitute(maps or {})
         opened.share(existing, borrowed)
         raws = _load(opened)

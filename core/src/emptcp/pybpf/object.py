@@ -25,9 +25,10 @@ from emptcp.pybpf.verifier import VerifierError, keep_log
 FRAGMENTS = ("emptcp.xdp", "emptcp.tc")
 
 
-def is_fragment(section: str) -> bool:
-    """Return whether a section holds a fragment."""
-    return section.split("/", 1)[0] in FRAGMENTS
+def is_fragment(section: str, backend: str = "") -> bool:
+    """Return whether a section holds a fragment, of one back-end alone where that is said."""
+    kind = section.split("/", 1)[0]
+    return kind in FRAGMENTS and kind.endswith(backend)
 
 
 @dataclass(frozen=True)

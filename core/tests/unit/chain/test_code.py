@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fragment's body writes and what it wants to be given, told by its code."""
+"""What a fragment's body writes, wants to be given and may answer, told by its code."""
 
 from __future__ import annotations
 
@@ -82,3 +82,43 @@ def test_what_a_body_writes_is_known_and_what_it_stores_is_not_a_register() -> N
         asm.load_map_value(R5, 3, 8)
 
     assert body(write).written & {R4, R5, R7} == {R5, R7}
+
+
+def next_or_drop(asm: Assembler) -> None:
+    """Answer 0 on one way, which a jump makes longer, and 3 on the other."""
+    asm.jump("drop", bpf.JEQ_IMM, R1, 0)
+    asm.emit(bpf.MOV32_IMM, R0, imm=0)
+    asm.load_map_value(R5, 3, 8)
+    asm.jump("out")
+    asm.label("drop")
+    asm.emit(bpf.MOV64_IMM, R0, imm=3)
+    asm.label("out")
+
+
+def next_after_a_helper(asm: Assembler) -> None:
+    """Answer 0, whatever the helper answers."""
+    asm.emit(bpf.CALL, imm=1)
+    asm.emit(bpf.MOV32_IMM, R0, imm=0)
+
+
+def a_variable_on_one_way(asm: Assembler) -> None:
+    """Answer 0, or what a register holds."""
+    asm.emit(bpf.MOV32_IMM, R0, imm=0)
+    asm.jump("out", bpf.JEQ_IMM, R1, 0)
+    asm.emit(bpf.MOV64_REG, R0, R4)
+    asm.label("out")
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        (next_or_drop, {0, 3}),
+        (next_after_a_helper, {0}),
+        (a_variable_on_one_way, None),
+        (helper, None),
+    ],
+)
+def test_answers_are_known_where_all_of_them_are_constants(
+    write: Callable[[Assembler], None], expected: set[int] | None
+) -> None:
+    assert body(write).answers == expected

@@ -77,7 +77,6 @@ enum emptcp_reason {
 enum emptcp_pkt_flag {
 	EMPTCP_PKT_MPTCP = 1 << 0,    /* at least one valid MPTCP option */
 	EMPTCP_PKT_PURE_ACK = 1 << 1, /* ACK, no payload, no SYN, FIN, RST */
-	EMPTCP_PKT_CHANGED = 1 << 2,  /* some stage changed this packet */
 	EMPTCP_PKT_GSO = 1 << 3,      /* skb with gso_size: more than one wire packet */
 	EMPTCP_PKT_VLAN = 1 << 4,     /* a tag with a VLAN ID, in the data or in the skb */
 	EMPTCP_PKT_MPTCP_V0 = 1 << 5, /* a version seen in this packet says 0 */

@@ -79,11 +79,7 @@ static __always_inline __sum16 emptcp_check_after(__sum16 check, __u32 change)
  */
 static __always_inline void emptcp_tcp_check_add(const struct emptcp_handle *pkt, __u32 change)
 {
-	struct emptcp_pkt *parsed = pkt->parsed;
-
-	if (!parsed->sum)
-		parsed->flags |= EMPTCP_PKT_CHANGED;
-	parsed->sum += change;
+	pkt->parsed->sum += change;
 }
 
 /* The same for a change of the pseudo-header, which also the sums that a device is to complete hold. */
