@@ -12,7 +12,7 @@ from emptcp.lab import settings
 from emptcp.lab.resident import resident
 from emptcp.lab.topology import Lab
 from emptcp_bench import nftables
-from emptcp_bench.accuracy.rounds import measured
+from emptcp_bench.accuracy.rounds import OF_CONTROLS, measured
 from emptcp_bench.accuracy.row import Row
 from emptcp_bench.accuracy.stream import RATE, Stream, hosts, in_force
 
@@ -45,7 +45,7 @@ CONTROLS = (("cubic", RATE), ("cubic", 20e6), ("bbr", RATE))
 """Congestion controls that are told, and the rate of the paths in bit/s."""
 
 
-def rows(rounds: int, _quick: bool) -> Iterator[Row]:
+def rows(rounds: int, quick: bool) -> Iterator[Row]:
     """A row for each actor, and for each mode of rate_limit; with every control for those that congest."""
     with resident("--no-guard"):
         with hosts("r") as lab:
@@ -55,7 +55,8 @@ def rows(rounds: int, _quick: bool) -> Iterator[Row]:
         for control, rate in CONTROLS:
             with hosts("r", rate) as lab:
                 if settings.use_control(lab.a, control):
-                    yield from _congesting(lab, rounds, f", {control} on {rate / 1e6:g} Mbit/s")
+                    least = rounds if quick else max(rounds, OF_CONTROLS)
+                    yield from _congesting(lab, least, f", {control} on {rate / 1e6:g} Mbit/s")
 
 
 def _congesting(lab: Lab, rounds: int, where: str) -> Iterator[Row]:

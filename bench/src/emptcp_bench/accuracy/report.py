@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from emptcp.lab.machine import machine
-from emptcp_bench.accuracy.rounds import STOLEN
+from emptcp_bench.accuracy.rounds import OF_CONTROLS, STOLEN
 from emptcp_bench.accuracy.row import Row
 from emptcp_bench.report import table
 
@@ -29,8 +29,8 @@ The hosts use CUBIC. `police`, `mark` and `drop` tell the sender's congestion co
 congestion, and what it made of that is not emptcp's to take back: when such a policy goes, the
 rate grows again at the control's own pace. CUBIC's is slower the more a path holds: on these it takes
 more than the three seconds below, on paths of 20 Mbit/s less. BBR takes less on these, too. Such rows
-name control and rate, and each has another one beside it: against what the path carries after nftables did
-the same to it. `pacing` leaves the control alone.
+name control and rate, are of {controls} rounds at least, and each has another one beside it:
+against what the path carries after nftables did the same to it. `pacing` leaves the control alone.
 
 Buffers are the kernel's default ones. What the slow path still has to send, the sender keeps with all
 that the other path sent after it: at 1 Mbit/s a quarter of a second's worth of the other's 100, which takes
@@ -85,6 +85,7 @@ def as_page(answer: Mapping[str, Any]) -> str:
         machine=answer["machine"],
         date=answer["date"],
         rounds=_rounds(answer["rounds"]),
+        controls=OF_CONTROLS,
         calm=_CALM.format(share=answer["most_stolen"]) if "most_stolen" in answer else "",
     )
     return head + "".join(f"| {' | '.join(cells)} |\n" for cells in _cells(from_json(answer)))

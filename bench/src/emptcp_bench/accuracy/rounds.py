@@ -13,6 +13,9 @@ T = TypeVar("T")
 ATTEMPTS = 5
 """How often a round is measured at most; the last one counts."""
 
+OF_CONTROLS = 5
+"""Rounds, at least, of what a congestion control makes of things: that depends on when it was last told."""
+
 STOLEN = 0.02
 """Share of this machine's processor time that others may have had in a round (steal, proc_stat(5))."""
 
