@@ -209,7 +209,7 @@ class _Fused(Dispatcher, Asking):
     def _after_actor(self, step: Step, end: str) -> None:
         asm = self.asm
         self._count(step)
-        if self.verdicts(step.stage.fragment):
+        if self._verdicts(step):
             asm.jump(f"verdict{step.index}", bpf.JNE32_IMM, R0, 0)
         self.load_reason()
         asm.jump(f"reason{step.index}", bpf.JNE_IMM, R2, 0)
@@ -226,7 +226,7 @@ class _Fused(Dispatcher, Asking):
             self._slow_skipped(step, "no_value", following)
         if stage.kind == "actor":
             self._slow_reason(step, self._target(step.if_match, end))
-            if self.verdicts(step.stage.fragment):
+            if self._verdicts(step):
                 self._slow_verdict(step, end)
         elif stage.fragment.state_size:
             self._slow_reason(step, following)
@@ -247,9 +247,12 @@ class _Fused(Dispatcher, Asking):
         self.count_reason(self._base(step))
         asm.jump(following)
 
+    def _verdicts(self, step: Step) -> frozenset[int]:
+        return self.verdicts(step.stage.fragment, bool(step.gotos))
+
     def _slow_verdict(self, step: Step, end: str) -> None:
         """Verdicts other than NEXT; an unknown one means NEXT, as a stage that errs does."""
-        asm, base, verdicts = self.asm, self._base(step), self.verdicts(step.stage.fragment)
+        asm, base, verdicts = self.asm, self._base(step), self._verdicts(step)
         exits = {ACCEPT: "pass", DROP: "drop", REDIRECT: "redirect"}
         targets = {RETURN: end} | {verdict: self.exit(name) for verdict, name in exits.items()}
         asm.label(f"verdict{step.index}")
@@ -261,7 +264,7 @@ class _Fused(Dispatcher, Asking):
             self.increment(base + 8 * (2 + verdict))
             asm.jump(target)
             asm.label(other)
-        if step.gotos and GOTO in verdicts:
+        if step.gotos:
             self._chosen_chain(step)
         asm.jump(self._target(step.if_match, end))
 

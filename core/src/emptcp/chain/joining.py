@@ -275,10 +275,12 @@ class Joiner:
         asm.load_map_value(R3, fd, slot.first_side)
         asm.emit(bpf.ADD64_REG, R3, R1)
 
-    def verdicts(self, fragment: FragmentRef) -> frozenset[int]:
-        """Return what an actor may answer but NEXT."""
+    def verdicts(self, fragment: FragmentRef, chooses: bool) -> frozenset[int]:
+        """Return what an actor may answer but NEXT; GOTO, too, where it was given chains to choose from."""
         answers = self.binding.code[fragment].answers
-        return VERDICTS if answers is None else answers & VERDICTS
+        if answers is None:
+            return VERDICTS
+        return answers & VERDICTS | ({GOTO} if chooses else frozenset())
 
     # Counters.
 

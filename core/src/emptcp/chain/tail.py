@@ -367,7 +367,7 @@ class _Stage(Asking):
 
     def _verdicts(self) -> None:
         """Leave by a verdict other than NEXT; the reason in r2 is kept where there is none."""
-        asm, verdicts = self.asm, self.verdicts(self.made.fragment)
+        asm, verdicts = self.asm, self.verdicts(self.made.fragment, self.made.chooses)
         if not verdicts:
             return
         asm.jump("next", bpf.JEQ32_IMM, R0, 0)
@@ -379,7 +379,7 @@ class _Stage(Asking):
             self.increment(8 * (2 + verdict))
             asm.jump(target)
             asm.label(other)
-        if self.made.chooses and GOTO in verdicts:
+        if self.made.chooses:
             self._chosen_chain()
         asm.emit(bpf.MOV64_IMM, R2, imm=0)
         asm.label("next")

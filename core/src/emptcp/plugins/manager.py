@@ -12,7 +12,6 @@ import functools
 import importlib
 import inspect
 import logging
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -106,7 +105,7 @@ class Manager:
             if not plugin.usable or not module:
                 continue
             try:
-                if module not in sys.modules:
+                if not sources.always_compiles(plugin.package):
                     sources.always_compile(digest.top_level(plugin))
                 with deadline.within(deadline.limit()):
                     imported = importlib.import_module(module)
