@@ -30,7 +30,7 @@ demo: setup
 	$(BIN)/emptcp lab run two-path
 
 test: setup
-	@tools/debian-packages qemu-system-x86 mptcpd libmptcpd3-dev libc6-dev
+	@tools/debian-packages qemu-system-x86 mptcpd libmptcpd3-dev libc6-dev systemd
 	$(BIN)/tox
 
 soak: setup
