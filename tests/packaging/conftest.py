@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,10 +94,15 @@ class Workshop:
         self.built[source] = Built(sdist, wheel.rename(self.wheels / wheel.name))
 
 
+def of_sdk(module: str) -> dict[str, Any]:
+    """Return what a module of the SDK for tests defines. It is not installed here, so its file is run."""
+    return runpy.run_path(str(ROOT / "sdk" / "src" / "emptcp_sdk" / "testing" / f"{module}.py"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_mount_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Unmount what the environments' emptcp mounted. The SDK is not installed here, so its file is run."""
-    mounts = runpy.run_path(str(ROOT / "sdk" / "src" / "emptcp_sdk" / "testing" / "mounts.py"))
+    """Unmount what the environments' emptcp mounted."""
+    mounts = of_sdk("mounts")
     yield
     mounts["unmount"](mounts["mounted"](tmp_path_factory.getbasetemp()))
 

@@ -6,19 +6,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from .conftest import run
+from .conftest import of_sdk, run
 
 # As root: systemd is booted in a container of namespaces.
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(240)]
 
 BOOT = Path(__file__).with_name("systemd.sh")
-PATIENCE = 60
+until = partial(of_sdk("waiting")["wait_until"], seconds=60)
 POLICIES = """
 table = "home"
 
@@ -55,13 +55,6 @@ ExecStart={environment}/bin/emptcp run /etc/emptcp/tables
 ProtectHome=tmpfs
 BindReadOnlyPaths={environment} {python}
 """
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 class Container:

@@ -67,12 +67,8 @@ class Code:
             one = self.body[at]
             if one.op == bpf.CALL or bpf.reads_register(one, argument):
                 return True
-            if one.op == bpf.EXIT or (one.dst == argument and bpf.writes_register(one)):
-                continue
-            if bpf.is_jump(one):
-                ways.append(at + 1 + one.off)
-            if one.op != bpf.JA:
-                ways.append(at + 1)
+            if one.dst != argument or not bpf.writes_register(one):
+                ways += bpf.following(at, one)
         return False
 
     @cached_property
@@ -97,10 +93,8 @@ class Code:
         """Return for each instruction of the body those that it may follow."""
         before: list[list[int]] = [[] for _ in self.body]
         for at, one in enumerate(self.body):
-            if bpf.is_jump(one):
-                before[at + 1 + one.off].append(at)
-            if one.op not in (bpf.JA, bpf.EXIT):
-                before[at + 1].append(at)
+            for target in bpf.following(at, one):
+                before[target].append(at)
         return before
 
     def _stack(self, function: Function) -> int:

@@ -23,17 +23,7 @@ from emptcp.chain.asking import Asking
 from emptcp.chain.counters import CHUNK_STAGES, COUNTER_BYTES
 from emptcp.chain.dispatcher import Dispatcher
 from emptcp.chain.instructions import R0, R1, R2, R4, R5, R10
-from emptcp.chain.joining import (
-    ACCEPT,
-    DROP,
-    GOTO,
-    PACKET,
-    REDIRECT,
-    RETURN,
-    Binding,
-    Joined,
-    check_stack,
-)
+from emptcp.chain.joining import ACCEPT, DROP, GOTO, PACKET, REDIRECT, RETURN, Binding, Joined, check_stack
 from emptcp.chain.layout import Slot
 from emptcp.chain.plan import END, Plan, PlannedPolicy, Stage, Step
 from emptcp.errors import EmptcpError, quoted
@@ -77,7 +67,9 @@ class _Fused(Dispatcher, Asking):
             self.clear_stack(self.binding.begin)
         for policy in self.plan.policies:
             self._policy(policy)
-        self.exits()
+        self.line("core: verdict")
+        self.ways_out()
+        self.untouched()
         return self.finish(f"emptcp_{self.plan.hook}")
 
     def _policy(self, policy: PlannedPolicy) -> None:
@@ -252,18 +244,12 @@ class _Fused(Dispatcher, Asking):
 
     def _slow_verdict(self, step: Step, end: str) -> None:
         """Verdicts other than NEXT; an unknown one means NEXT, as a stage that errs does."""
-        asm, base, verdicts = self.asm, self._base(step), self._verdicts(step)
+        asm, name = self.asm, f"verdict{step.index}"
         exits = {ACCEPT: "pass", DROP: "drop", REDIRECT: "redirect"}
         targets = {RETURN: end} | {verdict: self.exit(name) for verdict, name in exits.items()}
-        asm.label(f"verdict{step.index}")
+        asm.label(name)
         asm.emit(bpf.ST_B, PACKET, 0, self.binding.packet.reason, 0)
-        for verdict in sorted(verdicts & targets.keys()):
-            target = targets[verdict]
-            other = f"verdict{step.index}.{verdict}"
-            asm.jump(other, bpf.JNE32_IMM, R0, verdict)
-            self.increment(base + 8 * (2 + verdict))
-            asm.jump(target)
-            asm.label(other)
+        self.leave(self._verdicts(step), targets, name, self._base(step))
         if step.gotos:
             self._chosen_chain(step)
         asm.jump(self._target(step.if_match, end))

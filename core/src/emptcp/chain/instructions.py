@@ -9,7 +9,7 @@ two slots here as there.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = range(11)
@@ -91,6 +91,14 @@ def is_subprogram_call(instruction: Instruction) -> bool:
 def is_function_address(instruction: Instruction) -> bool:
     """Tell whether this ``ld_imm64`` loads the address of a BPF function (a callback)."""
     return instruction.op == LD_IMM64 and instruction.src == PSEUDO_FUNC
+
+
+def following(at: int, instruction: Instruction) -> Iterator[int]:
+    """Yield the places in its function that may come after the instruction at a place."""
+    if is_jump(instruction):
+        yield at + 1 + instruction.off
+    if instruction.op not in (JA, EXIT):
+        yield at + 1
 
 
 def writes_register(instruction: Instruction) -> bool:

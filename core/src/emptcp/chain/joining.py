@@ -282,6 +282,18 @@ class Joiner:
             return VERDICTS
         return answers & VERDICTS | ({GOTO} if chooses else frozenset())
 
+    def leave(self, verdicts: frozenset[int], targets: Mapping[int, str], name: str, base: int) -> None:
+        """Count those of the verdicts that have a target, and go there; what follows is for the others.
+
+        The label behind a verdict is ``name``, a dot and the verdict; ``base`` is where the stage counts.
+        """
+        for verdict in sorted(verdicts & targets.keys()):
+            other = f"{name}.{verdict}"
+            self.asm.jump(other, bpf.JNE32_IMM, R0, verdict)
+            self.increment(base + 8 * (2 + verdict))
+            self.asm.jump(targets[verdict])
+            self.asm.label(other)
+
     # Counters.
 
     def increment(self, offset: int, chunk: int = COUNTERS) -> None:
@@ -311,13 +323,11 @@ class Joiner:
 
     # Ways out.
 
-    def exits(self) -> None:
+    def ways_out(self) -> None:
         """Append the ways out that something leads to; to pass, what comes before does."""
-        self.line("core: verdict")
         for name in ("pass", "drop", "redirect"):
             if name == "pass" or self.asm.leads_to(self.exit(name)):
                 self.way_out(name)
-        self.untouched()
 
     def way_out(self, name: str) -> None:
         """Append a way out: ``pass``, ``drop`` or ``redirect``."""

@@ -7,7 +7,7 @@ the packet: what else can be an address in it, and how far into it? In doubt the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import NamedTuple
 
 from emptcp.chain import instructions as bpf
@@ -63,7 +63,7 @@ def may_read(code: Code, members: Collection[range], packet: int) -> bool:
         if visits[at] > MOST_VISITS or _reads(one, values, members) or _lets_go(one, values):
             return True
         _follow(one, values)
-        for target in _targets(at, one):
+        for target in bpf.following(at, one):
             merged = _merged(before.get(target), values)
             if merged != before.get(target):
                 before[target] = merged
@@ -187,13 +187,6 @@ def _either(one: Value, other: Value) -> Value:
         return Value(one.kind, min(one.least, other.least), max(one.most, other.most))
     addresses = [value for value in (one, other) if value.kind != NUMBER]
     return addresses[0] if len(addresses) == 1 else _SOMEWHERE
-
-
-def _targets(at: int, one: Instruction) -> Iterator[int]:
-    if bpf.is_jump(one):
-        yield at + 1 + one.off
-    if one.op not in (bpf.JA, bpf.EXIT):
-        yield at + 1
 
 
 def _width(one: Instruction) -> int:

@@ -156,9 +156,7 @@ class _Stage(Asking):
         if self.made.kind != "goto" or self.made.first:
             self._return()
         self._go_on()
-        for name in ("pass", "drop", "redirect"):
-            if name == "pass" or self.asm.leads_to(name):
-                self.way_out(name)
+        self.ways_out()
         self.asm.label("lost")
         self.asm.emit(bpf.MOV64_IMM, R0, imm=ANSWERS["pass"][self.binding.backend])
         self.asm.emit(bpf.EXIT)
@@ -372,13 +370,7 @@ class _Stage(Asking):
             return
         asm.jump("next", bpf.JEQ32_IMM, R0, 0)
         targets = {RETURN: "return", ACCEPT: "pass", DROP: "drop", REDIRECT: "redirect"}
-        for verdict in sorted(verdicts & targets.keys()):
-            target = targets[verdict]
-            other = f"verdict {verdict}"
-            asm.jump(other, bpf.JNE32_IMM, R0, verdict)
-            self.increment(8 * (2 + verdict))
-            asm.jump(target)
-            asm.label(other)
+        self.leave(verdicts, targets, "verdict", 0)
         if self.made.chooses:
             self._chosen_chain()
         asm.emit(bpf.MOV64_IMM, R2, imm=0)
@@ -386,7 +378,7 @@ class _Stage(Asking):
 
     def _chosen_chain(self) -> None:
         """Verdict GOTO: skip to a chain that the stage may choose; r3 is the packet. Else as NEXT."""
-        asm, tables, other = self.asm, self.tables, f"verdict {GOTO}"
+        asm, tables, other = self.asm, self.tables, f"verdict.{GOTO}"
         asm.jump(other, bpf.JNE32_IMM, R0, GOTO)
         asm.emit(bpf.LDX_W, R4, PACKET, self.binding.packet.chain)
         asm.jump("refused", bpf.JGT_IMM, R4, context.width(self.plan) - 1)

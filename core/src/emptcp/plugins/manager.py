@@ -105,8 +105,7 @@ class Manager:
             if not plugin.usable or not module:
                 continue
             try:
-                if not sources.always_compiles(plugin.package):
-                    sources.always_compile(digest.top_level(plugin))
+                sources.always_compile(digest.top_level(plugin))
                 with deadline.within(deadline.limit()):
                     imported = importlib.import_module(module)
                 self.register(imported, plugin.name)

@@ -49,8 +49,3 @@ def always_compile(names: Iterable[str]) -> None:
     _finder.names.update(names)
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
-
-
-def always_compiles(name: str) -> bool:
-    """Return whether a top-level package is imported from its sources alone."""
-    return name in _finder.names and _finder in sys.meta_path
