@@ -102,6 +102,36 @@ EMPTCP_ACTOR(mark, pkt, struct mark, param)
 }}
 """
 WINDOW, CHECKSUM = 14, 16
+# Changes what a DSS says: in ACKs what is acknowledged; of data where in the connection or in the subflow it
+# stands, or how long it is.
+CHANGES_DSS = """
+#include <emptcp/actor.h>
+
+struct mark {
+	__u32 number;
+};
+
+EMPTCP_ACTOR(mark, pkt, struct mark, param)
+{
+	__u32 wrong = 0x12345678, len = pkt->parsed->len[EMPTCP_DSS];
+
+	if (param->number == 1) {
+		if (!pkt->parsed->payload_len)
+			emptcp_rewrite_option(pkt, EMPTCP_DSS, 4, &wrong, 4, EMPTCP_UNSAFE_DSS);
+		return EMPTCP_NEXT;
+	}
+	if (len < 16 || !pkt->parsed->payload_len)
+		return EMPTCP_NEXT;
+	if (param->number == 2)
+		emptcp_rewrite_option(pkt, EMPTCP_DSS, len - 10, &wrong, 4, EMPTCP_UNSAFE_DSS);
+	else if (param->number == 3)
+		emptcp_rewrite_option(pkt, EMPTCP_DSS, len - 6, &wrong, 4, EMPTCP_UNSAFE_DSS);
+	else
+		emptcp_rewrite_option(pkt, EMPTCP_DSS, len - 2, &wrong, 2, EMPTCP_UNSAFE_DSS);
+	return EMPTCP_NEXT;
+}
+"""
+DATA_ACK, DSN, SUBFLOW_SEQ, LENGTH = 1, 2, 3, 4
 POLICY = """
 table = "t"
 [[policy]]
@@ -153,9 +183,21 @@ dev = "path*"
 when = "{when}"
 do = ["rate_limit(rate=1gbit, mode=police)"]
 """
+# Takes the DSS off what carries no data, too.
+SILENCING = """
+table = "t"
+[[policy]]
+name = "broken"
+hook = "{hook}"
+backend = "{backend}"
+dev = "{device}"
+do = ["remove_option(option=dss, unsafe=true)"]
+"""
 HEARD = "RST with MP_TCPRST (middlebox)"
 FELL_BACK = "fallback to plain TCP"
 SPOILT = "wrong TCP checksum"
+RESENT = "data that is sent again and again"
+RESET = "RST with MP_TCPRST"
 HARMLESS = """
 table = "t"
 [[policy]]
@@ -196,6 +238,18 @@ def installed(stranger: Callable[..., Path], broken: Path, emptcp: Command) -> N
 
 
 @pytest.fixture
+def changes_dss(stranger: Callable[..., Path], emptcp: Command, tmp_path: Path) -> None:
+    """An actor that changes a DSS: which part of it, its parameter says."""
+    source = tmp_path / "changes.bpf.c"
+    source.write_text(CHANGES_DSS)
+    package = stranger()
+    compile_source(find_compiler(), source, package / "mark.bpf.o")
+    manifest = package / "emptcp.toml"
+    manifest.write_text(manifest.read_text().replace('"ingress"', '"ingress", "egress"'))
+    emptcp("plugins", "enable", "mark")
+
+
+@pytest.fixture
 def writes_raw(stranger: Callable[..., Path], emptcp: Command, tmp_path: Path) -> Callable[[int, str], None]:
     """Return what installs an actor that writes two bytes into the TCP header: where, and at which hook."""
 
@@ -225,6 +279,7 @@ class Traffic:
         self._stop = threading.Event()
         self._every = every
         self.harmed = 0.0
+        self.received = 0
         self._stack = ExitStack()
         listener = self._stack.enter_context(there.call(lambda: listen(wildcard(address), timeout=30)))
         self.client = self._stack.enter_context(here.call(lambda: mptcp_socket(address, timeout=30)))
@@ -251,8 +306,9 @@ class Traffic:
     def _receive(self) -> None:
         while not self._stop.is_set():
             try:
-                if not self._sink.recv(1 << 20):
+                if not (data := self._sink.recv(1 << 20)):
                     return
+                self.received += len(data)
             except TimeoutError:
                 continue
             except OSError:
@@ -785,6 +841,70 @@ def test_data_that_an_end_host_sends_unmapped_from_the_first_on_is_found_out_by_
     assert "data without DSS" in done.err
     assert harmed
     assert ended - harmed < 2
+
+
+@pytest.mark.parametrize(
+    ("where", "hook", "backend"),
+    [
+        ("client", "ingress", "tc"),
+        ("client", "ingress", "xdp"),
+        ("server", "egress", "tc"),
+        ("router", "ingress", "tc"),
+        ("router", "ingress", "xdp"),
+    ],
+)
+def test_acks_alone_that_lose_their_dss_switch_off(
+    hop: tuple[str, str, str],
+    emptcp: Command,
+    write: Callable[[str], str],
+    where: str,
+    hook: str,
+    backend: str,
+) -> None:
+    """No end complains, and nothing falls back: the connection stands, until the policy is off."""
+    netns = dict(zip(("client", "router", "server"), hop, strict=True))
+    device = "left*" if where == "client" else "right*"
+    with traffic(netns["client"], netns["server"], "10.9.1.1") as running:
+        path = write(SILENCING.format(hook=hook, backend=backend, device=device))
+        done = emptcp("apply", path, "--netns", netns[where], "--guard-window", "30")
+        assert done.code == 1, done
+        assert RESENT in done.err
+        before = running.received
+        wait_until(lambda: running.received > before + 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("number", "where", "hook", "backend", "heard"),
+    [
+        (DATA_ACK, "client", "ingress", "tc", RESENT),
+        (DATA_ACK, "router", "ingress", "xdp", RESENT),
+        (DSN, "client", "egress", "tc", RESENT),
+        (DSN, "server", "ingress", "tc", RESENT),
+        (SUBFLOW_SEQ, "server", "ingress", "xdp", RESET),
+        (SUBFLOW_SEQ, "router", "ingress", "tc", RESET),
+        (LENGTH, "client", "egress", "tc", RESET),
+        (LENGTH, "router", "ingress", "xdp", RESET),
+    ],
+)
+def test_a_dss_that_is_changed_switches_off_who_is_shown_to_do_it(
+    hop: tuple[str, str, str],
+    changes_dss: None,
+    emptcp: Command,
+    write: Callable[[str], str],
+    number: int,
+    where: str,
+    hook: str,
+    backend: str,
+    heard: str,
+) -> None:
+    netns = dict(zip(("client", "router", "server"), hop, strict=True))
+    ours = {"client": "left*", "server": "right*", "router": "right*" if number == DATA_ACK else "left*"}
+    policy = FIRST_DATA.format(device=ours[where], engine="fused", backend=backend, number=number)
+    with traffic(netns["client"], netns["server"], "10.9.1.1"):
+        path = write(policy.replace("ingress", hook))
+        done = emptcp("apply", path, "--netns", netns[where], "--guard-window", "30")
+    assert done.code == 1, done
+    assert heard in done.err
 
 
 @pytest.mark.parametrize("backend", ["xdp", "tc"])

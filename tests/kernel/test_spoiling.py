@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the guard's trial says of actors that make plain TCP of MPTCP connections, and of those that don't."""
+"""What the guard's trials say of actors that make plain TCP of MPTCP connections, or break them, or not."""
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,6 +13,7 @@ import pytest
 
 from emptcp.chain import pins, running
 from emptcp.chain.bind import bind
+from emptcp.chain.description import Description
 from emptcp.chain.dryrun import Runner
 from emptcp.chain.lending import open_plugin_map
 from emptcp.chain.spoiling import Spoilers
@@ -28,7 +28,7 @@ from emptcp_sdk.testing import policy_file
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
 # Takes an option off: the mapping of data, the keys on it, or what acknowledges without data. Or mappings of
-# the connections that begin after a number of packets, as one does whose table has run full.
+# the connections that begin after a number of packets, as one does whose table has run full. Or writes in it.
 STRIPS = """
 #include <emptcp/actor.h>
 
@@ -69,6 +69,8 @@ EMPTCP_ACTOR_STATE(mark, pkt, struct mark, param, struct seen, state)
 		emptcp_remove_option(pkt, EMPTCP_MP_CAPABLE, EMPTCP_UNSAFE_DSS);
 	if (param->number == 3 && emptcp_is_pure_ack(pkt))
 		emptcp_remove_option(pkt, EMPTCP_DSS, EMPTCP_UNSAFE_DSS);
+	if (param->number == 5 && pkt->parsed->payload_len)
+		emptcp_rewrite_option(pkt, EMPTCP_DSS, 4, &param->number, 4, EMPTCP_UNSAFE_DSS);
 	if (param->number == 4 && is_late(state))
 		emptcp_remove_option(pkt, EMPTCP_DSS, EMPTCP_UNSAFE_DSS);
 	return EMPTCP_NEXT;
@@ -112,8 +114,18 @@ def tree(instance: None) -> Iterator[None]:
     made.root.rmdir()
 
 
-def verdicts(catalog: Catalog, do: str) -> set[bool]:
-    """Return what trials say of an actor, everywhere, both ways, of IPv4 and IPv6."""
+def ends(spoilers: Spoilers, about: Description, packet: bytes) -> set[bool]:
+    return {spoilers.ends_mptcp(about, about.policies[0], packet, leaves) for leaves in (True, False)}
+
+
+def breaks(spoilers: Spoilers, about: Description, packet: bytes) -> set[bool]:
+    return {spoilers.breaks_mptcp(about, about.policies[0], packet)}
+
+
+def verdicts(
+    catalog: Catalog, do: str, ask: Callable[[Spoilers, Description, bytes], set[bool]]
+) -> set[bool]:
+    """Return what trials say of an actor, everywhere, of IPv4 and IPv6."""
     said = set()
     for hook, backend, engine in PLACES:
         table = loads(policy_file(do, hook=hook))
@@ -123,9 +135,9 @@ def verdicts(catalog: Catalog, do: str) -> set[bool]:
             closing(Spoilers(catalog)) as spoilers,
         ):
             about = made.loaded.description
-            for family, leaves in itertools.product((4, 6), (True, False)):
+            for family in (4, 6):
                 plain = build(link="none", family=family, options=[Timestamps(7, 8)], payload=bytes(40))  # type: ignore[arg-type]
-                said.add(spoilers.ends_mptcp(about, about.policies[0], plain, leaves))
+                said |= ask(spoilers, about, plain)
     return said
 
 
@@ -134,7 +146,7 @@ def verdicts(catalog: Catalog, do: str) -> set[bool]:
     "do", ["mark(1)", "mark(2)", "mark(3)", "remove_option(option=dss, unsafe=true)"], ids=str
 )
 def test_who_takes_off_what_a_connection_is_known_by_ends_it_as_mptcp(catalog: Catalog, do: str) -> None:
-    assert verdicts(catalog, do) == {True}
+    assert verdicts(catalog, do, ends) == {True}
 
 
 @pytest.mark.usefixtures("tree")
@@ -142,7 +154,28 @@ def test_who_takes_off_what_a_connection_is_known_by_ends_it_as_mptcp(catalog: C
     "do", ["mark(4)", "remove_option(option=mp_capable, unsafe=true)", "remove_option(kind=30, unsafe=true)"]
 )
 def test_who_leaves_all_or_lets_no_connection_begin_as_mptcp_does_not(catalog: Catalog, do: str) -> None:
-    assert verdicts(catalog, do) == {False}
+    assert verdicts(catalog, do, ends) == {False}
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize("do", ["mark(1)", "mark(3)", "mark(5)", "remove_option(kind=30, unsafe=true)"])
+def test_who_takes_off_or_changes_a_dss_breaks_a_connection_that_is_there(catalog: Catalog, do: str) -> None:
+    assert verdicts(catalog, do, breaks) == {True}
+
+
+@pytest.mark.usefixtures("tree")
+@pytest.mark.parametrize(
+    "do",
+    [
+        "mark(2)",
+        "set_backup(on=true)",
+        "remove_option(option=mp_prio)",
+        "rate_limit(rate=8kbit, mode=police)",
+        "add_option(exid=5)",
+    ],
+)
+def test_who_leaves_the_dss_alone_breaks_none(catalog: Catalog, do: str) -> None:
+    assert verdicts(catalog, do, breaks) == {False}
 
 
 def test_what_an_actor_counted_so_far_may_make_it_do_so(

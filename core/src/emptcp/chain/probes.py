@@ -49,15 +49,27 @@ def handshake(packet: bytes, answers: bool) -> Iterator[bytes]:
 
 def first(packet: bytes, answers: bool) -> Iterator[bytes]:
     """Yield what comes first behind a handshake, as Linux sends it: with the keys or mapped, and the ACKs."""
-    length = len(decode(packet, "none").payload[:MOST_PAYLOAD])
+    payload = decode(packet, "none").payload[:MOST_PAYLOAD]
     for option in (MpCapable(*_KEYS), Dss(data_ack=1)):
         yield from _of_mptcp(packet, answers, "A", [option])
-    for option in (MpCapable(*_KEYS, length), Dss(data_ack=1, dsn=1, subflow_seq=1, data_length=length)):
-        yield from _of_mptcp(packet, answers, "PA", [option], payload=True)
+    for option in (
+        MpCapable(*_KEYS, len(payload)),
+        Dss(data_ack=1, dsn=1, subflow_seq=1, data_length=len(payload)),
+    ):
+        yield from _of_mptcp(packet, answers, "PA", [option], payload)
+
+
+def established(packet: bytes) -> Iterator[bytes]:
+    """Yield an ACK and data with a DSS, in both directions between the ends of a packet that was heard."""
+    data = b"data"
+    mapped = Dss(data_ack=1, dsn=1, subflow_seq=1, data_length=len(data))
+    for answers in (False, True):
+        yield from _of_mptcp(packet, answers, "A", [Dss(data_ack=1)])
+        yield from _of_mptcp(packet, answers, "PA", [mapped], data)
 
 
 def _of_mptcp(
-    packet: bytes, answers: bool, flags: str, options: Sequence[Option], payload: bool = False
+    packet: bytes, answers: bool, flags: str, options: Sequence[Option], payload: bytes = b""
 ) -> Iterator[bytes]:
     found = decode(packet, "none")
     if found.tcp is None or found.ip is None:
@@ -70,7 +82,7 @@ def _of_mptcp(
         window=tcp.window,
         flags=flags,
         options=[*(b"\1\1" + one for one in times), *options],
-        payload=found.payload[:MOST_PAYLOAD] if payload else b"",
+        payload=payload,
     )
 
 

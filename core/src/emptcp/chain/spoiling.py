@@ -20,10 +20,11 @@ from emptcp.chain import filling, pins, states
 from emptcp.chain.bind import bind
 from emptcp.chain.dryrun import Result, Runner
 from emptcp.chain.lending import open_plugin_map
-from emptcp.chain.probes import alike, first, handshake
+from emptcp.chain.probes import alike, established, first, handshake
 from emptcp.chain.shared import no_elder
 from emptcp.errors import EmptcpError
 from emptcp.packet.decode import decode
+from emptcp.packet.mptcp import Dss
 from emptcp.policy import file, values
 
 if TYPE_CHECKING:
@@ -68,6 +69,15 @@ class Spoilers:
                 and any(_is_stripped(runner, one) for one in goes_on)
             ),
         )
+
+    def breaks_mptcp(self, about: Description, policy: PolicyRecord, packet: bytes) -> bool:
+        """Return whether a policy changes the DSS of packets of a connection that is there, or takes it off.
+
+        ``packet``, from its IP header on, is one that was heard of it; the policy is asked of what passes in
+        both directions. False where nobody can try.
+        """
+        probes = list(established(packet))
+        return self._shows(about, policy, lambda runner: any(_is_altered(runner, one) for one in probes))
 
     def close(self) -> None:
         """Unload the programs that were asked."""
@@ -137,6 +147,16 @@ def _is_spoilt(runner: Runner, probe: bytes) -> bool:
 def _is_stripped(runner: Runner, probe: bytes) -> bool:
     result = runner.run(probe)
     return _goes_on(result) and not set(decode(probe).subtypes) <= set(decode(result.data).subtypes)
+
+
+def _is_altered(runner: Runner, probe: bytes) -> bool:
+    result = runner.run(probe)
+    return _goes_on(result) and not set(_dss(probe)) <= set(_dss(result.data))
+
+
+def _dss(packet: bytes) -> list[bytes]:
+    found = decode(packet).tcp
+    return [one.raw for one in found.mptcp if isinstance(one.option, Dss)] if found is not None else []
 
 
 def _goes_on(result: Result) -> bool:

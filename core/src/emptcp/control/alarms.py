@@ -3,10 +3,10 @@
 
 An end complains: by a RST with an MP_TCPRST that says "middlebox interference" (RFC 8684 section 3.6,
 reason 6), or by MP_FAIL (section 3.7). A socket filter in the kernel passes on what may be one; all else
-costs its few loads. Or data has no mapping any more (:mod:`emptcp.control.mappings`), or a wrong checksum
-(:mod:`emptcp.control.checksums`). Who is shown to do it only by a trial (:mod:`emptcp.chain.spoiling`) gets a
-packet for that. Of packets with data only as many are looked at as the socket holds between
-two looks; the kernel lets go of the others at once.
+costs its few loads. Or data has no mapping any more, or is sent again and again
+(:mod:`emptcp.control.mappings`), or has a wrong checksum (:mod:`emptcp.control.checksums`). Who is shown to
+do it only by a trial (:mod:`emptcp.chain.spoiling`) gets a packet for that. Of packets with data only as many
+are looked at as the socket holds between two looks; the kernel lets go of the others at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from emptcp.control.checksums import Checksums, is_right
-from emptcp.control.mappings import Mappings
+from emptcp.control.mappings import Mappings, Resent
 from emptcp.control.streaks import Ends
 from emptcp.hooks import namespaces
 from emptcp.hooks.namespaces import Namespace
@@ -32,12 +32,14 @@ from emptcp.plugins.occasions import Endpoint
 MIDDLEBOX = 6
 SPOILT = "wrong TCP checksum"
 BARE = "data without DSS"
+RESENT = "data that is sent again and again"
+RESET = "RST with MP_TCPRST"
 
 LATELY = 3.0
 """Seconds for which packets that came in are kept for a trial."""
 
 KEPT = 8
-"""Packets of each device, each of another subflow, that are kept for a trial, or tried at one look."""
+"""Packets of each device, each of another subflow, that are kept for a trial, and suspicions of one kind."""
 
 _ETH_P_ALL = 0x0003
 _SO_ATTACH_FILTER = 26
@@ -81,8 +83,9 @@ class _Passing:
 class Complaint:
     """What was heard: by which device (empty: between several), what it was, and who sent it to whom.
 
-    With a ``packet``, from its IP header on, it is a suspicion of what came in by the device (or went out by
-    it: ``leaves``), and counts for a policy that is shown by a trial to do that.
+    With a ``packet``, from its IP header on, it is a suspicion: of what came in by the device (or went out by
+    it: ``leaves``), or without a device of what either end sends. It counts for a policy that is shown by a
+    trial to do that.
     """
 
     device: str
@@ -106,16 +109,17 @@ class Alarms:
             self._complaints.close()
             raise
         self._mappings = Mappings()
+        self._resent = Resent()
         self._checksums = Checksums()
         self._came: dict[str, OrderedDict[Ends, tuple[float, bytes]]] = {}
 
     def read(self) -> list[Complaint]:
         """Return what was heard since the last time."""
         heard = [complaint(one.device, one.data) for one in _received(self._complaints)]
-        return [one for one in heard if one is not None] + list(self._spoilt())
+        return list(_few([*filter(None, heard), *self._spoilt()]))
 
     def _spoilt(self) -> Iterator[Complaint]:
-        now, tried = time.monotonic(), Counter[str]()
+        now = time.monotonic()
         for one in _received(self._data, whole=True):
             packet = decode(one.data, "none")
             if packet.tcp is None or packet.ip is None or not packet.payload:
@@ -123,10 +127,10 @@ class Alarms:
             ends = (packet.ip.src, packet.tcp.sport), (packet.ip.dst, packet.tcp.dport)
             if self._mappings.lost(now, one.device, ends, packet):
                 yield Complaint("", BARE, ends)
-            suspicious = self._mappings.suspicious(now, one.device, one.leaves, ends, packet)
-            if suspicious and tried[one.device] < KEPT:
-                tried[one.device] += 1
+            if self._mappings.suspicious(now, one.device, one.leaves, ends, packet):
                 yield Complaint(one.device, BARE, ends, one.data, one.leaves)
+            if self._resent.suspicious(now, (one.device, one.leaves), ends, packet):
+                yield Complaint("", RESENT, ends, one.data)
             right = is_right(packet, one.filled, one.single)
             if self._checksums.spoilt(now, one.device, ends, right, one.leaves):
                 yield Complaint("", SPOILT, ends)
@@ -158,6 +162,16 @@ class Alarms:
         self._data.close()
 
 
+def _few(heard: Sequence[Complaint]) -> Iterator[Complaint]:
+    """Yield complaints, and of suspicions only so many of a kind and a device: each is tried."""
+    suspicions = Counter[tuple[str, str]]()
+    for one in heard:
+        if one.packet:
+            suspicions[one.what, one.device] += 1
+        if suspicions[one.what, one.device] <= KEPT:
+            yield one
+
+
 def _received(source: socket.socket, whole: bool = False) -> Iterator[_Passing]:
     """Yield what waits in a socket; in a ``whole`` one packets begin with a struct virtio_net_hdr."""
     for _ in range(_AT_ONCE):
@@ -183,10 +197,12 @@ def complaint(device: str, packet: bytes) -> Complaint | None:
     found = decode(packet, "none")
     if found.tcp is None or found.ip is None:
         return None
+    ends = (found.ip.src, found.tcp.sport), (found.ip.dst, found.tcp.dport)
     for placed in found.tcp.mptcp:
         if what := _alarm(placed.option):
-            ends = (found.ip.src, found.tcp.sport), (found.ip.dst, found.tcp.dport)
             return Complaint(device, what, ends)
+        if isinstance(placed.option, MpTcpReset):
+            return Complaint("", RESET, ends, packet)
     return None
 
 

@@ -7,9 +7,10 @@ Harm is what the kernel of an end host counts (:mod:`emptcp.control.harm`) and w
 packet that passes by (:mod:`emptcp.control.alarms`). It is laid at the door of every guarded policy whose
 guarded actors acted in the last seconds on that device, and only where the policy can have touched that
 subflow (:mod:`emptcp.chain.reach`). Counts have no ends: sockets tell whose a fallback was
-(:mod:`emptcp.control.fallbacks`). Trials tell who spoils what comes in, and who makes plain TCP of
-connections from their first data on (:mod:`emptcp.chain.spoiling`). What nobody tells of must be several, and
-is laid at the door of all that acted.
+(:mod:`emptcp.control.fallbacks`). Trials tell who spoils what comes in, who makes plain TCP of connections
+from their first data on, and who changes the DSS where one stands or was reset
+(:mod:`emptcp.chain.spoiling`). What nobody tells of must be several, and is laid at the door of all that
+acted.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from emptcp.chain.reach import Reach
 from emptcp.chain.running import Running
 from emptcp.chain.spoiling import Spoilers
 from emptcp.chain.trips import Trip
-from emptcp.control.alarms import SPOILT, Alarms, Complaint
+from emptcp.control.alarms import RESENT, RESET, SPOILT, Alarms, Complaint
 from emptcp.control.fallbacks import Fallbacks
 from emptcp.control.harm import FALLBACKS, WRONG_CHECKSUMS, Crowd, Rates
 from emptcp.errors import EmptcpError
@@ -251,6 +252,8 @@ class Guard:
             return True
         if complaint.what == SPOILT:
             return about.hook == "ingress" and self._spoilers.spoils(about, policy, complaint.packet)
+        if complaint.what in (RESENT, RESET):
+            return self._spoilers.breaks_mptcp(about, policy, complaint.packet)
         return self._spoilers.ends_mptcp(about, policy, complaint.packet, complaint.leaves)
 
     def _note(self, now: float, guarded: Iterable[Guarded]) -> None:

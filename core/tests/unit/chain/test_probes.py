@@ -7,11 +7,11 @@ from typing import Literal
 
 import pytest
 
-from emptcp.chain.probes import MOST_PAYLOAD, alike, first, handshake
+from emptcp.chain.probes import MOST_PAYLOAD, alike, established, first, handshake
 from emptcp.packet.build import build
 from emptcp.packet.decode import decode
 from emptcp.packet.mptcp import Dss, MpCapable
-from emptcp.packet.tcp import Timestamps
+from emptcp.packet.tcp import Flag, Timestamps
 
 
 def heard(family: Literal[4, 6] = 4, **more: object) -> bytes:
@@ -77,3 +77,15 @@ def test_a_connection_begins_as_mptcp_between_the_ends_of_what_was_heard(
 def test_what_is_no_tcp_begins_no_connection() -> None:
     other = build(link="none", protocol=17, transport=bytes(8))
     assert [*handshake(other, False), *first(other, False)] == []
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("flags", ["A", "RA"])
+def test_acks_and_data_with_a_dss_pass_both_ways_whatever_was_heard(
+    family: Literal[4, 6], flags: str
+) -> None:
+    made = [decode(one) for one in established(heard(family, flags=flags, payload=b""))]
+    assert all(one.valid and one.subtypes == (Dss.subtype,) for one in made)
+    ends = [(str(one.ip.src), one.tcp.sport, bool(one.payload)) for one in made if one.ip and one.tcp]
+    assert len(set(ends)) == 4
+    assert not any(one.tcp.flags & Flag.RST for one in made if one.tcp)

@@ -64,7 +64,6 @@ def test_three_deviations_are_the_bound(rise: int, expected: float, beyond: int)
     ("packet", "said"),
     [
         (build(flags="R", options=[MpTcpReset(reason=6)], link="none"), "RST with MP_TCPRST (middlebox)"),
-        (build(flags="R", options=[MpTcpReset(reason=1)], link="none"), ""),
         (build(flags="R", link="none"), ""),
         (build(options=[Dss(data_ack=1), MpFail(dsn=5)], link="none"), "MP_FAIL"),
         (build(options=[Dss(data_ack=1)], link="none"), ""),
@@ -75,6 +74,14 @@ def test_three_deviations_are_the_bound(rise: int, expected: float, beyond: int)
 def test_only_middlebox_resets_and_mp_fail_complain(packet: bytes, said: str) -> None:
     heard = complaint("eth0", packet)
     assert (heard.what if heard is not None else "") == said
+
+
+@pytest.mark.parametrize("reason", [0, 1, 5])
+def test_a_reset_of_another_reason_is_a_suspicion_by_no_device(reason: int) -> None:
+    packet = build(flags="R", options=[MpTcpReset(reason=reason)], link="none")
+    heard = complaint("eth0", packet)
+    assert heard is not None
+    assert (heard.device, heard.what, heard.packet) == ("", "RST with MP_TCPRST", packet)
 
 
 def test_a_complaint_tells_between_which_ends() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emptcp.control import streaks
-from emptcp.control.mappings import Mappings
+from emptcp.control.mappings import AT_MOST_EVERY, Mappings, Resent
 from emptcp.control.streaks import Ends
 from emptcp.packet.build import build
 from emptcp.packet.decode import Decoded, decode
@@ -104,3 +104,41 @@ def test_suspicion_and_loss_are_counted_apart() -> None:
     ]
     assert both[-1] == (True, True)
     assert not any(any(each) for each in both[:-1])
+
+
+def resent(*mappings: tuple[int, int], step: float = 0.1, first: int = 0) -> list[bool]:
+    """Whether data makes suspicious, whose places in the connection and in the subflow are these."""
+    known, offset = Resent(), first
+    found = []
+    for number, (dsn, subflow_seq) in enumerate(mappings):
+        mapped = Dss(
+            dsn=(dsn + offset) % (1 << 64), subflow_seq=(subflow_seq + offset) & 0xFFFFFFFF, data_length=4
+        )
+        found.append(known.suspicious(number * step, "e", ENDS, packet(mapped)))
+    return found
+
+
+@pytest.mark.parametrize("first", [0, (1 << 32) - 25, (1 << 64) - 25])
+def test_the_oldest_data_sent_thrice_on_the_same_subflow_makes_suspicious(first: int) -> None:
+    stands = (10, 1), (20, 11), (30, 21), (10, 31), (10, 41), (10, 51), (10, 61)
+    assert resent(*stands, first=first) == [False] * 5 + [True, False]
+    assert resent(*stands, step=AT_MOST_EVERY, first=first) == [False] * 5 + [True, True]
+
+
+def test_neither_one_mapping_on_many_packets_nor_what_tcp_sends_again_makes_suspicious() -> None:
+    assert not any(resent((10, 1), *[(20, 11)] * 9, *[(10, 1)] * 9))
+
+
+def test_newer_data_begins_anew() -> None:
+    assert not any(resent((30, 1), (10, 11), (20, 21), (40, 31), (10, 41), (20, 51)))
+
+
+def test_what_was_newest_is_forgotten() -> None:
+    assert not any(resent((30, 1), (10, 11), (10, 21), (10, 31), (10, 41), step=streaks.MEMORY + 1))
+
+
+def test_data_without_a_mapping_and_acks_say_nothing_of_sending_again() -> None:
+    known = Resent()
+    assert not any(
+        known.suspicious(0.1, "e", ENDS, packet(*options)) for options in [(), (Dss(data_ack=1),)] * 5
+    )
