@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -14,6 +14,9 @@ from emptcp_bench.accuracy.row import Row
 from emptcp_bench.accuracy.stream import MBIT, Stream, hosts, in_force
 
 PACED = (1, 2, 5, 10, 20, 40, 80)
+SLOW = PACED[:3]
+"""Those at which the kernel's default buffers matter: also for connections that begin under the policy."""
+BEGUN, LARGER = ", begun under it", ", tcp_wmem of 4 MB"
 WINDOWED = (5, 10, 20, 40)
 SECONDS = 3
 
@@ -28,14 +31,21 @@ def paced(rounds: int, quick: bool) -> Iterator[Row]:
     """One of two paths, by the pacing of its sockets; and what the other path keeps."""
     with hosts("p") as lab:
         for rate in PACED[3:4] if quick else PACED:
-            yield from _both(rounds, lab, rate, f"mode=pacing, {rate} Mbit/s")
-        if not quick:
-            lab.a.set("net.ipv4.tcp_wmem", f"4096 {SEND_BUFFER} {SEND_BUFFER}")
-            yield from _both(rounds, lab, PACED[0], f"mode=pacing, {PACED[0]} Mbit/s, tcp_wmem of 4 MB")
+            yield from _both(rounds, _paced, lab, rate)
+        if quick:
+            return
+        for rate in SLOW:
+            yield from _both(rounds, _paced_from_the_start, lab, rate, BEGUN)
+        lab.a.set("net.ipv4.tcp_wmem", f"4096 {SEND_BUFFER} {SEND_BUFFER}")
+        yield from _both(rounds, _paced, lab, SLOW[0], LARGER)
+        for rate in SLOW:
+            yield from _both(rounds, _paced_from_the_start, lab, rate, BEGUN + LARGER)
 
 
-def _both(rounds: int, lab: Lab, rate: float, asked: str) -> Iterator[Row]:
-    found = measured(rounds, partial(_paced, lab, rate))
+def _both(
+    rounds: int, measure: Callable[[Lab, float], tuple[float, float]], lab: Lab, rate: float, how: str = ""
+) -> Iterator[Row]:
+    found, asked = measured(rounds, partial(measure, lab, rate)), f"mode=pacing, {rate} Mbit/s{how}"
     near = {"least": 0.95 * rate, "most": 1.05 * rate}
     yield Row("rate_limit", asked, tuple(one[0] for one in found), "Mbit/s", **near)
     others = tuple(one[1] for one in found)
@@ -43,12 +53,27 @@ def _both(rounds: int, lab: Lab, rate: float, asked: str) -> Iterator[Row]:
 
 
 def _paced(lab: Lab, rate: float) -> tuple[float, float]:
+    """Measure a connection that was there before."""
     with Stream(lab) as stream:
         free, _ = stream.rates(SECONDS)
-        with in_force(stream.lab, "egress", f"rate_limit(rate={rate}mbit, mode=pacing)"):
+        with _pacing(lab, rate):
             time.sleep(1 + stream.waiting()[1] / (rate * MBIT))
             other, limited = stream.rates(SECONDS)
     return limited, other / free
+
+
+def _paced_from_the_start(lab: Lab, rate: float) -> tuple[float, float]:
+    """Measure a connection that begins under the policy, against another one."""
+    with Stream(lab) as stream:
+        free, _ = stream.rates(SECONDS)
+    with _pacing(lab, rate), Stream(lab) as stream:
+        time.sleep(1)
+        other, limited = stream.rates(SECONDS)
+    return limited, other / free
+
+
+def _pacing(lab: Lab, rate: float) -> AbstractContextManager[None]:
+    return in_force(lab, "egress", f"rate_limit(rate={rate}mbit, mode=pacing)")
 
 
 def windowed(rounds: int, quick: bool) -> Iterator[Row]:

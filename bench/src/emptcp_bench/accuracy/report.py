@@ -32,9 +32,11 @@ more than the three seconds below, on paths of 20 Mbit/s less. BBR takes less on
 name control and rate, are of {controls} rounds at least, and each has another one beside it:
 against what the path carries after nftables did the same to it. `pacing` leaves the control alone.
 
-Buffers are the kernel's default ones. What the slow path still has to send, the sender keeps with all
-that the other path sent after it: at 1 Mbit/s a quarter of a second's worth of the other's 100, which takes
-the one row with `tcp_wmem = 4096 4194304 4194304`.
+Buffers are the kernel's default ones, but where a row says `tcp_wmem of 4 MB` (4096 4194304 4194304). A paced
+subflow is given up to 32 KB at a time, and until they are through the sender keeps all that the other path
+sent after them: at 1 Mbit/s a quarter of a second of the other's 100, or 3 MB. It keeps as much as the
+buffers of the subflows are together. That of a path grows with what the path carries, so a connection that
+begins under the policy, and whose paced path was never quick, has less than an older one.
 
 By `window`, a connection that begins under the policy, and an older one: its sender keeps what it had been
 offered for the connection as a whole, and is measured when that is used up.
