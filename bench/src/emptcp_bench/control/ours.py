@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from emptcp import pybpf
 from emptcp.chain import layout, storage
@@ -51,13 +52,13 @@ def by_system_call() -> Iterator[tuple[Callable[[], float], Callable[[], float]]
     with _runner(table) as runner:
         who = runner.store("map", "who")
 
-        def put(wanted: bool) -> None:
-            who.update(key, entries[wanted])
+        def in_turns(one: bytes, other: bytes) -> None:
+            for _ in range(REPEAT // 4):
+                who.update(key, one)
+                who.update(key, other)
 
-        def there(wanted: bool) -> bool:
-            return who.lookup(key) == entries[wanted]
-
-        yield _timed(put, there), _until_said(put, runner)
+        said = _until_said(partial(who.update, key), runner, entries)
+        yield _timed(in_turns, partial(who.lookup, key), entries), said
 
 
 @contextmanager
@@ -73,38 +74,42 @@ def by_memory() -> Iterator[tuple[Callable[[], float], Callable[[], float]]]:
         steers = layout.read(parameters.lookup(bytes(4)) or b"", slot)[4:]
         packed = [struct.pack("<I", on) + steers for on in (0, 1)]
 
-        def put(wanted: bool) -> None:
-            layout.change(words, slot, packed[wanted])
+        def in_turns(one: bytes, other: bytes) -> None:
+            for _ in range(REPEAT // 4):
+                layout.change(words, slot, one)
+                layout.change(words, slot, other)
 
-        def there(wanted: bool) -> bool:
-            return layout.read(parameters.lookup(bytes(4)) or b"", slot) == packed[wanted]
+        def read() -> bytes:
+            return layout.read(parameters.lookup(bytes(4)) or b"", slot)
 
-        yield _timed(put, there), _until_said(put, runner)
+        said = _until_said(partial(layout.change, words, slot), runner, packed)
+        yield _timed(in_turns, read, packed), said
 
 
 def _runner(table: model.Table) -> Runner:
     return Runner([bind(table, table.policies[0], "ingress", Catalog.of_enabled())], "ingress", "tc")
 
 
-def _timed(put: Callable[[bool], None], there: Callable[[bool], bool]) -> Callable[[], float]:
-    """Return what sets both values in turns and returns the mean; it looks whether the last ones took."""
+def _timed(
+    in_turns: Callable[[bytes, bytes], None], read: Callable[[], bytes | None], values: list[bytes]
+) -> Callable[[], float]:
+    """Return what sets both values in turns and returns the mean; it looks whether the last one took."""
+    off, on = values
 
     def turn() -> float:
-        began = time.perf_counter_ns()
-        for _ in range(REPEAT // 2):
-            put(True)
-            put(False)
-        took = time.perf_counter_ns() - began
-        for wanted in (True, False):
-            put(wanted)
-            if not there(wanted):
+        took = 0
+        for one, last in ((off, on), (on, off)):
+            began = time.perf_counter_ns()
+            in_turns(one, last)
+            took += time.perf_counter_ns() - began
+            if read() != last:
                 raise EmptcpError("what was set is not in the map")
         return took / 1000 / REPEAT
 
     return turn
 
 
-def _until_said(put: Callable[[bool], None], runner: Runner) -> Callable[[], float]:
+def _until_said(put: Callable[[bytes], None], runner: Runner, values: list[bytes]) -> Callable[[], float]:
     """Return what sets a value and lets a packet that says the contrary pass; the packet must say it then."""
     packets = {on: build(options=[*_SAYS, MpPrio(backup=on)]) for on in (True, False)}
     program = runner.loaded.program
@@ -112,9 +117,10 @@ def _until_said(put: Callable[[bool], None], runner: Runner) -> Callable[[], flo
     def turn() -> float:
         took = 0
         for wanted in (True, False):
+            value, packet = values[wanted], packets[not wanted]
             began = time.perf_counter_ns()
-            put(wanted)
-            after = program.test_run(packets[not wanted]).data
+            put(value)
+            after = program.test_run(packet).data
             took += time.perf_counter_ns() - began
             if not says(after, wanted):
                 raise EmptcpError("the packet does not say what was set")

@@ -98,6 +98,9 @@ def change(words: memoryview, slot: Slot, packed: bytes) -> None:
 
     ``words`` is the mapped value as a memoryview of format ``Q``: each item is stored at once.
     """
+    if slot.size <= ATOMIC:
+        words[slot.offset // 8] = int.from_bytes(packed, "little")
+        return
     prepare(words, slot, packed)
     flip(words, slot)
 

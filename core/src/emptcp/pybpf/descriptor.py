@@ -33,9 +33,12 @@ class Descriptor:
 
         :raises BpfError: it was closed.
         """
+        self._must_be_open()
+        return self._fd
+
+    def _must_be_open(self) -> None:
         if self._fd < 0:
             raise BpfError(f"this {self.what} was closed")
-        return self._fd
 
     @property
     def closed(self) -> bool:

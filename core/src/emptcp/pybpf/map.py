@@ -44,6 +44,12 @@ class Map(descriptor.Descriptor):
 
     what = "map"
 
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._write = library().function("bpf_map_update_elem")
+        # Bytes of what update() writes as it is: known from its first call on, and never for per-CPU kinds.
+        self._plain_key = self._plain_value = -1
+
     @classmethod
     def create(
         cls,
@@ -127,15 +133,6 @@ class Map(descriptor.Descriptor):
     def _per_cpu(self) -> bool:
         return self.info.kind in kinds.PER_CPU
 
-    @cached_property
-    def _lengths(self) -> tuple[int, int] | None:
-        """Bytes of a key and of a value that are written as they are; None for per-CPU kinds."""
-        return None if self._per_cpu else (self.info.key_size, self.info.value_size)
-
-    @cached_property
-    def _write(self) -> Any:
-        return library().function("bpf_map_update_elem")
-
     def lookup(self, key: bytes) -> bytes | None:
         """Return the value of a key, or None. For per-CPU kinds see :meth:`lookup_percpu`.
 
@@ -161,11 +158,17 @@ class Map(descriptor.Descriptor):
         :param flags: ``BPF_ANY``, ``BPF_NOEXIST`` or ``BPF_EXIST``.
         :raises BpfError: wrong lengths, or the map is full, frozen or refuses the flag.
         """
-        # What sets thousands of entries one by one gives bytes of the right lengths.
-        if not (type(key) is type(value) is bytes and (len(key), len(value)) == self._lengths):
-            key, value = self._key(key), self._value(value)
-        code = self._write(self.fd, key, value, flags)
+        # What sets thousands of entries one by one gives bytes of the right lengths, and every step counts.
+        if (
+            len(key) != self._plain_key
+            or len(value) != self._plain_value
+            or type(key) is not bytes
+            or type(value) is not bytes
+        ):
+            key, value = self._checked(key, value)
+        code = self._write(self._fd, key, value, flags)
         if code < 0:
+            self._must_be_open()
             raise failed(f"cannot write to the map '{self.info.name}'", code, fix=self._full(code))
 
     def update_percpu(self, key: bytes, values: Sequence[bytes]) -> None:
@@ -277,6 +280,11 @@ class Map(descriptor.Descriptor):
         code = library().function("bpf_map_freeze")(self.fd)
         if code < 0:
             raise failed(f"cannot freeze the map '{self.info.name}'", code)
+
+    def _checked(self, key: bytes, value: bytes) -> tuple[bytes, bytes]:
+        if not self._per_cpu:
+            self._plain_key, self._plain_value = self.info.key_size, self.info.value_size
+        return self._key(key), self._value(value)
 
     def _key(self, key: bytes) -> bytes:
         if len(key) != self.info.key_size:

@@ -235,10 +235,13 @@ def test_a_pin_of_another_kind_is_refused(bpffs: Path, table: Map) -> None:
 
 
 def test_a_closed_map_says_so(table: Map) -> None:
+    table.update(bytes(4), bytes(8))
     table.close()
     table.close()
     with pytest.raises(BpfError, match="this map was closed"):
         table.lookup(bytes(4))
+    with pytest.raises(BpfError, match="this map was closed"):
+        table.update(bytes(4), bytes(8))
 
 
 def test_a_kind_the_kernel_does_not_take_is_described() -> None:
