@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 from emptcp.chain import instructions as bpf
-from emptcp.chain.instructions import R0, Instruction, stack_depth
+from emptcp.chain.instructions import R0, R1, R6, Instruction, stack_depth
 from emptcp.pybpf import Line
+
+_OFFSET = attrgetter("offset")
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Code:
     functions: tuple[Function, ...]
     lines: tuple[Line, ...]
 
-    @property
+    @cached_property
     def body(self) -> Sequence[Instruction]:
         """The instructions of the fragment itself."""
         return self.instructions[: self.functions[0].end]
@@ -56,8 +60,12 @@ class Code:
         """The registers that the body writes. A subprogram leaves r6 to r9 as they were."""
         return frozenset(one.dst for one in self.body if bpf.writes_register(one))
 
-    def wants(self, argument: int) -> bool:
-        """Tell whether the body may read what it is given in a register. A call may read all of r1 to r5."""
+    @cached_property
+    def wanted(self) -> frozenset[int]:
+        """The registers in which the body may read what it is given. A call may read all of r1 to r5."""
+        return frozenset(argument for argument in range(R1, R6) if self._wants(argument))
+
+    def _wants(self, argument: int) -> bool:
         ways, seen = [0], set[int]()
         while ways:
             at = ways.pop()
@@ -104,9 +112,33 @@ class Code:
         """Return the index of the function that starts at ``offset``."""
         return next(n for n, function in enumerate(self.functions) if function.start == offset)
 
-    def lines_between(self, start: int, end: int) -> list[Line]:
+    def identity(self, index: int) -> tuple[object, ...]:
+        """Return what makes a function the same in another object: its code, and that of those it calls."""
+        if index not in self._identities:
+            self._identities[index] = self._identity(index)
+        return self._identities[index]
+
+    @cached_property
+    def _identities(self) -> dict[int, tuple[object, ...]]:
+        return {}
+
+    def _identity(self, index: int, above: tuple[int, ...] = ()) -> tuple[object, ...]:
+        function = self.functions[index]
+        parts: list[object] = [function.name]
+        for offset in range(function.start, function.end):
+            instruction = self.instructions[offset]
+            if bpf.is_subprogram_call(instruction) or bpf.is_function_address(instruction):
+                target = self.function_at(offset + 1 + instruction.imm)
+                inner = target if target in (*above, index) else self._identity(target, (*above, index))
+                parts.append((instruction._replace(imm=0), inner))
+            else:
+                parts.append(instruction)
+        return tuple(parts)
+
+    def lines_between(self, start: int, end: int) -> Sequence[Line]:
         """Return the lines of instructions ``start`` to ``end`` (excluded)."""
-        return [line for line in self.lines if start <= line.offset < end]
+        first, last = (bisect_left(self.lines, place, key=_OFFSET) for place in (start, end))
+        return self.lines[first:last]
 
 
 def _is_apart(one: Instruction) -> bool:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import attrgetter
 
 from emptcp.chain import instructions as bpf
 from emptcp.chain import reasons
@@ -41,6 +43,7 @@ STACK_BUDGET = 256
 """Bytes of stack a fragment may use, static subprograms included; the kernel's limit for all is 512."""
 
 _LOOKUP, _REDIRECT = 1, 23
+_TEXTS = attrgetter("file", "text")
 ANSWERS = {"pass": {"xdp": 2, "tc": -1}, "drop": {"xdp": 1, "tc": 2}, "redirect": {"xdp": 4, "tc": 7}}
 """XDP_PASS and TCX_NEXT (TC_ACT_UNSPEC): other programs on the hook go on. XDP_DROP and TC_ACT_SHOT.
 XDP_REDIRECT and TC_ACT_REDIRECT: by what a helper was told."""
@@ -132,7 +135,7 @@ class Joined:
     @property
     def line_info(self) -> bytes:
         """``struct bpf_line_info`` records."""
-        return b"".join(struct.pack("<IIII", *record) for record in self.lines)
+        return struct.pack(f"<{4 * len(self.lines)}I", *chain.from_iterable(self.lines))
 
     def place(self, instruction: int) -> str:
         """Return whose code stands at an instruction: a stage's, with plugin and policy, or core's."""
@@ -235,7 +238,7 @@ class Joiner:
 
     def nothing(self, fragment: FragmentRef, argument: int) -> None:
         """Load 0 for an argument that there is not, where the fragment looks at it."""
-        if self.binding.code[fragment].wants(argument):
+        if argument in self.binding.code[fragment].wanted:
             self.asm.emit(bpf.MOV64_IMM, argument)
 
     def other_arguments(self, fragment: FragmentRef) -> None:
@@ -404,7 +407,7 @@ class Joiner:
         self.asm.code += code.instructions[done:end]
 
     def _subprogram(self, code: Code, index: int) -> Subprogram:
-        key = _identity(code, index)
+        key = code.identity(index)
         if key not in self.subprograms:
             self.subprograms[key] = Subprogram(code, index)
         return self.subprograms[key]
@@ -430,10 +433,11 @@ class Joiner:
 
     def _copy_lines(self, code: Code, start: int, end: int, to: int) -> None:
         self._replace_line(to)
-        moved, string = to - start, self.types.string
+        moved, lines = to - start, code.lines_between(start, end)
+        string = self.types.strings(chain.from_iterable(map(_TEXTS, lines)))
         self.lines += [
-            (offset + moved, string(file), string(text), line << 10 | min(column, 1023))
-            for offset, file, text, line, column in code.lines_between(start, end)
+            (offset + moved, string[file], string[text], line << 10 | min(column, 1023))
+            for offset, file, text, line, column in lines
         ]
 
     def line(self, text: str) -> None:
@@ -445,18 +449,3 @@ class Joiner:
         """Make room for another line at an offset: each instruction has one at most."""
         if self.lines and self.lines[-1][0] == offset:
             self.lines.pop()
-
-
-def _identity(code: Code, index: int, above: tuple[int, ...] = ()) -> tuple[object, ...]:
-    """What makes two subprograms the same: their code, and that of those they call."""
-    function = code.functions[index]
-    parts: list[object] = [function.name]
-    for offset in range(function.start, function.end):
-        instruction = code.instructions[offset]
-        if bpf.is_subprogram_call(instruction) or bpf.is_function_address(instruction):
-            target = code.function_at(offset + 1 + instruction.imm)
-            inner = target if target in (*above, index) else _identity(code, target, (*above, index))
-            parts.append((instruction._replace(imm=0), inner))
-        else:
-            parts.append(instruction)
-    return tuple(parts)

@@ -8,7 +8,7 @@ argument is recognised by the name of the struct it points to (``btf_get_prog_ct
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 _MAGIC = 0xEB9F
 _INT, _PTR, _STRUCT, _FUNC, _FUNC_PROTO = 1, 2, 4, 12, 13
@@ -33,6 +33,12 @@ class TypeInfo:
             self._known[text] = len(self._strings)
             self._strings += text.encode() + b"\0"
         return self._known[text]
+
+    def strings(self, texts: Iterable[str]) -> Mapping[str, int]:
+        """Return the offsets of these texts, and of those of before."""
+        for text in dict.fromkeys(texts):
+            self.string(text)
+        return self._known
 
     def function(self, name: str, arguments: int, is_global: bool) -> int:
         """Add ``int name(CTX *, int, ..)`` and return the function's type id."""

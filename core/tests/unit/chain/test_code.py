@@ -72,7 +72,7 @@ def loop(asm: Assembler) -> None:
 def test_an_argument_is_wanted_if_some_way_reads_it_first(
     write: Callable[[Assembler], None], expected: bool
 ) -> None:
-    assert body(write).wants(R4) is expected
+    assert (R4 in body(write).wanted) is expected
 
 
 def test_what_a_body_writes_is_known_and_what_it_stores_is_not_a_register() -> None:
