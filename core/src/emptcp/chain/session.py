@@ -2,10 +2,11 @@
 """One command's view of plugins and kernel, and the steps by which it brings a table to where it should be.
 
 A change goes in four steps. *Place*: find the devices, bind the policies. *Decide*, per device and hook:
-leave alone, write parameters, switch to a new program, attach, detach. *Load* every new program; nothing has
-changed so far, so a refusal costs nothing. *Carry out*, with the journal written first: each switch is one
-link update, so a packet sees the old chain or the new one. If a step fails, the steps before it are taken
-back; if the process dies, the next command carries the journal's entry through.
+leave alone, write parameters, switch to a new program, attach, detach. *Load* every new program, while the
+plugins check their stages; nothing has changed so far, so a refusal costs nothing. *Carry out*, with the
+journal written first: each switch is one link update, so a packet sees the old chain or the new one. If a
+step fails, the steps before it are taken back; if the process dies, the next command carries the journal's
+entry through.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from emptcp import pybpf
 from emptcp.chain import (
@@ -40,7 +42,6 @@ from emptcp.chain.filling import Filled, Filling
 from emptcp.chain.load import Loader
 from emptcp.chain.off import Names, Off
 from emptcp.chain.pins import Pins
-from emptcp.chain.placement import Site
 from emptcp.chain.plan import FragmentRef
 from emptcp.chain.replacing import Replacing
 from emptcp.chain.running import Everything
@@ -51,6 +52,7 @@ from emptcp.errors import EmptcpError, quoted
 from emptcp.hooks import foreign
 from emptcp.hooks.namespaces import Namespace
 from emptcp.plugins.catalog import BoundStage, Catalog
+from emptcp.plugins.discovery import Plugin
 from emptcp.plugins.manager import Manager
 from emptcp.plugins.state import judged
 from emptcp.policy import file, model, text, values
@@ -92,19 +94,28 @@ class Session:
     """One command's view of plugins and kernel."""
 
     pins: Pins
-    catalog: Catalog
-    manager: Manager
+    plugins: list[Plugin]
     written: model.Table | None = None
     noting: bool = True
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """What the plugins provide, by their manifests."""
+        return Catalog(self.plugins)
+
+    @cached_property
+    def manager(self) -> Manager:
+        """Their Python sides, imported when they are asked first."""
+        made = Manager(report=lambda failure: None)
+        made.load(self.plugins)
+        return made
 
     @classmethod
     @contextmanager
     def open(cls, writing: bool = True) -> Iterator[Session]:
         """Open the pin tree (made if ``writing``) and the plugins."""
         tree = pins.open_or_make() if writing else pins.find() or Pins(pins.run_folder() / "none")
-        plugins, manager = judged(), Manager(report=lambda failure: None)
-        manager.load(plugins)
-        session = cls(tree, Catalog(plugins), manager)
+        session = cls(tree, judged())
         try:
             yield session
         finally:
@@ -201,7 +212,8 @@ class Session:
         """
         tables.read(entry.table)  # a damaged record is refused before anything is changed
         table = self._read(entry) if entry.text else None
-        sites = self._place(table, entry.netns, absent) if table is not None else {}
+        stages = self._bound(table) if table is not None else []
+        sites = placement.place(table, entry.netns, self.catalog, absent) if table is not None else {}
         state = off.read()
         wanted = lookups.everything(table, self.catalog) if table is not None else []
         fillings = filling.decide(self.pins, wanted, table is not None and table.exact)
@@ -225,6 +237,7 @@ class Session:
             with loader.loading() as threads:
                 for decision in decisions:
                     loader.prepare(decision)
+                self._validate(stages)
                 outcome.warnings += [remark for decision in decisions for remark in _remarks(decision)]
                 if not dry_run:
                     told = opened.enter_context(closing(self._effects(entry.table, decisions)))
@@ -251,7 +264,9 @@ class Session:
         return []
 
     def _tell(self, entry: tables.Entry) -> None:
-        sites = self._place(recorded(entry), entry.netns, [])
+        table = recorded(entry)
+        self._validate(self._bound(table))
+        sites = placement.place(table, entry.netns, self.catalog, [])
         with running.everything(self.pins) as found:
             decisions = decide.decide(entry.table, sites, found, self.catalog, [])
             with closing(self._effects(entry.table, decisions)) as told:
@@ -263,9 +278,9 @@ class Session:
             return self.written
         return recorded(entry)
 
-    def _place(
-        self, table: model.Table, netns: str, absent: list[EmptcpError] | None
-    ) -> dict[tuple[int, int], Site]:
+    def _bound(self, table: model.Table) -> list[tuple[BoundStage, model.Policy]]:
+        """Return the stages of each policy, which this host has all that they need for."""
+        found = []
         for policy in table.policies:
             for _, spec in stage_ids(table, policy, self.catalog):
                 if isinstance(spec, model.InSet):
@@ -273,8 +288,12 @@ class Session:
                 stage = self.catalog.bind(spec, devices=values.any_device)
                 _check_resident(stage, policy)
                 _check_features(stage, policy)
-                self.manager.validate(stage, policy)
-        return placement.place(table, netns, self.catalog, absent)
+                found.append((stage, policy))
+        return found
+
+    def _validate(self, stages: list[tuple[BoundStage, model.Policy]]) -> None:
+        for stage, policy in stages:
+            self.manager.validate(stage, policy)
 
     def _effects(self, table: str, decisions: list[Decision]) -> Effects:
         return Effects(self.pins, self.catalog, self.manager, table, decisions, off.read().heeds)
