@@ -43,6 +43,8 @@ def subflows_on_devices(change: Change, reader: SubflowReader | Snapshot) -> Ite
     from emptcp.mptcp.sockets import Snapshot
 
     here = [subflow for subflow in reader.read(change.namespace) if subflow.open]
+    if not here:
+        return
     known = devices.list_devices(change.namespace or namespaces.resolve())
     by_index = {device.ifindex: device for device in known if device.name in change.devices}
     routed = reader.routed(change.namespace) if isinstance(reader, Snapshot) else None
