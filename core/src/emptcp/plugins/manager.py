@@ -77,6 +77,7 @@ class Manager:
         self._report = report
         self._pluggy = pluggy.PluginManager(hookspecs.PROJECT)
         self._pluggy.add_hookspecs(hookspecs)
+        self._limit = deadline.limit()
         self.failures: list[Failure] = []
 
     @classmethod
@@ -106,7 +107,7 @@ class Manager:
                 continue
             try:
                 sources.always_compile(digest.top_level(plugin))
-                with deadline.within(deadline.limit()):
+                with deadline.within(self._limit):
                     imported = importlib.import_module(module)
                 self.register(imported, plugin.name)
             except _FAILURES as error:  # a stranger's module may do anything when imported
@@ -168,7 +169,7 @@ class Manager:
         @functools.wraps(function)
         def guarded(*arguments: Any) -> Any:
             try:
-                with deadline.within(deadline.limit()):
+                with deadline.within(self._limit):
                     return function(*arguments)
             except EmptcpError as error:
                 if hook in MAY_REFUSE:
@@ -188,7 +189,7 @@ class Manager:
         @functools.wraps(function)
         def guarded(*arguments: Any) -> Generator[None, Any, Any]:
             try:
-                with deadline.within(deadline.limit()):
+                with deadline.within(self._limit):
                     inner = function(*arguments)
                     next(inner)
             except _FAILURES as error:
@@ -204,7 +205,7 @@ class Manager:
 
     def _sent(self, inner: Generator[None, Any, Any], result: Any, plugin: str, hook: str) -> Any:
         try:
-            with deadline.within(deadline.limit()):
+            with deadline.within(self._limit):
                 inner.send(result)
         except StopIteration as end:
             return end.value
@@ -222,7 +223,7 @@ class Manager:
     def _thrown(self, inner: Generator[None, Any, Any], refusal: Exception, plugin: str, hook: str) -> Any:
         """Hand a refusal to a wrapper: it may pass it on, put another in its place, or take it back."""
         try:
-            with deadline.within(deadline.limit()):
+            with deadline.within(self._limit):
                 inner.throw(refusal)
         except StopIteration as end:
             return end.value
