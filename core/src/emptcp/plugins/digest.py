@@ -51,16 +51,23 @@ def top_level(plugin: Plugin) -> set[str]:
 
     Raises :class:`EmptcpError` as :func:`digest` does.
     """
-    names = {plugin.package, *(name.partition("/")[0].removesuffix(".py") for name in _files(plugin))}
+    names = {plugin.package, *(name.partition("/")[0].removesuffix(".py") for name in _recorded(plugin))}
     return {name for name in names if name.isidentifier()}
 
 
 def _files(plugin: Plugin) -> dict[str, Path]:
-    files = dict(_folder_files(plugin.folder)) if plugin.folder is not None else {}
+    return {
+        **(dict(_folder_files(plugin.folder)) if plugin.folder is not None else {}),
+        **_recorded(plugin),
+    }
+
+
+def _recorded(plugin: Plugin) -> dict[str, Path]:
+    """Return the distribution's files; of an editable install they are not the plugin's."""
     if plugin.metadata is None or is_editable(plugin):
-        return files
+        return {}
     locate = plugin.metadata.locate_file
-    return files | {name: Path(str(locate(name))) for name in recorded_names(plugin)}
+    return {name: Path(str(locate(name))) for name in recorded_names(plugin)}
 
 
 def _folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
