@@ -41,6 +41,28 @@ static __always_inline void emptcp_copy_block(__u8 *to, const __u8 *from)
 		((__u64 *)to)[i] = ((const __u64 *)from)[i];
 }
 
+/* Eight bits, the lowest first, as eight bytes of 1 or 0: a loop over words takes an eighth of the rounds. */
+static __always_inline __u64 emptcp_bytes_from_bits(__u64 bits)
+{
+	__u64 apart = (bits & 0xff) * 0x0101010101010101ULL & 0x8040201008040201ULL;
+
+	return (apart + 0x7f7f7f7f7f7f7f7fULL) >> 7 & 0x0101010101010101ULL;
+}
+
+/* A block to `built`, with NOPs where a bit of `gone` is set: NOPs are bytes of 1. */
+static __always_inline void emptcp_put_nops(struct emptcp_pkt *parsed, const __u8 *block, __u64 gone)
+{
+	__u32 i;
+
+	_Static_assert(EMPTCP_KIND_NOP == 1, "NOPs are not bytes of 1");
+#pragma clang loop unroll(disable)
+	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX / 8; i++) {
+		__u64 nops = emptcp_bytes_from_bits(gone >> 8 * i);
+
+		((__u64 *)parsed->built)[i] = (((const __u64 *)block)[i] & ~(nops * 0xff)) | nops;
+	}
+}
+
 static __always_inline int emptcp_edit_refuse(struct emptcp_pkt *parsed, enum emptcp_reason reason)
 {
 	parsed->reason = reason;
@@ -103,7 +125,7 @@ static __always_inline __u64 emptcp_bytes_of(const struct emptcp_pkt *parsed, __
 __weak __noinline int emptcp_edit_remove(void)
 {
 	struct emptcp_pkt *parsed = emptcp_parsed();
-	__u32 subtype, i;
+	__u32 subtype;
 	__u64 gone;
 
 	if (!parsed)
@@ -120,12 +142,7 @@ __weak __noinline int emptcp_edit_remove(void)
 		gone = emptcp_bytes_of(parsed, subtype);
 	}
 	parsed->built_len = emptcp_options_total(parsed);
-#pragma clang loop unroll(disable)
-	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
-		__u32 keep = emptcp_bit(gone, i) - 1;
-
-		parsed->built[i] = (parsed->block[i] & keep) | (EMPTCP_KIND_NOP & ~keep);
-	}
+	emptcp_put_nops(parsed, parsed->block, gone);
 	return 1;
 }
 
@@ -168,23 +185,30 @@ __weak __noinline int emptcp_edit_rewrite(void)
 static __always_inline bool emptcp_is_clean(const struct emptcp_pkt *parsed, __u32 total)
 {
 	__u64 rest = EMPTCP_BITS_FROM(parsed->options_len) & ~EMPTCP_BITS_FROM(total);
-	__u32 found = 0, i;
-
-#pragma clang loop unroll(disable)
-	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++)
-		found |= parsed->block[i] & -emptcp_bit(rest, i);
-	return !found;
-}
-
-/* Offset of the first `len` NOPs in a row; 64: there are none. */
-static __always_inline __u32 emptcp_row_of_nops(const struct emptcp_pkt *parsed, __u32 len)
-{
-	__u64 nops = parsed->nops, starts = nops;
+	__u64 found = 0;
 	__u32 i;
 
 #pragma clang loop unroll(disable)
-	for (i = 1; i < EMPTCP_TCP_OPTIONS_MAX; i++)
-		starts &= nops >> i | (emptcp_below(i, len) - 1);
+	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX / 8; i++)
+		found |= ((const __u64 *)parsed->block)[i] & emptcp_bytes_from_bits(rest >> 8 * i) * 0xff;
+	return !found;
+}
+
+/* Offset of the first `len` NOPs in a row; 64: there are none. A row is one of 1, 2, 4 .. and so on, as the
+ * bits of `len` say. */
+static __always_inline __u32 emptcp_row_of_nops(const struct emptcp_pkt *parsed, __u32 len)
+{
+	__u64 rows = parsed->nops, starts = ~0ULL;
+	__u32 before = 0, i;
+
+#pragma clang loop unroll(disable)
+	for (i = 0; i < 6; i++) {
+		__u64 part = -emptcp_bit(len, i);
+
+		starts &= rows >> (before & 63) | ~part;
+		before += part & 1 << i;
+		rows &= rows >> (1 << i);
+	}
 	/* The ones below the lowest bit that is set. */
 	return __builtin_popcountll((starts & -starts) - 1);
 }
@@ -203,27 +227,11 @@ static __always_inline __u32 emptcp_gather(struct emptcp_pkt *parsed)
 	return out;
 }
 
-/* The option to `at`, and NOPs behind it. What would go past the longest block goes to the last byte of
- * `built`. */
-static __always_inline void emptcp_place(struct emptcp_pkt *parsed, __u32 at, __u32 len)
+/* The option over what `built` has at `at`. */
+static __always_inline void emptcp_put_option(struct emptcp_pkt *parsed, __u32 at, __u32 len)
 {
 	__u32 i;
 
-#pragma clang loop unroll(disable)
-	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
-		__u32 inside = -emptcp_below(i, len), to = at + i;
-
-		to |= emptcp_below(to, EMPTCP_TCP_OPTIONS_MAX) - 1;
-		parsed->built[to & 63] = (parsed->option[i] & inside) | (EMPTCP_KIND_NOP & ~inside);
-	}
-}
-
-/* The option over the NOPs at `at`. */
-static __always_inline void emptcp_overlay(struct emptcp_pkt *parsed, __u32 at, __u32 len)
-{
-	__u32 i;
-
-	emptcp_copy_block(parsed->built, parsed->block);
 #pragma clang loop unroll(disable)
 	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX && i < len; i++)
 		parsed->built[(at + i) & 63] = parsed->option[i];
@@ -259,35 +267,38 @@ static __always_inline enum emptcp_reason emptcp_no_insertion(const struct emptc
 __weak __noinline int emptcp_edit_insert(void)
 {
 	struct emptcp_pkt *parsed = emptcp_parsed();
-	__u32 total, len, row, used, need, reason;
+	__u32 total, len, at, need, reason;
 
 	if (!parsed)
 		return 0;
-	len = parsed->argument & 0xff;
-	reason = emptcp_no_insertion(parsed, len);
+	reason = emptcp_no_insertion(parsed, parsed->argument & 0xff);
 	if (reason)
 		return emptcp_edit_refuse(parsed, reason);
-	total = emptcp_options_total(parsed);
+	WRITE_ONCE(parsed->built_len, emptcp_options_total(parsed));
+	/* Read anew, or the verifier goes through the rest for each way on which it came here. */
+	total = READ_ONCE(parsed->built_len);
+	len = READ_ONCE(parsed->argument) & 0xff;
 	if (!emptcp_is_clean(parsed, total))
 		return emptcp_edit_refuse(parsed, EMPTCP_BAD_OPTION);
 	emptcp_edit_scan();
-	parsed->built_len = total;
-	row = emptcp_row_of_nops(parsed, len);
-	if (row < 64) {
-		emptcp_overlay(parsed, row, len);
-		return 1;
+	at = emptcp_row_of_nops(parsed, len);
+	if (at < 64) {
+		emptcp_copy_block(parsed->built, parsed->block);
+	} else {
+		at = emptcp_gather(parsed);
+		need = (at + len + 3) & ~3;
+		if (need > EMPTCP_TCP_OPTIONS_MAX)
+			return emptcp_edit_refuse(parsed, EMPTCP_NO_SPACE);
+		if (need > total) {
+			reason = emptcp_no_growth(parsed);
+			if (reason)
+				return emptcp_edit_refuse(parsed, reason);
+			parsed->built_len = need;
+		}
+		emptcp_put_nops(parsed, parsed->built, EMPTCP_BITS_FROM(at));
 	}
-	used = emptcp_gather(parsed);
-	need = (used + len + 3) & ~3;
-	if (need > EMPTCP_TCP_OPTIONS_MAX)
-		return emptcp_edit_refuse(parsed, EMPTCP_NO_SPACE);
-	if (need > total) {
-		reason = emptcp_no_growth(parsed);
-		if (reason)
-			return emptcp_edit_refuse(parsed, reason);
-		parsed->built_len = need;
-	}
-	emptcp_place(parsed, used, len);
+	WRITE_ONCE(parsed->cursor, at);
+	emptcp_put_option(parsed, READ_ONCE(parsed->cursor), len);
 	return 1;
 }
 

@@ -63,22 +63,18 @@ EMPTCP_PUBLIC __u32 emptcp_kind_byte(const struct emptcp_handle *pkt, __u32 plac
 EMPTCP_PUBLIC bool emptcp_remove_kind(const struct emptcp_handle *pkt, __u32 place, bool unsafe)
 {
 	struct emptcp_pkt *parsed = pkt->parsed;
-	__u32 len = emptcp_walk_byte(parsed, place, 1), i;
+	__u32 len = emptcp_walk_byte(parsed, place, 1);
 
 	if (!emptcp_may_change(pkt))
 		return false;
 	emptcp_edit_scan();
 	if (place >= EMPTCP_NOWHERE || !emptcp_bit(parsed->heads, place))
 		return emptcp_refuse(pkt, EMPTCP_NO_OPTION);
-	if (!unsafe && emptcp_bit(emptcp_bytes_of(parsed, EMPTCP_DSS), place))
+	if (!unsafe && len > 2 && emptcp_walk_byte(parsed, place, 0) == EMPTCP_KIND_MPTCP &&
+	    emptcp_walk_byte(parsed, place, 2) >> 4 == EMPTCP_DSS)
 		return emptcp_refuse(pkt, EMPTCP_UNSAFE);
 	parsed->built_len = emptcp_options_total(parsed);
-#pragma clang loop unroll(disable)
-	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
-		__u32 gone = -emptcp_below(i - place, len);
-
-		parsed->built[i] = (parsed->block[i] & ~gone) | (EMPTCP_KIND_NOP & gone);
-	}
+	emptcp_put_nops(parsed, parsed->block, ((1ULL << (len & 63)) - 1) << place);
 	return emptcp_commit(pkt);
 }
 
