@@ -265,15 +265,9 @@ static __always_inline bool emptcp_commit_longer(const struct emptcp_handle *pkt
  * not the checksum (it follows by itself). */
 static __always_inline bool emptcp_is_rewritable(__u32 from, __u32 len)
 {
-	__u32 i;
+	const __u64 fixed = 0xf | 1 << 12 | 3 << EMPTCP_TCP_CHECK;
 
-	for (i = 0; i < EMPTCP_TCP_HEADER; i++) {
-		bool fixed = i < 4 || i == 12 || i == 16 || i == 17;
-
-		if (fixed && i >= from && i < from + len)
-			return false;
-	}
-	return true;
+	return !(((1ULL << (len & 63)) - 1) << (from & 63) & fixed);
 }
 
 /* The flags were rewritten: read them again, and the options, since which ones are legal depends on them.
@@ -354,11 +348,13 @@ EMPTCP_PUBLIC bool emptcp_rewrite(const struct emptcp_handle *pkt, __u32 offset,
 EMPTCP_PUBLIC bool emptcp_rewrite_option(const struct emptcp_handle *pkt, enum emptcp_subtype subtype,
 					 __u32 at, const void *bytes, __u32 len, bool unsafe)
 {
+	__u32 option = pkt->parsed->at[subtype & (EMPTCP_SUBTYPES - 1)] - EMPTCP_TCP_HEADER;
+
 	if (!emptcp_has(pkt, subtype))
 		return emptcp_refuse(pkt, EMPTCP_NO_OPTION);
 	if (pkt->parsed->repeated >> subtype & 1 || at + len > emptcp_option_len(pkt, subtype))
 		return emptcp_refuse(pkt, EMPTCP_BAD_OPTION);
-	return emptcp_rewrite_any(pkt, emptcp_option_at(pkt, subtype) + at, bytes, len, unsafe);
+	return emptcp_may_change(pkt) && emptcp_rewrite_options(pkt, option + at, bytes, len, unsafe);
 }
 
 /* Turn an MPTCP option into NOPs, wherever it stands and as often as it is there. */
