@@ -37,19 +37,18 @@ class Change:
 
 def note(before: Entry | None, after: Entry) -> Change:
     """Keep a change; the oldest ones are forgotten."""
-    changes = everything()
-    number = changes[-1].number + 1 if changes else 1
+    numbers = _numbers()
+    number = numbers[-1] + 1 if numbers else 1
     change = Change(number, time.time(), before, after)
     write(_path(number), asdict(change))
-    for old in changes[: max(0, len(changes) + 1 - KEPT)]:
-        _path(old.number).unlink(missing_ok=True)
+    for old in numbers[: max(0, len(numbers) + 1 - KEPT)]:
+        _path(old).unlink(missing_ok=True)
     return change
 
 
 def everything() -> list[Change]:
     """Return the changes that are kept, oldest first."""
-    found = sorted(_folder().glob("[0-9]*.json"), key=lambda path: int(path.stem))
-    changes = (_change(path) for path in found)
+    changes = (_change(_path(number)) for number in _numbers())
     return [change for change in changes if change is not None]
 
 
@@ -72,6 +71,10 @@ def forget(changes: Sequence[Change]) -> None:
 
 def _folder() -> Path:
     return run_folder() / "history"
+
+
+def _numbers() -> list[int]:
+    return sorted(int(path.stem) for path in _folder().glob("[0-9]*.json"))
 
 
 def _path(number: int) -> Path:

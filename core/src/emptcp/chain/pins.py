@@ -211,8 +211,9 @@ class Pins:
         _remove_if_empty(self.root.parent)
 
     def _remove_empty(self) -> None:
-        for path in sorted(self.root.rglob("*"), key=lambda path: len(path.parts), reverse=True):
-            _remove_if_empty(path)
+        for folder, _, pinned in os.walk(self.root, topdown=False):
+            if not pinned:
+                _remove_if_empty(Path(folder))
 
     def _unpin(self, paths: Iterable[Path]) -> None:
         for path in [path for path in paths if not path.is_dir()]:
