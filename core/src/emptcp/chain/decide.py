@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from emptcp.chain import engines, layout, placement, stranded
 from emptcp.chain.bind import bind
@@ -23,6 +22,7 @@ from emptcp.hooks.choice import Choice, Limit, choose
 from emptcp.plugins.catalog import Catalog
 from emptcp.plugins.manifest import BACKENDS
 from emptcp.policy import file, model
+from emptcp.pybpf import ObjectSpec
 
 KEEP, TUNE, SWITCH, ATTACH, DETACH = "keep", "tune", "switch", "attach", "detach"
 
@@ -216,7 +216,7 @@ def fingerprint(made: Plan, how: str) -> str:
     """
     digest = hashlib.sha256(f"{layout.VERSION} {how} {made.hook} {made.needs}".encode())
     for path in sorted({str(core_object()), *(f.object for f in made.fragments)}):
-        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        digest.update(ObjectSpec.read(path).digest)
     for policy in made.policies:
         digest.update(repr((policy.table, policy.name, policy.plain_tcp)).encode())
     for step in made.steps:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Self
@@ -23,6 +23,7 @@ CORE_FLOW = FragmentRef("core", "", "core_flow")
 CORE_FINISH = FragmentRef("core", "", "core_finish")
 
 
+@cache
 def core_object(name: str = "core") -> Path:
     """Return the path of an object of core's own."""
     path = Path(str(files("emptcp.programs") / f"{name}.bpf.o"))

@@ -6,6 +6,7 @@ The same file gives the same answer on any machine.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
@@ -78,10 +79,13 @@ class _Function:
 
 
 class ObjectSpec:
-    """An object file, described."""
+    """An object file, described. ``content`` is all of it."""
 
-    def __init__(self, path: Path, sections: list[_Section], functions: list[_Function]) -> None:
+    def __init__(
+        self, path: Path, content: bytes, sections: list[_Section], functions: list[_Function]
+    ) -> None:
         self.path = path
+        self.content = content
         self._sections = sections
         self._functions = functions
 
@@ -101,6 +105,11 @@ class ObjectSpec:
     def section(self, name: str) -> bytes | None:
         """Return the content of a section, or None."""
         return next((section.data for section in self._sections if section.name == name), None)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The SHA-256 of the file."""
+        return hashlib.sha256(self.content).digest()
 
     @property
     def license(self) -> str:
@@ -139,7 +148,8 @@ class ObjectSpec:
 
 @lru_cache(maxsize=64)
 def _opened(path: Path, _identity: tuple[int, ...]) -> ObjectSpec:
-    return ObjectSpec(path, *_read(path, path.read_bytes()))
+    content = path.read_bytes()
+    return ObjectSpec(path, content, *_read(path, content))
 
 
 def _read(path: Path, data: bytes) -> tuple[list[_Section], list[_Function]]:

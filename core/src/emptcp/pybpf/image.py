@@ -9,6 +9,7 @@ nobody can tell functions apart. So these sections are described as ``const void
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from pathlib import Path
 
 from emptcp.pybpf.btf import KINDS, empty_sections
@@ -19,12 +20,17 @@ _CONST_VOID = struct.pack("<III", 0, KINDS.index("const") << 24, 0)
 
 
 def read(path: Path) -> bytes:
-    """Return an object file's bytes.
+    """Return an object file's bytes; they are kept as long as the file is the same.
 
     :raises BpfError: there is no such file, it is no BPF object, or its types are broken.
     """
-    types = ObjectSpec.read(path).section(".BTF") or b""
-    image = bytearray(path.read_bytes())
+    return _described(ObjectSpec.read(path))
+
+
+@lru_cache(maxsize=64)
+def _described(spec: ObjectSpec) -> bytes:
+    types = spec.section(".BTF") or b""
+    image = bytearray(spec.content)
     start = image.find(types)
     for offset in empty_sections(types) if types else ():
         image[start + offset : start + offset + len(_CONST_VOID)] = _CONST_VOID
