@@ -13,7 +13,7 @@ from emptcp.chain.carriers import Tables, check_room
 from emptcp.chain.joining import Binding
 from emptcp.chain.layout import Slot, aligned
 from emptcp.chain.plan import Plan
-from emptcp.chain.submit import submit
+from emptcp.chain.submit import ready, submit
 
 FUSED, TAIL, METADATA = "fused", "tail", "tail-metadata"
 """The last one is ``tail`` with the chain context in XDP metadata and ``skb->cb``."""
@@ -57,8 +57,8 @@ def join(
     ``offset`` and ``size`` are of the context in the parameter value.
     """
     if engine == FUSED:
-        joined = fused.join(plan, binding)
-        return lambda: Made(submit(joined, binding.backend, _name(plan)))
+        load = ready(fused.join(plan, binding), binding.backend, _name(plan))
+        return lambda: Made(load())
     if engine == METADATA:
         check_room(len(plan.steps) + 1, binding.backend)
     flow_table = flows().fd if plan.flow else -1

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from emptcp import pybpf
 from emptcp.chain.joining import Joined
@@ -15,18 +16,32 @@ KINDS = {"xdp": "xdp", "tc": "sched_cls"}
 
 def submit(joined: Joined, backend: str, name: str) -> pybpf.Program:
     """Load a program. Raises :class:`EmptcpError` naming policy and stage when the verifier refuses."""
-    with pybpf.load_btf(joined.btf) as types:
-        try:
-            return pybpf.load_program(
-                KINDS[backend],
-                joined.instructions,
-                name=name,
-                btf=types.fd,
-                func_info=joined.func_info,
-                line_info=joined.line_info,
-            )
-        except pybpf.VerifierError as error:
-            raise _refusal(error, joined) from error
+    return ready(joined, backend, name)()
+
+
+def ready(joined: Joined, backend: str, name: str) -> Callable[[], pybpf.Program]:
+    """Return what loads a program as :func:`submit` does, and is to be called once.
+
+    A thread that calls it is in the kernel at once: it has little to do in Python, where others are busy.
+    """
+    types = pybpf.load_btf(joined.btf)
+    functions, lines = joined.func_info, joined.line_info
+
+    def load() -> pybpf.Program:
+        with types:
+            try:
+                return pybpf.load_program(
+                    KINDS[backend],
+                    joined.instructions,
+                    name=name,
+                    btf=types.fd,
+                    func_info=functions,
+                    line_info=lines,
+                )
+            except pybpf.VerifierError as error:
+                raise _refusal(error, joined) from error
+
+    return load
 
 
 def _refusal(error: pybpf.VerifierError, joined: Joined) -> EmptcpError:
