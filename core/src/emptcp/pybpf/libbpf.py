@@ -23,7 +23,7 @@ from emptcp.pybpf.errors import BpfError, MissingFeature
 SONAME = "libbpf.so.1"
 CARRIER = "emptcp_libbpf"
 
-_LEVELS = ("warning", "info", "debug")
+_DEBUG = 2  # LIBBPF_DEBUG, behind LIBBPF_WARN and LIBBPF_INFO
 _collecting = threading.local()
 _opening = threading.Lock()
 _opened: Library | None = None
@@ -185,8 +185,9 @@ def _real_path(path: str) -> str:
 
 def _print_handler(ffi: Any, libc: Any) -> Any:
     def heard(level: int, template: Any, arguments: Any) -> int:
-        lines = getattr(_collecting, "lines", None)
-        if lines is None or level >= _LEVELS.index("debug"):
+        # Most messages are of this level, and nobody reads them.
+        lines = getattr(_collecting, "lines", None) if level < _DEBUG else None
+        if lines is None:
             return 0
         buffer = ffi.new("char[4096]")
         libc.vsnprintf(buffer, 4096, template, arguments)
