@@ -19,6 +19,8 @@ SLOW = PACED[:3]
 BEGUN, LARGER = ", begun under it", ", tcp_wmem of 4 MB"
 WINDOWED = (5, 10, 20, 40)
 SECONDS = 3
+START = 5
+"""Seconds after which a control has got over what it sent too much at first."""
 
 SEND_BUFFER = 4 << 20
 """Bytes of each subflow from its start on, where the host's default (tcp_wmem) is found too small."""
@@ -63,11 +65,12 @@ def _paced(lab: Lab, rate: float) -> tuple[float, float]:
 
 
 def _paced_from_the_start(lab: Lab, rate: float) -> tuple[float, float]:
-    """Measure a connection that begins under the policy, against another one."""
+    """Measure a connection that begins under the policy, against one without, both past their start."""
     with Stream(lab) as stream:
+        time.sleep(START)
         free, _ = stream.rates(SECONDS)
     with _pacing(lab, rate), Stream(lab) as stream:
-        time.sleep(1)
+        time.sleep(START)
         other, limited = stream.rates(SECONDS)
     return limited, other / free
 

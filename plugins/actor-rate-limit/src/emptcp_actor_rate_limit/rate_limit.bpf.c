@@ -287,8 +287,8 @@ static __always_inline void pace(struct emptcp_socket *sock, struct rate_limit_s
 	}
 	if (!drained(sock, state, end) || !emptcp_pace(sock, rate))
 		return;
-	/* A tenth of a second's worth: what waits behind the rate holds up what the other subflows send. */
-	emptcp_keep_unsent(sock, rate / 10 > LEAST_UNSENT ? rate / 10 : LEAST_UNSENT);
+	/* A twentieth of a second's worth: what waits behind the rate holds up what other subflows send. */
+	emptcp_keep_unsent(sock, rate / 20 > LEAST_UNSENT ? rate / 20 : LEAST_UNSENT);
 	state->paced[end] = rate;
 	state->draining[end] = 0;
 }
