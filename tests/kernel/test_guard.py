@@ -232,37 +232,40 @@ def usual(monkeypatch: pytest.MonkeyPatch) -> None:
 def installed(stranger: Callable[..., Path], broken: Path, emptcp: Command) -> None:
     package = stranger()
     shutil.copy(broken, package / "mark.bpf.o")
-    manifest = package / "emptcp.toml"
-    manifest.write_text(manifest.read_text().replace('"ingress"', '"ingress", "egress"'))
+    allow(package, '"ingress", "egress"')
     emptcp("plugins", "enable", "mark")
 
 
 @pytest.fixture
-def changes_dss(stranger: Callable[..., Path], emptcp: Command, tmp_path: Path) -> None:
+def changes_dss(stranger: Callable[..., Path], emptcp: Command) -> None:
     """An actor that changes a DSS: which part of it, its parameter says."""
-    source = tmp_path / "changes.bpf.c"
-    source.write_text(CHANGES_DSS)
-    package = stranger()
-    compile_source(find_compiler(), source, package / "mark.bpf.o")
-    manifest = package / "emptcp.toml"
-    manifest.write_text(manifest.read_text().replace('"ingress"', '"ingress", "egress"'))
+    compile_into(stranger(), CHANGES_DSS, '"ingress", "egress"')
     emptcp("plugins", "enable", "mark")
 
 
 @pytest.fixture
-def writes_raw(stranger: Callable[..., Path], emptcp: Command, tmp_path: Path) -> Callable[[int, str], None]:
+def writes_raw(stranger: Callable[..., Path], emptcp: Command) -> Callable[[int, str], None]:
     """Return what installs an actor that writes two bytes into the TCP header: where, and at which hook."""
 
     def install(at: int, hook: str) -> None:
-        source = tmp_path / "raw.bpf.c"
-        source.write_text(RAW.format(at=at))
-        package = stranger()
-        compile_source(find_compiler(), source, package / "mark.bpf.o")
-        manifest = package / "emptcp.toml"
-        manifest.write_text(manifest.read_text().replace('"ingress"', f'"{hook}"'))
+        compile_into(stranger(), RAW.format(at=at), f'"{hook}"')
         emptcp("plugins", "enable", "mark")
 
     return install
+
+
+def compile_into(package: Path, code: str, hooks: str) -> None:
+    """Let a stranger's plugin be this code, for these hooks."""
+    source = package / "mark.bpf.c"
+    source.write_text(code)
+    compile_source(find_compiler(), source, package / "mark.bpf.o")
+    allow(package, hooks)
+
+
+def allow(package: Path, hooks: str) -> None:
+    """Let a stranger's manifest name these hooks."""
+    manifest = package / "emptcp.toml"
+    manifest.write_text(manifest.read_text().replace('"ingress"', hooks))
 
 
 class Traffic:

@@ -52,20 +52,20 @@ def first(packet: bytes, answers: bool) -> Iterator[bytes]:
     payload = decode(packet, "none").payload[:MOST_PAYLOAD]
     for option in (MpCapable(*_KEYS), Dss(data_ack=1)):
         yield from _of_mptcp(packet, answers, "A", [option])
-    for option in (
-        MpCapable(*_KEYS, len(payload)),
-        Dss(data_ack=1, dsn=1, subflow_seq=1, data_length=len(payload)),
-    ):
+    for option in (MpCapable(*_KEYS, len(payload)), _mapping(payload)):
         yield from _of_mptcp(packet, answers, "PA", [option], payload)
 
 
 def established(packet: bytes) -> Iterator[bytes]:
     """Yield an ACK and data with a DSS, in both directions between the ends of a packet that was heard."""
     data = b"data"
-    mapped = Dss(data_ack=1, dsn=1, subflow_seq=1, data_length=len(data))
     for answers in (False, True):
         yield from _of_mptcp(packet, answers, "A", [Dss(data_ack=1)])
-        yield from _of_mptcp(packet, answers, "PA", [mapped], data)
+        yield from _of_mptcp(packet, answers, "PA", [_mapping(data)], data)
+
+
+def _mapping(data: bytes) -> Dss:
+    return Dss(data_ack=1, dsn=1, subflow_seq=1, data_length=len(data))
 
 
 def _of_mptcp(

@@ -11,7 +11,7 @@ time makes it do so.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -145,13 +145,16 @@ def _is_spoilt(runner: Runner, probe: bytes) -> bool:
 
 
 def _is_stripped(runner: Runner, probe: bytes) -> bool:
-    result = runner.run(probe)
-    return _goes_on(result) and not set(decode(probe).subtypes) <= set(decode(result.data).subtypes)
+    return _loses(runner, probe, lambda packet: decode(packet).subtypes)
 
 
 def _is_altered(runner: Runner, probe: bytes) -> bool:
+    return _loses(runner, probe, _dss)
+
+
+def _loses(runner: Runner, probe: bytes, of: Callable[[bytes], Iterable[object]]) -> bool:
     result = runner.run(probe)
-    return _goes_on(result) and not set(_dss(probe)) <= set(_dss(result.data))
+    return _goes_on(result) and not set(of(probe)) <= set(of(result.data))
 
 
 def _dss(packet: bytes) -> list[bytes]:

@@ -168,7 +168,7 @@ def _few(heard: Sequence[Complaint]) -> Iterator[Complaint]:
     for one in heard:
         if one.packet:
             suspicions[one.what, one.device] += 1
-        if suspicions[one.what, one.device] <= KEPT:
+        if not one.packet or suspicions[one.what, one.device] <= KEPT:
             yield one
 
 
