@@ -6,6 +6,7 @@
  * length.
  */
 #include <emptcp/actor.h>
+#include <emptcp/finish.h>
 #include <emptcp/selector.h>
 
 #define HEADERS 120 /* IPv6, TCP and all options, from the IP header on */
@@ -51,13 +52,16 @@ static __always_inline void bring_length_back(const struct emptcp_handle *pkt, _
 		bpf_skb_change_tail(pkt->ctx, length, 0);
 }
 
-/* Writes a packet's headers as they were; its checksum, too, so that nothing is left to be added to it. */
+/* Does what core does behind the last stage, for it belongs to what the stages before cost, then writes the
+ * packet's headers as they were. */
 EMPTCP_ACTOR(restore, pkt, struct restore, param)
 {
 	__u32 l3 = pkt->parsed->l3, size = param->size, i, *place;
 
+	emptcp_put_header(pkt);
+	pkt->parsed->written = 0;
+	pkt->parsed->written_rest = 0;
 	bring_length_back(pkt, param->length);
-	pkt->parsed->sum = 0;
 	if (size < 4 || size > HEADERS)
 		return EMPTCP_NEXT;
 	if (pkt->backend == EMPTCP_TC) {

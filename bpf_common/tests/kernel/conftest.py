@@ -20,7 +20,8 @@ from emptcp_sdk.compiler import compile_source, find_compiler
 
 PROGRAMS = Path(__file__).parent / "programs"
 FIRST = struct.pack("<I", 0)
-NEED_OPTIONS, NEED_KEY = 1, 2
+NEED_OPTIONS, NEED_KEY, NEED_TCP, NEED_REST = 1, 2, 8, 16
+NEED_ALL = NEED_OPTIONS | NEED_KEY | NEED_TCP | NEED_REST
 Backend = Literal["xdp", "tc"]
 
 JOBS = ("nothing", "insert", "remove", "rewrite", "rewrite_odd", "cap", "insert_prio", "rewrite_option")
@@ -109,7 +110,7 @@ class Parser:
         self,
         packet: bytes,
         *,
-        needs: int = NEED_OPTIONS | NEED_KEY,
+        needs: int = NEED_ALL,
         link: Link = "ethernet",
         ctx: bytes | None = None,
         thorough: bool = False,
@@ -177,7 +178,7 @@ class Changer:
         ctx: bytes | None = None,
     ) -> Changed:
         """Parse a packet and do one job on it; ``tag``: push a VLAN tag into the skb first (TC)."""
-        order = config(NEED_OPTIONS | NEED_KEY, link)
+        order = config(NEED_ALL, link)
         order += struct.pack("<IIIII2B", JOBS.index(job), number, length or len(data), unsafe, tag, *scale)
         self.loaded.maps["order"].update(FIRST, (order + data.ljust(40, b"\0")).ljust(76, b"\0"))
         name = f"change_tagged_{self.backend}" if tag else f"change_{self.backend}"

@@ -56,7 +56,7 @@ AT_TC = ("skb_mark", "neigh")
 FOUND, NOWHERE, ANY_EXID = 0xFF, 64, 0x10000
 """Places of an option: what the search finds; behind all options. Any identifier of an experimental one."""
 MODES = ("plain", "plain", "plain", "plain", "tagged", "gso")
-OPTIONS, KEY, PLAIN = 1, 2, 4
+OPTIONS, KEY, PLAIN, TCP, REST = 1, 2, 4, 8, 16
 SECONDS = seconds(14)
 TAG = 5
 SHORTEST_TC = 54
@@ -80,7 +80,7 @@ class Order:
     exid: int = ANY_EXID
     tokens: tuple[int, int] = (0, 0)
     prefix: tuple[bytes, int] = (bytes(16), 0)
-    needs: int = OPTIONS | KEY
+    needs: int = OPTIONS | KEY | TCP | REST
     mode: str = "plain"
 
     def encode(self, link: str) -> bytes:
@@ -123,11 +123,16 @@ def drawn(random: Random, one: Packet, seen: Decoded) -> Order:
 
 def ordered(random: Random, order: Order, l4: int) -> Order:
     """Draw the arguments of a job."""
-    near, some = max(0, l4 + random.randrange(-2, 64)), random.choice((OPTIONS | KEY,) * 6 + (7, OPTIONS))
+    near, some = (
+        max(0, l4 + random.randrange(-2, 64)),
+        random.choice((OPTIONS | KEY,) * 6 + (OPTIONS | KEY | PLAIN, OPTIONS)),
+    )
     match order.job:
         case "nothing" | "skip" | "event":
             number = random.choice((near, random.randrange(1, 21), 3000, 0x8000))
-            return replace(order, needs=some, number=number if order.job == "nothing" else number % 21)
+            return replace(
+                order, needs=some | TCP | REST, number=number if order.job == "nothing" else number % 21
+            )
         case "insert_built":
             data = (option(random) if random.random() < 0.5 else random.choice(LEGAL))[:40]
             length = len(data) if random.random() < 0.95 else random.choice((0, 1, 41, 256, 65535))

@@ -251,9 +251,11 @@ def test_only_what_is_needed_is_written(parse: Any) -> None:
     before = parse(build(options=[MpPrio(True)], src="10.0.0.3", dst="10.0.0.4"))
     without = parse(packet, needs=0)
     assert (without.subtypes, without.found.direction, without.found.at) == ({2}, 0, before.found.at)
-    assert without.found.payload == 34 + 20 + 12 + 28
+    assert (without.found.l4, without.found.payload, without.found.tcp) == (34, 0, before.found.tcp)
     assert parse(packet, needs=1).found.at[2] == 32
     assert parse(packet, needs=2).found.direction == 1
+    assert parse(packet, needs=8).found.tcp == packet[34:54]
+    assert parse(packet, needs=16).found.payload == 34 + 20 + 12 + 28
 
 
 @pytest.mark.parametrize("flags", ["A", "PA", "AU"])

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Every changing helper as an ordinary program: parse, do what the map says, tell how it went. */
 #include <emptcp/actor.h>
+#include <emptcp/finish.h>
 #include <emptcp/parse.h>
 
 enum job {
@@ -122,8 +123,9 @@ static __always_inline int change(void *ctx, int backend)
 	outcome_->parsed = emptcp_parse(ctx, parsed, &order_->parse, backend);
 	if (outcome_->parsed == EMPTCP_PARSE_TCP) {
 		outcome_->done = act(&pkt, order_);
-		changed = parsed->sum;
-		emptcp_finish(&pkt);
+		changed = parsed->written | parsed->written_rest | parsed->sum;
+		emptcp_put_header(&pkt);
+		emptcp_take_header(&pkt);
 	}
 	__builtin_memcpy(&outcome_->found, parsed, sizeof(*parsed));
 	count(outcome_, changed);

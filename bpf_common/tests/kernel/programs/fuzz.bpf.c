@@ -4,6 +4,7 @@
 #include <emptcp/actor.h>
 #include <emptcp/address.h>
 #include <emptcp/connection.h>
+#include <emptcp/finish.h>
 #include <emptcp/flow.h>
 #include <emptcp/glance.h>
 #include <emptcp/key.h>
@@ -327,7 +328,8 @@ static __always_inline int fuzz(void *ctx, int backend)
 		read_kind(&pkt, order_, answer_);
 		read_devices(&pkt, answer_);
 		answer_->done = act(&pkt, order_);
-		emptcp_finish(&pkt);
+		emptcp_put_header(&pkt);
+		emptcp_take_header(&pkt);
 		answer_->chain = parsed->chain;
 	}
 	__builtin_memcpy(&answer_->after, parsed, sizeof(*parsed));

@@ -76,10 +76,10 @@ class Asking(Joiner):
     def _find_key(self, fragment: FragmentRef, missing: str, name: str) -> None:
         """Let a key's fragment write the packet's key; where there is none go to ``missing``."""
         asm = self.asm
+        self.make_ready(fragment)
         self.nothing(fragment, R3)
-        self.flow_arguments(fragment)
-        self.packet_arguments()
-        asm.emit(bpf.MOV64_REG, R4, R2)
+        self.other_arguments(fragment)
+        asm.emit(bpf.MOV64_REG, R4, PACKET)
         asm.emit(bpf.ADD64_IMM, R4, imm=self.binding.packet.found_key)
-        self.copy(self.binding.code[fragment], f"key{len(asm)}", name)
+        self.run_fragment(fragment, f"key{len(asm)}", name)
         asm.jump(missing, bpf.JEQ32_IMM, R0, 0)

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
 
@@ -78,6 +78,30 @@ class Code:
             if one.dst != argument or not bpf.writes_register(one):
                 ways += bpf.following(at, one)
         return False
+
+    def settled(self, given: tuple[tuple[int, int], ...]) -> Code:
+        """Return this code with arguments in the registers of their own that ``given`` says: argument, register.
+
+        That is for arguments that stay where they are to the end: nothing is written there, and nothing is called.
+        The processor then sees that one stage reads what another one has written, and waits less for it.
+        """
+        if given not in self._settled:
+            self._settled[given] = self._settle(dict(given))
+        return self._settled[given]
+
+    @cached_property
+    def _settled(self) -> dict[tuple[tuple[int, int], ...], Code]:
+        return {}
+
+    def _settle(self, given: Mapping[int, int]) -> Code:
+        body = self.body
+        if any(one.op == bpf.CALL or bpf.is_atomic(one) for one in body):
+            return self
+        moved = {old: new for old, new in given.items() if not {old, new} & self.written}
+        if not moved:
+            return self
+        renamed = tuple(bpf.with_registers(one, moved) for one in body)
+        return replace(self, instructions=renamed + self.instructions[len(body) :])
 
     @cached_property
     def answers(self) -> frozenset[int] | None:

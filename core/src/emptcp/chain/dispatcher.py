@@ -65,7 +65,7 @@ class Dispatcher(Joiner):
         asm.label("mptcp")
 
     def _call_core_flow(self) -> None:
-        self.packet_arguments()
+        self.packet_arguments(self.binding.flow)
         self.copy(self.binding.flow, "flow", "core: flow table")
         self.line("core: is it MPTCP")
 
@@ -87,9 +87,10 @@ class Dispatcher(Joiner):
         for number, fragment in enumerate(self.plan.companions):
             name = f"companion '{fragment.name}' of plugin '{fragment.plugin}'"
             after = f"companion{number}"
+            self.make_ready(fragment)
             self.line(name)
             if fragment.state_size:
                 self.asm.emit(bpf.LDX_DW, R5, R10, self.flow)
                 self.asm.jump(after, bpf.JEQ_IMM, R5, 0)
             self.arguments(fragment, None)
-            self.copy(self.binding.code[fragment], after, name)
+            self.run_fragment(fragment, after, name)

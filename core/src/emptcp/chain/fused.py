@@ -147,6 +147,7 @@ class _Fused(Dispatcher, Asking):
         if stage.member is not None:
             self.membership(stage.member, owner)
             return
+        self.make_ready(stage.fragment)
         if stage.values:
             assert slot is not None
             self.parameter_address(slot)
@@ -154,10 +155,11 @@ class _Fused(Dispatcher, Asking):
             self.other_arguments(stage.fragment)
         else:
             self.arguments(stage.fragment, slot)
-        code = self.binding.code[stage.fragment]
-        self.copy(code, f"after{step.index}", owner)
+        self.run_fragment(stage.fragment, f"after{step.index}", owner)
         if step.policy + 1 < len(self.plan.policies):
-            self.clear_stack(code)  # a program of one policy is spared the stores
+            self.clear_stack(
+                self.binding.code[stage.fragment]
+            )  # a program of one policy is spared the stores
 
     def _goto(self, step: Step, end: str) -> None:
         self._count(step)

@@ -9,7 +9,7 @@ two slots here as there.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 = range(11)
@@ -51,6 +51,8 @@ CLASS_MASK, JMP, JMP32 = 0x07, 0x05, 0x06
 LD_CLASS, LDX_CLASS, ST_CLASS, STX_CLASS, ALU, ALU64 = 0x00, 0x01, 0x02, 0x03, 0x04, 0x07
 _ACCESSES, _WRITES = (LDX_CLASS, ST_CLASS, STX_CLASS), (LD_CLASS, LDX_CLASS, ALU, ALU64)
 """Classes of what reads or writes memory, and of what writes its destination register."""
+MODE_MASK, ATOMIC, FROM_REGISTER = 0xE0, 0xC0, 0x08
+"""Of the opcode: how memory is accessed; whether arithmetic or a jump takes a register or a number."""
 JUMP_REACH = 32767
 """Instructions that the 16-bit offset of a jump spans."""
 
@@ -115,6 +117,21 @@ def reads_register(instruction: Instruction, register: int) -> bool:
     if register == src and (op & 0x08 or kind == STX_CLASS):
         return True
     return register == dst and op not in (MOV64_REG, MOV64_IMM, MOV32_REG, MOV32_IMM)
+
+
+def is_atomic(instruction: Instruction) -> bool:
+    """Tell whether an instruction changes memory in one step; it may write its source."""
+    return instruction.op & CLASS_MASK == STX_CLASS and instruction.op & MODE_MASK == ATOMIC
+
+
+def with_registers(instruction: Instruction, others: Mapping[int, int]) -> Instruction:
+    """Return an instruction with other registers in place of those it reads or writes; calls have none."""
+    op, dst, src, *_ = instruction
+    kind = op & CLASS_MASK
+    if op == 0 or kind == LD_CLASS:  # in these `src` says what the number is
+        return instruction._replace(dst=others.get(dst, dst)) if op else instruction
+    from_register = op & FROM_REGISTER or kind in (LDX_CLASS, STX_CLASS)
+    return instruction._replace(dst=others.get(dst, dst), src=others.get(src, src) if from_register else src)
 
 
 def stack_depth(code: Iterable[Instruction]) -> int:

@@ -11,7 +11,7 @@ of subprograms get new distances; subprograms that several fragments share byte 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import attrgetter
@@ -52,6 +52,9 @@ PACKET, COUNTERS, LENGTH, CONTEXT = R6, R7, R8, R9
 """Where core's values are between stages: the parsed packet, the chunk of counters, the bytes of the IP
 packet, the hook's context."""
 
+GIVEN = ((R1, CONTEXT), (R2, PACKET))
+"""The arguments that are the same for all fragments, and where their values are."""
+
 RETURN, ACCEPT, DROP, REDIRECT, GOTO = 1, 2, 3, 4, 5
 VERDICTS = frozenset({RETURN, ACCEPT, DROP, REDIRECT, GOTO})
 """What an actor may answer but NEXT, which is 0."""
@@ -61,7 +64,8 @@ VERDICTS = frozenset({RETURN, ACCEPT, DROP, REDIRECT, GOTO})
 class PacketLayout:
     """Byte offsets in ``struct emptcp_pkt`` and ``struct emptcp_flow`` (emptcp/abi.h), from core's BTF.
 
-    ``options`` are the members that the parser fills only on demand.
+    ``on_demand`` are the members that the parser fills only if asked to, by the bit of
+    ``emptcp_parse_config.needs`` that asks.
     """
 
     flags: int
@@ -79,7 +83,7 @@ class PacketLayout:
     kept: int
     flow_known: int
     flow_slots: int
-    options: tuple[range, ...]
+    on_demand: Mapping[int, tuple[range, ...]]
     mptcp_flag: int = 1
 
 
@@ -97,7 +101,8 @@ class Maps:
 class Binding:
     """Everything about one program that is not in the plan: places and descriptors.
 
-    ``counter_slots`` and ``parameter_slots`` run parallel to the plan's steps; counter slot 0 is the
+    ``older`` are fragments that were compiled with headers which knew no parsed TCP header, and ``around_older``
+    what core runs before and behind each of these. ``counter_slots`` and ``parameter_slots`` run parallel to the plan's steps; counter slot 0 is the
     program's own. ``state_slots`` maps a plugin to its offset in a flow-table entry's slot area, ``stores``
     a set or map to its descriptor. ``how`` and ``netns`` are what core's parser is told.
     """
@@ -115,6 +120,8 @@ class Binding:
     how: int
     netns: int
     stores: Mapping[Store, int] = field(default_factory=dict)
+    older: Collection[FragmentRef] = ()
+    around_older: tuple[Code, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,12 +177,14 @@ class Joiner:
         self.plan = plan
         self.binding = binding
         self.asm = Assembler()
-        frame = max(code.body_stack for code in (binding.finish, *codes))
-        slots = [-frame - 8 * n for n in range(1, 11)]
-        self.flow, self.key, self.place, self.entry, self.about, self.immediate = slots[4:]
+        between = [*binding.around_older]
+        frame = max(code.body_stack for code in (binding.finish, *between, *codes))
+        slots = [-frame - 8 * n for n in range(1, 12)]
+        self.flow, self.key, self.place, self.entry, self.about, self.immediate, self.answered = slots[4:]
         self._places = dict(zip((PACKET, COUNTERS, LENGTH, CONTEXT), slots, strict=False))
-        # The parser runs before all but the context is kept.
-        others = [binding.finish, *(code for code in codes if code is not binding.begin)]
+        # The parser runs before all but the context is kept, and behind the last one nothing but a redirection
+        # asks for any of it.
+        others = [*between, *(code for code in codes if code is not binding.begin)]
         self._lost = {CONTEXT}.union(*(code.written for code in others))
         self._kept: set[int] = set()
         self.types = TypeInfo(binding.backend)
@@ -244,12 +253,13 @@ class Joiner:
     def other_arguments(self, fragment: FragmentRef) -> None:
         """Load all arguments but r3."""
         self.flow_arguments(fragment)
-        self.packet_arguments()
+        self.packet_arguments(self.binding.code[fragment])
 
-    def packet_arguments(self) -> None:
-        """Load the context and the packet, into r1 and r2; all else is kept."""
-        self.asm.emit(bpf.MOV64_REG, R1, CONTEXT)
-        self.asm.emit(bpf.MOV64_REG, R2, PACKET)
+    def packet_arguments(self, code: Code) -> None:
+        """Load the context and the packet, where the code looks at them; all else is kept."""
+        for argument, place in GIVEN:
+            if argument in code.wanted:
+                self.asm.emit(bpf.MOV64_REG, argument, place)
 
     def flow_arguments(self, fragment: FragmentRef) -> None:
         """Load the state into r4 and the flow into r5; what a fragment does not ask for is 0."""
@@ -344,12 +354,17 @@ class Joiner:
         self.answer("pass")
 
     def finish_packet(self, name: str) -> None:
-        """Bring the checksum along with what the stages changed; nobody minds that of a dropped packet."""
+        """Bring header and checksum along with what the stages changed; nobody minds a dropped packet's."""
         if name == "drop":
             return
-        self.line("core: checksum")
-        self.packet_arguments()
-        self.copy(self.binding.finish, f"finished {name}", "core: checksum")
+        self.line("core: TCP header")
+        kept = {PACKET} & self.binding.finish.written if name == "redirect" else set[int]()
+        for register in kept - self._kept:
+            self.asm.emit(bpf.STX_DW, R10, register, self._places[register])
+        self.packet_arguments(self.binding.finish)
+        self.copy(self.binding.finish, f"finished {name}", "core: TCP header")
+        for register in kept - self._kept:
+            self.asm.emit(bpf.LDX_DW, register, R10, self._places[register])
 
     def answer(self, name: str) -> None:
         """End the program with what a way out answers."""
@@ -364,6 +379,28 @@ class Joiner:
         asm.emit(bpf.EXIT)
 
     # Copying fragments.
+
+    def make_ready(self, fragment: FragmentRef) -> None:
+        """Append what comes before a fragment, and before its arguments are loaded."""
+        if fragment in self.binding.older:
+            self._core_between(self.binding.around_older[0])
+
+    def run_fragment(self, fragment: FragmentRef, after: str, name: str) -> None:
+        """Append a fragment's body and what comes behind it; the answer is in r0 then. See :meth:`copy`."""
+        code = self.binding.code[fragment]
+        if fragment not in self.binding.older:
+            self.copy(code, after, name)
+            return
+        self.copy(code, f"{after}, answered", name)
+        self.asm.emit(bpf.STX_DW, R10, R0, self.answered)
+        self._core_between(self.binding.around_older[1])
+        self.asm.emit(bpf.LDX_DW, R0, R10, self.answered)
+        self.asm.label(after)
+
+    def _core_between(self, code: Code) -> None:
+        self.line("core: TCP header")
+        self.packet_arguments(code)
+        self.copy(code, f"between{len(self.asm)}", "core: TCP header")
 
     def copy(self, code: Code, after: str, name: str) -> None:
         """Append a fragment's body; its exits lead to ``after``, which is given to what follows.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,10 +17,17 @@ from emptcp.chain.joining import PacketLayout
 from emptcp.chain.plan import FragmentRef
 from emptcp.chain.shared import HEAD_BYTES, SharedMaps
 from emptcp.errors import EmptcpError
+from emptcp.plugins import layout as layouts
+from emptcp.plugins.versions import HEADERS_WITH_TCP
 
 CORE_BEGIN = FragmentRef("core", "", "core_begin")
 CORE_FLOW = FragmentRef("core", "", "core_flow")
 CORE_FINISH = FragmentRef("core", "", "core_finish")
+CORE_PUT_HEADER = FragmentRef("core", "", "core_put_header")
+CORE_TAKE_HEADER = FragmentRef("core", "", "core_take_header")
+
+_NEED_OPTIONS, _NEED_TCP, _NEED_REST = 1, 8, 16
+"""``enum emptcp_need`` (emptcp/glance.h)."""
 
 
 @cache
@@ -61,9 +68,9 @@ class Objects:
             "flags l3 payload payload_len reason redirect key entry length found_key parameters chain kept"
         )
         offsets = {name: packet[name] for name in names.split()}
-        # Up to the next member: arrays of bytes.
-        options = range(packet["at"], packet["redirect"]), range(packet["block"], packet["cursor"])
-        return PacketLayout(**offsets, flow_known=flow["known"], flow_slots=HEAD_BYTES, options=options)
+        return PacketLayout(
+            **offsets, flow_known=flow["known"], flow_slots=HEAD_BYTES, on_demand=_on_demand(packet)
+        )
 
     @cached_property
     def packet_size(self) -> int:
@@ -87,6 +94,11 @@ class Objects:
                 fix="Choose another back-end for this policy.",
             )
         return _code(captured, captured.fragments[section])
+
+    def is_older(self, fragment: FragmentRef) -> bool:
+        """Return whether a fragment was compiled with headers that look for TCP's header in the packet."""
+        abi = layouts.read(Path(fragment.object)).abi.get(fragment.name)
+        return abi is not None and abi.headers < HEADERS_WITH_TCP
 
     def map(self, name: str) -> pybpf.Map:
         """Return a map of the objects opened so far, by name. Raises :class:`LookupError`."""
@@ -121,6 +133,25 @@ class Objects:
     def _core_maps(self, names: Collection[str], hook: str, backend: str) -> dict[str, pybpf.Map]:
         makers = {"emptcp_packet": lambda: self.packet(hook, backend), **self.shared.cores()}
         return {name: make() for name, make in makers.items() if name in names}
+
+
+def _on_demand(packet: Mapping[str, int]) -> dict[int, tuple[range, ...]]:
+    """Return which members are written on demand: each from its offset up to that of another one behind it."""
+
+    def members(*spans: tuple[str, str]) -> tuple[range, ...]:
+        return tuple(range(packet[first], packet[behind]) for first, behind in spans)
+
+    return {
+        _NEED_OPTIONS: members(("at", "redirect"), ("block", "cursor")),
+        _NEED_TCP: members(("tcp", "written")),
+        _NEED_REST: members(
+            ("size", "backend"),
+            ("flags", "l3"),
+            ("payload", "no_modify"),
+            ("scratch", "block"),
+            ("netns", "sum"),
+        ),
+    }
 
 
 def _code(captured: pybpf.CapturedObject, fragment: pybpf.Fragment) -> Code:

@@ -22,8 +22,9 @@ from emptcp.policy import model
 END = -1
 """Edge of a step that leads out of its policy."""
 
-PARSE_OPTIONS, PARSE_KEY, PARSE_PLAIN = 1, 2, 4
-"""``emptcp_parse_config.needs``. The first one is told by the fragments' code, and no part of a plan."""
+PARSE_KEY, PARSE_PLAIN = 2, 4
+"""Of ``emptcp_parse_config.needs`` what a plan tells. The rest the fragments' code does: see
+:attr:`emptcp.chain.joining.PacketLayout.on_demand`."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,16 @@ from emptcp import pybpf
 from emptcp.chain import counters, engines, joining, layout, sockets
 from emptcp.chain.chains import home
 from emptcp.chain.description import ChainRecord, Description, PolicyRecord, StageRecord
-from emptcp.chain.objects import CORE_BEGIN, CORE_FINISH, CORE_FLOW, Objects
+from emptcp.chain.objects import (
+    CORE_BEGIN,
+    CORE_FINISH,
+    CORE_FLOW,
+    CORE_PUT_HEADER,
+    CORE_TAKE_HEADER,
+    Objects,
+)
 from emptcp.chain.owned import COUNTERS, DESCRIPTION, PARAMETERS, Previous, chunk_key
-from emptcp.chain.plan import PARSE_OPTIONS, BoundPolicy, Plan, Step
+from emptcp.chain.plan import BoundPolicy, Plan, Step
 from emptcp.chain.reading import may_read
 from emptcp.pybpf import features
 
@@ -156,14 +163,18 @@ def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slo
     code = {fragment: objects.code(fragment, *where) for fragment in plan.fragments}
     flow = objects.code(CORE_FLOW, *where)
     run = [*code.values(), *([flow] if plan.flow else [])]
-    options = any(may_read(one, objects.layout.options, maps.packet) for one in run)
-    needs = plan.needs | (PARSE_OPTIONS if options else 0)
+    needs = plan.needs
+    for need, members in objects.layout.on_demand.items():
+        if any(may_read(one, members, maps.packet) for one in run):
+            needs |= need
+    older = [fragment for fragment in plan.fragments if objects.is_older(fragment)]
+    around = (CORE_PUT_HEADER, CORE_TAKE_HEADER) if older else ()
     return joining.Binding(
         backend=place.code,
-        code=code,
+        code={fragment: one.settled(joining.GIVEN) for fragment, one in code.items()},
         begin=objects.code(CORE_BEGIN, *where),
         flow=flow,
-        finish=objects.code(CORE_FINISH, *where),
+        finish=objects.code(CORE_FINISH, *where).settled(joining.GIVEN),
         packet=objects.layout,
         maps=maps,
         parameter_slots=slots.parameters,
@@ -172,6 +183,8 @@ def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slo
         how=needs | _HOOKS[place.hook] << 8 | place.l2 << 16,
         netns=int.from_bytes((place.cookie & 0xFFFFFFFF).to_bytes(4, "little"), "little", signed=True),
         stores={store: objects.shared.store(store).fd for store in plan.stores},
+        older=older,
+        around_older=tuple(objects.code(one, *where).settled(joining.GIVEN) for one in around),
     )
 
 

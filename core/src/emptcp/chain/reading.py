@@ -19,7 +19,7 @@ MOST_VISITS = 8
 
 _LOOKUP, _LOOKUP_ARGUMENTS, _ARGUMENTS = 1, 2, 5
 _WIDTHS = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
-_SIZE, _MODE, _ATOMIC, _FROM_REGISTER, _OPERATION = 0x18, 0xE0, 0xC0, 0x08, 0xF0
+_SIZE, _OPERATION = 0x18, 0xF0
 _ADD, _OR, _AND, _LSH, _XOR, _MOV = 0x00, 0x40, 0x50, 0x60, 0xA0, 0xB0
 _WORD = 1 << 32
 _FAR = 1 << 64
@@ -80,7 +80,7 @@ def _finds_packet(one: Instruction, packet: int) -> bool:
 
 def _reads(one: Instruction, values: _Values, members: Collection[range]) -> bool:
     kind = one.op & bpf.CLASS_MASK
-    atomic = kind == bpf.STX_CLASS and one.op & _MODE == _ATOMIC
+    atomic = bpf.is_atomic(one)
     if kind != bpf.LDX_CLASS and not atomic:
         return False
     base = values.get(one.dst if atomic else one.src, _UNKNOWN)
@@ -135,7 +135,7 @@ def _computed(one: Instruction, values: _Values) -> Value:
     operation = one.op & _OPERATION
     old = values.get(one.dst, _UNKNOWN)
     given = Value(NUMBER, one.imm, one.imm)
-    if one.op & _FROM_REGISTER:
+    if one.op & bpf.FROM_REGISTER:
         given = Value(STACK) if one.src == R10 else values.get(one.src, _UNKNOWN)
     kinds = {given.kind} if operation == _MOV else {given.kind, old.kind}
     if one.op & bpf.CLASS_MASK == bpf.ALU:

@@ -305,12 +305,12 @@ class _Stage(Asking):
         if made.member is not None:
             self.membership(made.member, self.name)
             return
-        assert self.code is not None
+        self.make_ready(made.fragment)
         self._parameters()
         if made.values:
             self.look_up_values(made.values, made.parameters, "novalue", self.name)
         self.other_arguments(made.fragment)
-        self.copy(self.code, "after", self.name)
+        self.run_fragment(made.fragment, "after", self.name)
 
     # After the fragment. The counters' address is that of the stage's own block.
 

@@ -4,7 +4,7 @@
  * flow table, and what it runs behind the last. Each is compiled once per back-end, and is given of its
  * arguments those that it works with.
  */
-#include <emptcp/checksum.h>
+#include <emptcp/finish.h>
 #include <emptcp/flow.h>
 #include <emptcp/parse.h>
 
@@ -44,3 +44,6 @@ struct emptcp_pkt *core_begin__tc(struct __sk_buff *ctx, __u32 how, __u32 netns)
 /* The entry, or NULL. */
 CORE_FRAGMENT(struct emptcp_flow_entry *, core_flow, emptcp_find_flow(parsed))
 CORE_FRAGMENT(int, core_finish, (emptcp_finish(&pkt), 0))
+/* What stages that were compiled with older headers are put between. */
+CORE_FRAGMENT(int, core_put_header, (emptcp_put_header(&pkt), 0))
+CORE_FRAGMENT(int, core_take_header, (emptcp_take_header(&pkt), 0))

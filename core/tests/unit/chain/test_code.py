@@ -9,7 +9,7 @@ import pytest
 
 from emptcp.chain import instructions as bpf
 from emptcp.chain.code import Code, Function
-from emptcp.chain.instructions import R0, R1, R4, R5, R7, Assembler
+from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R6, R7, R9, Assembler
 
 
 def body(write: Callable[[Assembler], None]) -> Code:
@@ -122,3 +122,47 @@ def test_answers_are_known_where_all_of_them_are_constants(
     write: Callable[[Assembler], None], expected: set[int] | None
 ) -> None:
     assert body(write).answers == expected
+
+
+GIVEN = ((R1, R9), (R2, R6))
+
+
+def test_what_is_given_and_stays_is_read_where_it_is_kept() -> None:
+    def write(asm: Assembler) -> None:
+        asm.emit(bpf.LDX_W, R4, R2, 8)
+        asm.load_map_value(R3, 5, 16)
+        asm.jump("there", bpf.JEQ_IMM, R2, 2)
+        asm.emit(bpf.STX_W, R2, R1, 4)
+        asm.label("there")
+        asm.emit(bpf.MOV64_REG, R0, R1)
+
+    settled = body(write).settled(GIVEN)
+    assert settled.wanted & {R1, R2} == set()
+    assert [(one.dst, one.src) for one in settled.body] == [
+        (R4, R6),
+        (R3, bpf.PSEUDO_MAP_VALUE),
+        (0, 0),
+        (R6, 0),
+        (R6, R9),
+        (R0, R9),
+        (0, 0),
+    ]
+
+
+def moved(asm: Assembler) -> None:
+    """Move along in what r2 points to."""
+    asm.emit(bpf.ADD64_IMM, R2, imm=8)
+    asm.emit(bpf.LDX_W, R0, R1)
+
+
+def with_own(asm: Assembler) -> None:
+    """Use r6 for something else."""
+    asm.emit(bpf.LDX_W, R6, R1)
+    asm.emit(bpf.LDX_W, R0, R2)
+
+
+@pytest.mark.parametrize(("write", "stays"), [(moved, {R2}), (with_own, {R2}), (helper, {R1, R2})])
+def test_what_is_given_stays_an_argument_where_it_is_changed_or_something_called(
+    write: Callable[[Assembler], None], stays: set[int]
+) -> None:
+    assert body(write).settled(GIVEN).wanted & {R1, R2} == stays

@@ -21,7 +21,7 @@
 #include <emptcp/uapi.h>
 
 #define EMPTCP_CHAIN_ABI      1
-#define EMPTCP_HEADER_VERSION 2 /* a core that knows only an older one refuses the fragment */
+#define EMPTCP_HEADER_VERSION 3 /* a core that knows only an older one refuses the fragment */
 
 /* What an actor answers. A selector answers 0 (no match) or 1 (match). */
 enum emptcp_verdict {
@@ -142,6 +142,11 @@ struct emptcp_pkt {
 	__u32 kept;  /* engine tail: what stood in skb->cb; at XDP: whether the context is in metadata */
 	__u32 netns; /* low half of the cookie of the network namespace that the packet passes */
 	__u32 sum;   /* what the sum of TCP's checksum has grown by: core brings the field along at the end */
+	struct tcphdr
+		tcp;  /* without its options, as the stages leave it: core brings the packet's along, too */
+	__u8 written; /* 1: a stage has changed the flags there, or the window */
+	__u8 written_rest; /* 1: or anything else */
+	__u8 reserved[2];
 };
 
 /* Head of an entry of the flow table; the plugins' slots follow. A SYN without ACK zeroes the entry. */

@@ -4,11 +4,11 @@
  *
  * Every function answers true when the packet is as wanted, and false when it was left as it was; then
  * parsed->reason says why and the stage's counter of that reason goes up. Lengths, checksums, the parsed
- * offsets and the copy of the options stay right (TCP's checksum follows at the end, for all changes at
- * once). Everything is checked before the first byte is written. At TC bytes are written only by
- * bpf_skb_store_bytes(), bpf_l3/l4_csum_replace() and bpf_skb_change_tail().
+ * offsets and the copy of the options stay right. Everything is checked before the first byte is written. At
+ * TC bytes are written only by bpf_skb_store_bytes(), bpf_l3/l4_csum_replace() and bpf_skb_change_tail().
  *
- * Pointers into the packet end with any of these calls.
+ * The fixed part of the TCP header is changed where emptcp_tcp() has it: the packet's own, and TCP's
+ * checksum, follow at the end, for all stages at once. Pointers into the packet end with any of these calls.
  *
  * `unsafe` is EMPTCP_SAFE or EMPTCP_UNSAFE_DSS: without it a DSS is never changed, inserted or removed.
  */
@@ -42,15 +42,6 @@ static __always_inline bool emptcp_may_change(const struct emptcp_handle *pkt)
 	return !reason || emptcp_refuse(pkt, reason);
 }
 
-/* `len` bytes of the TCP header from its byte `from` on, of which `tcp` are known to be there; or NULL. */
-static __always_inline void *emptcp_header_bytes(const struct emptcp_handle *pkt, __u8 *tcp, __u32 from,
-						 __u32 len)
-{
-	if (__builtin_constant_p(from) && from + len <= EMPTCP_TCP_HEADER)
-		return tcp + from;
-	return emptcp_bytes(pkt, pkt->parsed->l4 + from, len);
-}
-
 /* A word goes in one piece: whoever reads it next would wait for bytes to come together. */
 static __always_inline void emptcp_put(void *place, const void *bytes, __u32 len, __u32 from)
 {
@@ -64,45 +55,23 @@ static __always_inline void emptcp_put(void *place, const void *bytes, __u32 len
 	__builtin_memcpy(place, bytes, len);
 }
 
-/*
- * Write `len` bytes of the TCP header at TC. The checksum is written later and must not fail then, so it has
- * to be writable from here on: what ends before it goes together with what follows up to it.
- */
-static __always_inline bool emptcp_store_skb(const struct emptcp_handle *pkt, const __u8 *tcp, __u32 from,
-					     const void *bytes, __u32 len)
-{
-	const __u32 end = EMPTCP_TCP_CHECK + sizeof(__sum16);
-	__u32 offset = pkt->parsed->l4;
-	__u8 header[EMPTCP_TCP_HEADER];
-
-	if (from > EMPTCP_TCP_CHECK)
-		return !bpf_skb_store_bytes(pkt->ctx, offset + from, bytes, len, 0);
-	__builtin_memcpy(header, tcp, end);
-	if (!__builtin_constant_p(from))
-		return !bpf_skb_store_bytes(pkt->ctx, offset + EMPTCP_TCP_CHECK, header + EMPTCP_TCP_CHECK,
-					    sizeof(__sum16), 0) &&
-		       !bpf_skb_store_bytes(pkt->ctx, offset + from, bytes, len, 0);
-	__builtin_memcpy(header + from, bytes, len);
-	return !bpf_skb_store_bytes(pkt->ctx, offset + from, header + from, end - from, 0);
-}
-
-/* Write `len` bytes (a constant) of the TCP header, from its byte `from` on, all of them or none. */
-static __always_inline bool emptcp_store(const struct emptcp_handle *pkt, __u32 from, const void *bytes,
+/* Write `len` bytes (a constant) of the TCP header's twenty, from its byte `from` on: the packet's own, and
+ * the checksum, core brings along at the end. */
+static __always_inline void emptcp_store(const struct emptcp_handle *pkt, __u32 from, const void *bytes,
 					 __u32 len)
 {
-	__u8 *tcp = (void *)emptcp_tcp(pkt), *place;
-	__u32 change;
+	__u8 *place = (__u8 *)&pkt->parsed->tcp;
 
-	place = tcp ? emptcp_header_bytes(pkt, tcp, from, len) : NULL;
-	if (!place)
-		return emptcp_refuse(pkt, EMPTCP_TRUNCATED);
-	change = emptcp_sum_change(place, bytes, len, from);
-	if (pkt->backend == EMPTCP_XDP)
-		emptcp_put(place, bytes, len, from);
-	else if (!emptcp_store_skb(pkt, tcp, from, bytes, len))
-		return emptcp_refuse(pkt, EMPTCP_REFUSED);
-	emptcp_tcp_check_add(pkt, change);
-	return true;
+	/* The compiler would leave out a check that follows from another one. */
+	if (!__builtin_constant_p(from))
+		asm("" : "+r"(from));
+	if (from > sizeof(struct tcphdr) - len)
+		return;
+	if (from < EMPTCP_TCP_CHECK && from + len > EMPTCP_TCP_LENGTH)
+		pkt->parsed->written = 1;
+	if (from < EMPTCP_TCP_LENGTH || from + len > EMPTCP_TCP_CHECK)
+		pkt->parsed->written_rest = 1;
+	emptcp_put(place + from, bytes, len, from);
 }
 
 /* Write `built` over the options, `len` bytes; the packet was checked to reach that far. */
@@ -230,14 +199,10 @@ static __always_inline bool emptcp_lengthen_tcp(const struct emptcp_handle *pkt,
 {
 	__u32 segment = pkt->parsed->ip_end - pkt->parsed->l4;
 	__be16 old = bpf_htons(segment), new = bpf_htons(segment + grow);
-	const __u8 *place = emptcp_bytes(pkt, pkt->parsed->l4 + EMPTCP_TCP_LENGTH, 1);
-	__u8 longer;
+	__u8 longer = ((const __u8 *)emptcp_tcp(pkt))[EMPTCP_TCP_LENGTH] + (grow / 4 << 4);
 
-	if (!place)
-		return false;
-	longer = *place + (grow / 4 << 4);
-	return emptcp_store(pkt, EMPTCP_TCP_LENGTH, &longer, sizeof(longer)) &&
-	       emptcp_pseudo_check_add(pkt, emptcp_sum_change(&old, &new, sizeof(old), 0));
+	emptcp_store(pkt, EMPTCP_TCP_LENGTH, &longer, sizeof(longer));
+	return emptcp_pseudo_check_add(pkt, emptcp_sum_change(&old, &new, sizeof(old), 0));
 }
 
 /* Write an edit that makes a pure ACK `grow` bytes longer. */
@@ -275,15 +240,13 @@ static __always_inline bool emptcp_is_rewritable(__u32 from, __u32 len)
 static __always_inline void emptcp_flags_changed(const struct emptcp_handle *pkt)
 {
 	struct emptcp_pkt *parsed = pkt->parsed;
-	const __u8 *flags = emptcp_bytes(pkt, parsed->l4 + EMPTCP_TCP_FLAGS, 1);
+	__u8 flags = ((const __u8 *)emptcp_tcp(pkt))[EMPTCP_TCP_FLAGS];
 
-	if (!flags)
-		return;
-	parsed->tcp_flags = *flags;
+	parsed->tcp_flags = flags;
 	parsed->flags &= ~EMPTCP_PKT_PURE_ACK;
-	if (emptcp_is_bare_ack(*flags) && parsed->ip_end == parsed->payload)
+	if (emptcp_is_bare_ack(flags) && parsed->ip_end == parsed->payload)
 		parsed->flags |= EMPTCP_PKT_PURE_ACK;
-	if (*flags & EMPTCP_SYN && parsed->payload_len)
+	if (flags & EMPTCP_SYN && parsed->payload_len)
 		emptcp_forbid(parsed, EMPTCP_SYN_DATA);
 	if (!parsed->options_len)
 		return;
@@ -297,8 +260,7 @@ static __always_inline bool emptcp_rewrite_header(const struct emptcp_handle *pk
 {
 	if (!emptcp_is_rewritable(from, len))
 		return emptcp_refuse(pkt, EMPTCP_UNSAFE);
-	if (!emptcp_store(pkt, from, bytes, len))
-		return false;
+	emptcp_store(pkt, from, bytes, len);
 	if (from <= EMPTCP_TCP_FLAGS && from + len > EMPTCP_TCP_FLAGS)
 		emptcp_flags_changed(pkt);
 	return true;
@@ -423,7 +385,8 @@ EMPTCP_PUBLIC bool emptcp_cap_window(const struct emptcp_handle *pkt, const stru
 	if (!emptcp_may_change(pkt))
 		return false;
 	field = bpf_htons(limit);
-	return emptcp_store(pkt, __builtin_offsetof(struct tcphdr, window), &field, sizeof(field));
+	emptcp_store(pkt, __builtin_offsetof(struct tcphdr, window), &field, sizeof(field));
+	return true;
 }
 
 /* What emptcp_mark_ce() found. */

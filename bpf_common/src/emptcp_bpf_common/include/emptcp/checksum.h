@@ -19,9 +19,9 @@
 #define EMPTCP_TCP_CHECK  16
 #define EMPTCP_IP4_CHECK  10
 
+/* A sum of up to 36 bits as one of 16. */
 static __always_inline __u32 emptcp_fold(__u64 sum)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
 	sum = (sum & 0xffff) + (sum >> 16);
 	sum = (sum & 0xffff) + (sum >> 16);
 	return (sum & 0xffff) + (sum >> 16);
@@ -74,8 +74,8 @@ static __always_inline __sum16 emptcp_check_after(__sum16 check, __u32 change)
 
 /*
  * Let the sum of TCP's checksum grow by `change`, which has 17 bits at most: there is room for as many
- * changes as a program can have stages. The field itself follows once for all of them, by emptcp_finish(),
- * which core runs behind the last one: until then it is what came in.
+ * changes as a program can have stages. The field itself follows once for all of them, by emptcp_finish():
+ * until then it is what came in.
  */
 static __always_inline void emptcp_tcp_check_add(const struct emptcp_handle *pkt, __u32 change)
 {
@@ -87,29 +87,18 @@ static __always_inline bool emptcp_pseudo_check_add(const struct emptcp_handle *
 {
 	__u32 offset = pkt->parsed->l4 + EMPTCP_TCP_CHECK;
 
-	if (pkt->backend == EMPTCP_TC)
-		return !bpf_l4_csum_replace(pkt->ctx, offset, 0, change, BPF_F_PSEUDO_HDR);
-	emptcp_tcp_check_add(pkt, change);
-	return true;
-}
+	const __sum16 *check;
 
-/* Bring TCP's checksum along with all that was changed. Whoever changed the packet made sure that the field
- * can be written. */
-static __always_inline void emptcp_finish(const struct emptcp_handle *pkt)
-{
-	__u32 offset = pkt->parsed->l4 + EMPTCP_TCP_CHECK, sum = pkt->parsed->sum;
-	__sum16 *check;
-
-	if (!sum)
-		return;
-	pkt->parsed->sum = 0;
-	if (pkt->backend == EMPTCP_TC) {
-		bpf_l4_csum_replace(pkt->ctx, offset, 0, sum, 0);
-		return;
+	if (pkt->backend == EMPTCP_XDP) {
+		emptcp_tcp_check_add(pkt, change);
+		return true;
 	}
+	if (bpf_l4_csum_replace(pkt->ctx, offset, 0, change, BPF_F_PSEUDO_HDR))
+		return false;
 	check = emptcp_parsed_bytes(pkt, offset, sizeof(*check));
 	if (check)
-		*check = emptcp_check_after(*check, sum);
+		__builtin_memcpy((__u8 *)&pkt->parsed->tcp + EMPTCP_TCP_CHECK, check, sizeof(*check));
+	return true;
 }
 
 /* Let the sum of the IPv4 header's checksum grow by `change`, and bring the field along. */

@@ -19,6 +19,8 @@ enum emptcp_need {
 	EMPTCP_NEED_OPTIONS = 1 << 0, /* where the options are, and their copy */
 	EMPTCP_NEED_KEY = 1 << 1,
 	EMPTCP_NEED_PLAIN = 1 << 2, /* also packets without an MPTCP option */
+	EMPTCP_NEED_TCP = 1 << 3,   /* the TCP header without its options */
+	EMPTCP_NEED_REST = 1 << 4,  /* hook, lengths, flags, namespace, and the stages' scratch */
 };
 
 struct emptcp_parse_config {

@@ -71,11 +71,27 @@ EMPTCP_PUBLIC void *emptcp_bytes(const struct emptcp_handle *pkt, __u32 offset, 
 	return offset > EMPTCP_OFFSET_MASK ? NULL : place;
 }
 
-/* The TCP header without its options; its fields are changed by <emptcp/change.h> only. NULL: out of reach.
- */
+/* The TCP header without its options, as the stages before this one left it. It is no place in the packet, so
+ * the pointer is good to the end; fields are changed by <emptcp/change.h> only. */
 EMPTCP_PUBLIC struct tcphdr *emptcp_tcp(const struct emptcp_handle *pkt)
 {
-	return emptcp_parsed_bytes(pkt, pkt->parsed->l4, sizeof(struct tcphdr));
+	return &pkt->parsed->tcp;
+}
+
+/* Let emptcp_tcp() have these twenty bytes of the packet, as they are. By fields where the packet's are
+ * written by fields: a load of more waits for those of the packet before, if they are still under way to the
+ * same place. */
+static __always_inline void emptcp_copy_header(const void *tcp, struct emptcp_pkt *parsed)
+{
+	const __u16 *from = tcp;
+	__u16 *to = (void *)&parsed->tcp;
+	__u32 i;
+
+	*(__u64 *)to = *(const __u64 *)from;
+	*(__u32 *)(to + 4) = *(const __u32 *)(from + 4);
+#pragma clang loop unroll(full)
+	for (i = 6; i < sizeof(struct tcphdr) / sizeof(*to); i++)
+		to[i] = READ_ONCE(from[i]);
 }
 
 /* The IPv4 header without its options; NULL when the packet is IPv6. */

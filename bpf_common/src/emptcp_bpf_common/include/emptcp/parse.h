@@ -327,6 +327,9 @@ static __always_inline int emptcp_parse_tcp(void *ctx, const __u8 *tcp, const __
 	parsed->backend = backend;
 	parsed->redirect = 0;
 	parsed->sum = 0;
+	parsed->written = 0;
+	parsed->written_rest = 0;
+	emptcp_copy_header(tcp, parsed);
 	__builtin_memset(parsed->scratch, 0, sizeof(parsed->scratch));
 	emptcp_parse_flags(ctx, parsed, tcp[EMPTCP_TCP_FLAGS], len, backend);
 	emptcp_forget_options(parsed);
@@ -351,50 +354,77 @@ static __always_inline int emptcp_parse_tcp(void *ctx, const __u8 *tcp, const __
 #define EMPTCP_PLACED(member, value)		((__u64)(value) << EMPTCP_PLACE(member) * 8)
 #define EMPTCP_WRITE_WORD(parsed, first, value) WRITE_ONCE(*(__u64 *)&(parsed)->first, value)
 
+/* The first three words of the parsed packet, of a usual one. */
+struct emptcp_head {
+	__u64 size_to_flags, l3_to_ip_end, payload_len_to_no_modify;
+};
+
+/* What few stages ask for, and takes some arithmetic. */
+static __always_inline void emptcp_note_rest(void *ctx, struct emptcp_pkt *parsed, struct emptcp_head *head,
+					     const struct emptcp_parse_config *config,
+					     const struct emptcp_usual *usual, int backend)
+{
+	__u32 payload_len = usual->ip_len - sizeof(struct iphdr) - usual->size;
+
+	head->size_to_flags |= EMPTCP_PLACED(size, sizeof(*parsed)) | EMPTCP_PLACED(hook, config->hook) |
+			       EMPTCP_PLACED(flags, payload_len ? 0 : EMPTCP_PKT_PURE_ACK);
+	if (backend == EMPTCP_TC && ((struct __sk_buff *)ctx)->gso_size)
+		head->size_to_flags |= EMPTCP_PLACED(flags, EMPTCP_PKT_GSO);
+	head->l3_to_ip_end |=
+		EMPTCP_PLACED(payload, sizeof(struct ethhdr) + sizeof(struct iphdr) + usual->size) |
+		EMPTCP_PLACED(ip_end, sizeof(struct ethhdr) + usual->ip_len);
+	head->payload_len_to_no_modify = EMPTCP_PLACED(payload_len, payload_len) |
+					 EMPTCP_PLACED(tcp_flags, usual->tcp[EMPTCP_TCP_FLAGS]) |
+					 EMPTCP_PLACED(options_len, usual->size - EMPTCP_TCP_HEADER);
+	EMPTCP_WRITE_WORD(parsed, scratch[0], 0);
+	EMPTCP_WRITE_WORD(parsed, scratch[8], 0);
+	parsed->netns = config->netns;
+}
+
+static __always_inline void emptcp_parse_usual_options(struct emptcp_pkt *parsed,
+						       const struct emptcp_usual *usual, const __u8 *end)
+{
+	EMPTCP_WRITE_WORD(parsed, at[0], EMPTCP_PLACED(at[EMPTCP_DSS], EMPTCP_USUAL_HEADER));
+	EMPTCP_WRITE_WORD(parsed, at[8], 0);
+	EMPTCP_WRITE_WORD(parsed, len[0], EMPTCP_PLACED(len[EMPTCP_DSS], usual->dss_len));
+	EMPTCP_WRITE_WORD(parsed, len[8], 0);
+	emptcp_copy_options(usual->tcp + EMPTCP_TCP_HEADER, end, parsed, usual->size - EMPTCP_TCP_HEADER);
+}
+
 /*
- * Write down what the glance saw of a usual packet: what emptcp_parse_linear() would find. By words of eight
- * bytes, as all this would be some forty stores.
+ * Write down what the glance saw of a usual packet: what emptcp_parse_linear() would find, of it what stages
+ * need. By words of eight bytes, as all this would be some forty stores.
  */
 static __always_inline void emptcp_parse_usual(void *ctx, struct emptcp_pkt *parsed,
 					       const struct emptcp_parse_config *config,
 					       const struct emptcp_usual *usual, int backend)
 {
 	const __u32 l3 = sizeof(struct ethhdr), l4 = l3 + sizeof(struct iphdr);
-	const __u8 *tcp = usual->tcp, *end = emptcp_data_end(ctx, backend);
-	__u32 payload_len = usual->ip_len - sizeof(struct iphdr) - usual->size;
-	__u32 flags = payload_len ? EMPTCP_PKT_MPTCP : EMPTCP_PKT_MPTCP | EMPTCP_PKT_PURE_ACK;
+	struct emptcp_head head = {
+		EMPTCP_PLACED(backend, backend) | EMPTCP_PLACED(family, 4) |
+			EMPTCP_PLACED(flags, EMPTCP_PKT_MPTCP),
+		EMPTCP_PLACED(l3, l3) | EMPTCP_PLACED(l4, l4),
+		0,
+	};
 
-	if (backend == EMPTCP_TC && ((struct __sk_buff *)ctx)->gso_size)
-		flags |= EMPTCP_PKT_GSO;
-	EMPTCP_WRITE_WORD(parsed, size,
-			  EMPTCP_PLACED(size, sizeof(*parsed)) | EMPTCP_PLACED(hook, config->hook) |
-				  EMPTCP_PLACED(backend, backend) | EMPTCP_PLACED(family, 4) |
-				  EMPTCP_PLACED(flags, flags));
-	EMPTCP_WRITE_WORD(parsed, l3,
-			  EMPTCP_PLACED(l3, l3) | EMPTCP_PLACED(l4, l4) |
-				  EMPTCP_PLACED(payload, l4 + usual->size) |
-				  EMPTCP_PLACED(ip_end, l3 + usual->ip_len));
-	EMPTCP_WRITE_WORD(parsed, payload_len,
-			  EMPTCP_PLACED(payload_len, payload_len) |
-				  EMPTCP_PLACED(tcp_flags, tcp[EMPTCP_TCP_FLAGS]) |
-				  EMPTCP_PLACED(options_len, usual->size - EMPTCP_TCP_HEADER));
+	if (config->needs & EMPTCP_NEED_REST)
+		emptcp_note_rest(ctx, parsed, &head, config, usual, backend);
+	EMPTCP_WRITE_WORD(parsed, size, head.size_to_flags);
+	EMPTCP_WRITE_WORD(parsed, l3, head.l3_to_ip_end);
+	EMPTCP_WRITE_WORD(parsed, payload_len, head.payload_len_to_no_modify);
 	EMPTCP_WRITE_WORD(parsed, reason,
 			  EMPTCP_PLACED(timestamps, EMPTCP_TCP_HEADER + 2) |
 				  EMPTCP_PLACED(subtypes, 1 << EMPTCP_DSS));
-	if (config->needs & EMPTCP_NEED_OPTIONS) {
-		EMPTCP_WRITE_WORD(parsed, at[0], EMPTCP_PLACED(at[EMPTCP_DSS], EMPTCP_USUAL_HEADER));
-		EMPTCP_WRITE_WORD(parsed, at[8], 0);
-		EMPTCP_WRITE_WORD(parsed, len[0], EMPTCP_PLACED(len[EMPTCP_DSS], usual->dss_len));
-		EMPTCP_WRITE_WORD(parsed, len[8], 0);
-		emptcp_copy_options(tcp + EMPTCP_TCP_HEADER, end, parsed, usual->size - EMPTCP_TCP_HEADER);
-	}
-	EMPTCP_WRITE_WORD(parsed, scratch[0], 0);
-	EMPTCP_WRITE_WORD(parsed, scratch[8], 0);
-	EMPTCP_WRITE_WORD(parsed, netns, EMPTCP_PLACED(netns, config->netns)); /* and no sum */
+	if (config->needs & EMPTCP_NEED_OPTIONS)
+		emptcp_parse_usual_options(parsed, usual, emptcp_data_end(ctx, backend));
+	if (config->needs & EMPTCP_NEED_TCP)
+		emptcp_copy_header(usual->tcp, parsed);
+	if (config->needs & EMPTCP_NEED_KEY)
+		emptcp_parse_key4(usual->tcp - sizeof(struct iphdr), (const __be16 *)usual->tcp, parsed);
+	parsed->sum = 0;
+	*(__u32 *)&parsed->written = 0;
 	parsed->redirect = 0;
 	parsed->length = usual->ip_len;
-	if (config->needs & EMPTCP_NEED_KEY)
-		emptcp_parse_key4(tcp - sizeof(struct iphdr), (const __be16 *)tcp, parsed);
 }
 
 static __always_inline int emptcp_parse_linear(void *ctx, struct emptcp_pkt *parsed,
