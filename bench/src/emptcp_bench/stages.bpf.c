@@ -9,24 +9,22 @@
 EMPTCP_SELECTOR(in_flows, pkt, void, param)
 {
 	const struct iphdr *ip = emptcp_ip4(pkt);
-	const struct tcphdr *tcp = emptcp_tcp(pkt);
 	struct bench_flow flow;
 
-	if (!ip || !tcp)
+	if (!ip)
 		return false;
-	flow = bench_flow_of(ip, tcp);
+	flow = bench_flow_of(ip, emptcp_tcp(pkt));
 	return bpf_map_lookup_elem(&bench_flows, &flow) != NULL;
 }
 
 EMPTCP_SELECTOR(is_flow, pkt, struct bench_flow, param)
 {
 	const struct iphdr *ip = emptcp_ip4(pkt);
-	const struct tcphdr *tcp = emptcp_tcp(pkt);
 	struct bench_flow flow;
 
-	if (!ip || !tcp)
+	if (!ip)
 		return false;
-	flow = bench_flow_of(ip, tcp);
+	flow = bench_flow_of(ip, emptcp_tcp(pkt));
 	return bench_same_flow(&flow, param);
 }
 
@@ -37,12 +35,10 @@ struct toggle_window {
 /* Two runs give the packet back, so each run of a repeated trial does the same work. */
 EMPTCP_ACTOR(toggle_window, pkt, struct toggle_window, param)
 {
-	const struct tcphdr *tcp = emptcp_tcp(pkt);
-	__be16 window;
+	__be16 window = emptcp_tcp(pkt)->window ^ param->mask;
 
-	if (!tcp || !emptcp_may_change(pkt))
+	if (!emptcp_may_change(pkt))
 		return EMPTCP_NEXT;
-	window = tcp->window ^ param->mask;
 	emptcp_store(pkt, __builtin_offsetof(struct tcphdr, window), &window, sizeof(window));
 	return EMPTCP_NEXT;
 }

@@ -40,9 +40,9 @@ EMPTCP_ACTOR(rewrite, pkt, struct bytes, param)
 
 EMPTCP_ACTOR(cap_window, pkt, struct bytes, param)
 {
-	struct tcphdr *tcp = emptcp_tcp(pkt);
+	const struct tcphdr *tcp = emptcp_tcp(pkt);
 
-	if (tcp && !tcp->syn)
+	if (!tcp->syn)
 		emptcp_cap_window(pkt, tcp, param->bytes);
 	return EMPTCP_NEXT;
 }

@@ -64,9 +64,7 @@ static __always_inline bool insert_prio(const struct emptcp_handle *pkt)
 
 static __always_inline bool cap(const struct emptcp_handle *pkt, const struct order *order)
 {
-	struct tcphdr *tcp = emptcp_tcp(pkt);
-
-	return tcp && emptcp_cap_window(pkt, tcp, order->number);
+	return emptcp_cap_window(pkt, emptcp_tcp(pkt), order->number);
 }
 
 static __always_inline bool act(const struct emptcp_handle *pkt, const struct order *order)

@@ -256,7 +256,6 @@ static __always_inline bool remove_kind(const struct emptcp_handle *pkt, const s
 
 static __always_inline bool act(const struct emptcp_handle *pkt, const struct order *order)
 {
-	struct tcphdr *tcp;
 	__u8 bytes[12];
 
 	__builtin_memcpy(bytes, order->bytes, sizeof(bytes));
@@ -274,8 +273,7 @@ static __always_inline bool act(const struct emptcp_handle *pkt, const struct or
 	case REWRITE_OPTION:
 		return emptcp_rewrite_option(pkt, order->number & 15, order->len, bytes, 1, order->unsafe);
 	case CAP:
-		tcp = emptcp_tcp(pkt);
-		return tcp && emptcp_cap_window(pkt, tcp, order->number);
+		return emptcp_cap_window(pkt, emptcp_tcp(pkt), order->number);
 	case MARK:
 		return emptcp_mark_ce(pkt) == EMPTCP_ECN_MARKED;
 	case SKIP:

@@ -80,10 +80,11 @@ class Code:
         return False
 
     def settled(self, given: tuple[tuple[int, int], ...]) -> Code:
-        """Return this code with arguments in the registers of their own that ``given`` says: argument, register.
+        """Return this code, reading arguments where they are kept: ``given`` are pairs of registers.
 
-        That is for arguments that stay where they are to the end: nothing is written there, and nothing is called.
-        The processor then sees that one stage reads what another one has written, and waits less for it.
+        So for arguments that stay what they are to the end: nothing is written there, and nothing is called.
+        Where stages name what they share in the same way, a processor sees early that one reads what another
+        one has written.
         """
         if given not in self._settled:
             self._settled[given] = self._settle(dict(given))

@@ -101,10 +101,10 @@ class Maps:
 class Binding:
     """Everything about one program that is not in the plan: places and descriptors.
 
-    ``older`` are fragments that were compiled with headers which knew no parsed TCP header, and ``around_older``
-    what core runs before and behind each of these. ``counter_slots`` and ``parameter_slots`` run parallel to the plan's steps; counter slot 0 is the
+    ``counter_slots`` and ``parameter_slots`` run parallel to the plan's steps; counter slot 0 is the
     program's own. ``state_slots`` maps a plugin to its offset in a flow-table entry's slot area, ``stores``
-    a set or map to its descriptor. ``how`` and ``netns`` are what core's parser is told.
+    a set or map to its descriptor. ``how`` and ``netns`` are what core's parser is told. ``older`` are the
+    fragments that look for the TCP header in the packet, ``around_older`` what runs before and behind these.
     """
 
     backend: str
@@ -182,8 +182,8 @@ class Joiner:
         slots = [-frame - 8 * n for n in range(1, 12)]
         self.flow, self.key, self.place, self.entry, self.about, self.immediate, self.answered = slots[4:]
         self._places = dict(zip((PACKET, COUNTERS, LENGTH, CONTEXT), slots, strict=False))
-        # The parser runs before all but the context is kept, and behind the last one nothing but a redirection
-        # asks for any of it.
+        # The parser runs before all but the context is kept; behind the last fragment nobody asks for it, but
+        # for a redirection.
         others = [*between, *(code for code in codes if code is not binding.begin)]
         self._lost = {CONTEXT}.union(*(code.written for code in others))
         self._kept: set[int] = set()

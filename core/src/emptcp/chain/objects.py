@@ -136,7 +136,7 @@ class Objects:
 
 
 def _on_demand(packet: Mapping[str, int]) -> dict[int, tuple[range, ...]]:
-    """Return which members are written on demand: each from its offset up to that of another one behind it."""
+    """Return which members are written on demand, each from its offset up to that of another one."""
 
     def members(*spans: tuple[str, str]) -> tuple[range, ...]:
         return tuple(range(packet[first], packet[behind]) for first, behind in spans)

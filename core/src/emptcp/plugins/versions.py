@@ -11,7 +11,7 @@ HEADERS = 3
 what their changes make of TCP's checksum; core writes it behind the last one."""
 
 HEADERS_WITH_TCP = 3
-"""The first version since which stages read and change the TCP header in the parsed packet. Core writes it into the
+"""Since this version stages read and change the TCP header in the parsed packet. Core writes it into the
 packet before a fragment that is older, and reads it again behind."""
 
 HOOK_API = 1

@@ -46,7 +46,7 @@ EMPTCP_ACTOR(by_port, pkt, struct wide, param)
 {
 	const struct tcphdr *tcp = emptcp_tcp(pkt);
 
-	return emptcp_goto(pkt, tcp && tcp->source == bpf_htons(7) ? param->chain : param->other);
+	return emptcp_goto(pkt, tcp->source == bpf_htons(7) ? param->chain : param->other);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -61,8 +61,8 @@ struct cap_window { __u32 bytes; };
 
 EMPTCP_ACTOR(cap_window, pkt, struct cap_window, param)
 {
-	struct tcphdr *tcp = emptcp_tcp(pkt);
-	if (!tcp || tcp->syn)
+	const struct tcphdr *tcp = emptcp_tcp(pkt);
+	if (tcp->syn)
 		return EMPTCP_NEXT;
 	emptcp_cap_window(pkt, tcp, param->bytes);
 	return EMPTCP_NEXT;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The TCP header as the stages of a packet see it, and as it leaves: also where some are made with older headers."""
+"""The TCP header as the stages of a packet see it, and as it leaves; some are made with older headers."""
 
 from __future__ import annotations
 
@@ -75,10 +75,12 @@ static __always_inline struct tcphdr *header(const struct emptcp_handle *pkt)
 static __always_inline void put(const struct emptcp_handle *pkt, __u32 from, const void *bytes, __u32 len)
 {{
 	__u8 *tcp = (void *)header(pkt);
+	const __u16 *to = bytes;
 
 	if (!tcp)
 		return;
-	emptcp_tcp_check_add(pkt, emptcp_sum_change(tcp + from, bytes, len, from));
+	for (__u32 i = 0; i < len / 2; i++)
+		emptcp_tcp_check_add(pkt, emptcp_word_change(((__u16 *)(tcp + from))[i], to[i]));
 	if (pkt->backend == EMPTCP_TC)
 		bpf_skb_store_bytes(pkt->ctx, pkt->parsed->l4 + from, bytes, len, 0);
 	else
@@ -111,7 +113,7 @@ EMPTCP_SELECTOR(has, pkt, struct wanted, param)
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 """
-"""The same as headers of version 2 had it: each stage looks for the header in the packet, and writes it there."""
+"""The same as with headers of version 2: a stage looks for the header in the packet, and writes it there."""
 
 WINDOW, SEQ = 500, 0xFFFFFF00
 USUAL = build(window=WINDOW, seq=SEQ, options=[b"\1\1", Timestamps(1, 2), Dss(data_ack=7)])

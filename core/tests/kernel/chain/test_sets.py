@@ -68,11 +68,9 @@ struct small { __u16 number; __u8 low; __u8 on; };
 
 EMPTCP_ACTOR(small, pkt, struct small, param)
 {
-	struct tcphdr *tcp = emptcp_tcp(pkt);
 	__be16 window = bpf_htons(param->number * 16 + param->low * 2 + param->on);
 
-	if (tcp)
-		emptcp_rewrite(pkt, pkt->parsed->l4 + 14, &window, 2);
+	emptcp_rewrite(pkt, pkt->parsed->l4 + 14, &window, 2);
 	return EMPTCP_NEXT;
 }
 
@@ -80,11 +78,9 @@ struct large { __u64 ahead[20]; __u64 number; __u64 second; __u64 behind[5]; };
 
 EMPTCP_ACTOR(large, pkt, struct large, param)
 {
-	struct tcphdr *tcp = emptcp_tcp(pkt);
 	__be16 window = bpf_htons(param->number + param->second * 256);
 
-	if (tcp)
-		emptcp_rewrite(pkt, pkt->parsed->l4 + 14, &window, 2);
+	emptcp_rewrite(pkt, pkt->parsed->l4 + 14, &window, 2);
 	return EMPTCP_NEXT;
 }
 

@@ -181,8 +181,6 @@ static __always_inline int window(const struct emptcp_handle *pkt, const struct 
 	__u64 bytes = param->rate * state->rtt / 1000000;
 	bool capped;
 
-	if (!tcp)
-		return emptcp_skip(pkt, EMPTCP_TRUNCATED);
 	/* Windows of SYNs stay, and the handshake has yet to tell. */
 	if (tcp->syn)
 		return EMPTCP_NEXT;

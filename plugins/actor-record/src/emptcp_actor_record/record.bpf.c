@@ -110,7 +110,7 @@ static __always_inline bool note_window(const struct emptcp_handle *pkt, struct 
 	const struct tcphdr *tcp = emptcp_tcp(pkt);
 	__u32 scale, bytes;
 
-	if (!tcp || pkt->parsed->tcp_flags & (EMPTCP_SYN | EMPTCP_RST))
+	if (pkt->parsed->tcp_flags & (EMPTCP_SYN | EMPTCP_RST))
 		return true;
 	scale = emptcp_source(pkt) ? pkt->flow->wscale[1] : pkt->flow->wscale[0];
 	if (!scale)

@@ -209,7 +209,7 @@ static __always_inline void follow_sequence(const struct emptcp_handle *pkt, __u
 	__u64 now = emptcp_now();
 	struct record_segment seen = {.at = now / 1000};
 
-	if (!tcp || flags & EMPTCP_RST || !is_watcher(way, stage_id << 1 | pkt->parsed->hook, now))
+	if (flags & EMPTCP_RST || !is_watcher(way, stage_id << 1 | pkt->parsed->hook, now))
 		return;
 	seen.start = bpf_ntohl(tcp->seq) + (flags & EMPTCP_SYN ? 1 : 0);
 	seen.end = seen.start + pkt->parsed->payload_len;

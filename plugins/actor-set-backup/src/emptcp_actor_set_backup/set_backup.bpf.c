@@ -57,7 +57,7 @@ static __always_inline void catch_up(const struct emptcp_handle *pkt, __u32 next
 	const struct tcphdr *tcp = emptcp_tcp(pkt);
 	__be32 seq = bpf_htonl(next);
 
-	if (next && tcp && (__s32)(bpf_ntohl(tcp->seq) - next) < 0)
+	if (next && (__s32)(bpf_ntohl(tcp->seq) - next) < 0)
 		emptcp_rewrite(pkt, pkt->parsed->l4 + __builtin_offsetof(struct tcphdr, seq), &seq,
 			       sizeof(seq));
 }
@@ -66,11 +66,8 @@ static __always_inline void note_passing(const struct emptcp_handle *pkt, struct
 					 __u32 end)
 {
 	const struct tcphdr *tcp = emptcp_tcp(pkt);
-	__u32 next;
+	__u32 next = bpf_ntohl(tcp->seq) + pkt->parsed->payload_len;
 
-	if (!tcp)
-		return;
-	next = bpf_ntohl(tcp->seq) + pkt->parsed->payload_len;
 	if (!state->next[end] || (__s32)(next - state->next[end]) > 0)
 		state->next[end] = next;
 }

@@ -123,13 +123,10 @@ static __always_inline bool is_dsn(const struct emptcp_handle *pkt, const struct
 
 static __always_inline bool is_ssn(const struct emptcp_handle *pkt, const struct sequence *param)
 {
-	const struct tcphdr *tcp;
 	struct emptcp_dss dss;
 
-	if (!param->relative) {
-		tcp = emptcp_tcp(pkt);
-		return tcp && is_ssn_within(param, bpf_ntohl(tcp->seq));
-	}
+	if (!param->relative)
+		return is_ssn_within(param, bpf_ntohl(emptcp_tcp(pkt)->seq));
 	if (first_data(pkt))
 		return is_ssn_within(param, 1);
 	if (!emptcp_read_dss(pkt, &dss) || !(dss.flags & EMPTCP_DSS_MAP))

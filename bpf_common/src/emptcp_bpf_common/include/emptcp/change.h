@@ -191,7 +191,7 @@ static __always_inline bool emptcp_lengthen_ip(const struct emptcp_handle *pkt, 
 	if (pkt->parsed->family == 6)
 		return emptcp_store_ip(pkt, offset, new, BPF_F_RECOMPUTE_CSUM);
 	return emptcp_store_ip(pkt, offset, new, 0) &&
-	       emptcp_ip4_check_add(pkt, emptcp_sum_change(&old, &new, sizeof(old), 0));
+	       emptcp_ip4_check_add(pkt, emptcp_word_change(old, new));
 }
 
 /* Tell TCP of its new header length, and of the segment's in the pseudo-header. */
@@ -202,7 +202,7 @@ static __always_inline bool emptcp_lengthen_tcp(const struct emptcp_handle *pkt,
 	__u8 longer = ((const __u8 *)emptcp_tcp(pkt))[EMPTCP_TCP_LENGTH] + (grow / 4 << 4);
 
 	emptcp_store(pkt, EMPTCP_TCP_LENGTH, &longer, sizeof(longer));
-	return emptcp_pseudo_check_add(pkt, emptcp_sum_change(&old, &new, sizeof(old), 0));
+	return emptcp_pseudo_check_add(pkt, emptcp_word_change(old, new));
 }
 
 /* Write an edit that makes a pure ACK `grow` bytes longer. */

@@ -27,40 +27,10 @@ static __always_inline __u32 emptcp_fold(__u64 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
-/* Sum of `len` bytes (a constant) whose first one is the first of a word. */
-static __always_inline __u32 emptcp_sum(const __u8 *bytes, __u32 len)
-{
-	__u32 sum = 0, i;
-
-#pragma clang loop unroll(full)
-	for (i = 0; i < len; i++)
-		sum += (i & 1) == (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__) ? bytes[i] : bytes[i] << 8;
-	return emptcp_fold(sum);
-}
-
 /* What a sum grows by when one of its words changes: 17 bits. */
 static __always_inline __u32 emptcp_word_change(__u16 from, __u16 to)
 {
 	return to + (__u32)(__u16)~from;
-}
-
-/*
- * What a sum grows by when `len` bytes change that are `offset` bytes from its first one: at most 17 bits. An
- * odd offset makes every byte the other half of its word: the sum's bytes change places (RFC 1071, section
- * 2). Most changes of a header are of one word.
- */
-static __always_inline __u32 emptcp_sum_change(const void *old, const void *new, __u32 len, __u32 offset)
-{
-	__u32 change;
-
-	if (len == 2 && !(offset & 1)) {
-		__u16 to; /* may stand anywhere on the stack */
-
-		__builtin_memcpy(&to, new, sizeof(to));
-		return emptcp_word_change(*(const __u16 *)old, to);
-	}
-	change = emptcp_fold((__u64)emptcp_sum(new, len) + (~emptcp_sum(old, len) & 0xffff));
-	return offset & 1 ? (change >> 8 | change << 8) & 0xffff : change;
 }
 
 /* The checksum field after its data's sum grew by `change`, which leaves room for 16 bits more. */

@@ -4,7 +4,8 @@
  *
  * Pointers that these functions return are checked against the packet's end and good until the packet is
  * changed: every function of <emptcp/change.h> ends their life, and the verifier says so ("invalid mem
- * access").
+ * access"). TCP's header without its options is none of these: emptcp_tcp() has it as the stages before left
+ * it, and in the packet it stands as it came in until the last one is done.
  */
 #ifndef EMPTCP_PACKET_H
 #define EMPTCP_PACKET_H
