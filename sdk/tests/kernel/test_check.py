@@ -46,8 +46,8 @@ def test_what_the_verifier_refuses_is_told_at_its_c_line(package: Path) -> None:
     source = package / "src/emptcp_actor_mine/mine.bpf.c"
     replace(
         source,
-        "\tif (tcp)\n",
-        "\tif (*(volatile int *)(long)param->bytes == 1)\n\t\treturn EMPTCP_NEXT;\n\tif (tcp)\n",
+        "\temptcp_cap_window",
+        "\tif (*(volatile int *)(long)param->bytes == 1)\n\t\treturn EMPTCP_NEXT;\n\temptcp_cap_window",
     )
     report = check(package)
     (found,) = report.findings

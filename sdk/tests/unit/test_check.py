@@ -84,7 +84,7 @@ CASES: dict[str, tuple[Edit, list[tuple[str, str, str]]]] = {
     "C that does not compile": (
         body("nonsense();"),
         [
-            ("compile", rf"{C}:15", "implicit declaration of function 'nonsense'"),
+            ("compile", rf"{C}:14", "implicit declaration of function 'nonsense'"),
             ("object", OBJECT, "cannot read"),
         ],
     ),
@@ -133,7 +133,7 @@ CASES: dict[str, tuple[Edit, list[tuple[str, str, str]]]] = {
     ),
     "an object under another licence": (
         append(C, '\nchar licence[] SEC("license") = "Proprietary";\n'),
-        [("licence", f"{C}:18", "states licence 'Proprietary'")],
+        [("licence", f"{C}:17", "states licence 'Proprietary'")],
     ),
     "another chain ABI": (
         replace(C, INCLUDE, INCLUDE + "#undef EMPTCP_CHAIN_ABI\n#define EMPTCP_CHAIN_ABI 9\n"),
@@ -141,7 +141,7 @@ CASES: dict[str, tuple[Edit, list[tuple[str, str, str]]]] = {
     ),
     "newer headers": (
         replace(C, INCLUDE, INCLUDE + "#undef EMPTCP_HEADER_VERSION\n#define EMPTCP_HEADER_VERSION 9\n"),
-        [("abi", f"{MANIFEST}:9", "is made with headers of version 9, this emptcp has 2")],
+        [("abi", f"{MANIFEST}:9", "is made with headers of version 9, this emptcp has 3")],
     ),
     "a fragment that is not there": (
         replace(MANIFEST, "\nmodifies", '\nfragment = "cap"\nmodifies'),

@@ -30,8 +30,9 @@ class Dispatcher(Joiner):
         asm = self.asm
         self.line("core: parse")
         self.keep(CONTEXT, R1)
-        asm.emit(bpf.MOV64_IMM, R2, imm=self.binding.how)
-        asm.emit(bpf.MOV64_IMM, R3, imm=self.binding.netns)
+        for register, value in ((R2, self.binding.how), (R3, self.binding.netns)):
+            if register in self.binding.begin.wanted:
+                asm.emit(bpf.MOV64_IMM, register, imm=value)
         self.copy(self.binding.begin, "parsed", "core: parse")
         self.line("core: counters of this program")
         asm.jump(self.exit("untouched"), bpf.JEQ_IMM, R0, 0)

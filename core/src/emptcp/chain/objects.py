@@ -21,6 +21,7 @@ from emptcp.plugins import layout as layouts
 from emptcp.plugins.versions import HEADERS_WITH_TCP
 
 CORE_BEGIN = FragmentRef("core", "", "core_begin")
+CORE_BEGIN_LEAN = FragmentRef("core", "", "core_begin_lean")
 CORE_FLOW = FragmentRef("core", "", "core_flow")
 CORE_FINISH = FragmentRef("core", "", "core_finish")
 CORE_PUT_HEADER = FragmentRef("core", "", "core_put_header")
@@ -28,6 +29,9 @@ CORE_TAKE_HEADER = FragmentRef("core", "", "core_take_header")
 
 _NEED_OPTIONS, _NEED_TCP, _NEED_REST = 1, 8, 16
 """``enum emptcp_need`` (emptcp/glance.h)."""
+
+LEAN_L2, LEAN_NEEDS = 14, _NEED_TCP
+"""What :data:`CORE_BEGIN_LEAN` is for: bytes of link-layer header, and all that stages may need."""
 
 
 @cache

@@ -13,10 +13,13 @@ from emptcp.chain.chains import home
 from emptcp.chain.description import ChainRecord, Description, PolicyRecord, StageRecord
 from emptcp.chain.objects import (
     CORE_BEGIN,
+    CORE_BEGIN_LEAN,
     CORE_FINISH,
     CORE_FLOW,
     CORE_PUT_HEADER,
     CORE_TAKE_HEADER,
+    LEAN_L2,
+    LEAN_NEEDS,
     Objects,
 )
 from emptcp.chain.owned import COUNTERS, DESCRIPTION, PARAMETERS, Previous, chunk_key
@@ -163,16 +166,15 @@ def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slo
     code = {fragment: objects.code(fragment, *where) for fragment in plan.fragments}
     flow = objects.code(CORE_FLOW, *where)
     run = [*code.values(), *([flow] if plan.flow else [])]
-    needs = plan.needs
-    for need, members in objects.layout.on_demand.items():
-        if any(may_read(one, members, maps.packet) for one in run):
-            needs |= need
+    asked = set().union(*(may_read(one, objects.layout.on_demand, maps.packet) for one in run))
+    needs = plan.needs | sum(asked)
+    lean = place.l2 == LEAN_L2 and not needs & ~LEAN_NEEDS
     older = [fragment for fragment in plan.fragments if objects.is_older(fragment)]
     around = (CORE_PUT_HEADER, CORE_TAKE_HEADER) if older else ()
     return joining.Binding(
         backend=place.code,
         code={fragment: one.settled(joining.GIVEN) for fragment, one in code.items()},
-        begin=objects.code(CORE_BEGIN, *where),
+        begin=objects.code(CORE_BEGIN_LEAN if lean else CORE_BEGIN, *where),
         flow=flow,
         finish=objects.code(CORE_FINISH, *where).settled(joining.GIVEN),
         packet=objects.layout,

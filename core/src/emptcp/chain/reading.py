@@ -7,7 +7,7 @@ the packet: what else can be an address in it, and how far into it? In doubt the
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from emptcp.chain import instructions as bpf
@@ -46,13 +46,15 @@ _Values = dict[int, Value]
 """By register (from 0) or stack slot (below 0, from r10); what is not there is any number."""
 
 
-def may_read(code: Code, members: Collection[range], packet: int) -> bool:
-    """Tell whether a fragment may read any of these bytes of the packet, whose address it is given in r2.
+def may_read(code: Code, members: Mapping[int, Collection[range]], packet: int) -> set[int]:
+    """Tell of which members a fragment may read any byte: its code is given the packet's address in r2.
 
-    ``packet`` is the descriptor of the packet's map, where a fragment could also find it.
+    ``members`` are bytes of the packet by a number, which the answer has. ``packet`` is the descriptor of the
+    packet's map, where a fragment could also find it.
     """
+    everything, found = set(members), set[int]()
     if any(_finds_packet(one, packet) for one in code.body):
-        return True
+        return everything
     before: dict[int, _Values] = {0: {R2: Value(PACKET, 0, 0)}}
     visits = dict.fromkeys(range(len(code.body)), 0)
     ways = [0]
@@ -60,15 +62,21 @@ def may_read(code: Code, members: Collection[range], packet: int) -> bool:
         at = ways.pop()
         one, values = code.body[at], dict(before[at])
         visits[at] += 1
-        if visits[at] > MOST_VISITS or _reads(one, values, members) or _lets_go(one, values):
-            return True
+        if visits[at] > MOST_VISITS or _lets_go(one, values):
+            return everything
+        first, end = _reads(one, values)
+        found |= {number for number, spans in members.items() if _overlap(first, end, spans)}
         _follow(one, values)
         for target in bpf.following(at, one):
             merged = _merged(before.get(target), values)
             if merged != before.get(target):
                 before[target] = merged
                 ways.append(target)
-    return False
+    return found
+
+
+def _overlap(first: int, end: int, spans: Collection[range]) -> bool:
+    return first < end and any(first < span.stop and span.start < end for span in spans)
 
 
 def _finds_packet(one: Instruction, packet: int) -> bool:
@@ -78,16 +86,18 @@ def _finds_packet(one: Instruction, packet: int) -> bool:
     return one.op == bpf.LD_IMM64 and one.src == bpf.PSEUDO_MAP_FD and one.imm == packet
 
 
-def _reads(one: Instruction, values: _Values, members: Collection[range]) -> bool:
-    kind = one.op & bpf.CLASS_MASK
+def _reads(one: Instruction, values: _Values) -> tuple[int, int]:
+    """Return the first byte of the packet that an instruction may read, and what is behind the last one."""
     atomic = bpf.is_atomic(one)
-    if kind != bpf.LDX_CLASS and not atomic:
-        return False
+    if one.op & bpf.CLASS_MASK != bpf.LDX_CLASS and not atomic:
+        return 0, 0
     base = values.get(one.dst if atomic else one.src, _UNKNOWN)
     if base.kind == STACK:  # not by r10: of some slot
-        return any(slot < 0 and value.kind == PACKET for slot, value in values.items())
-    first, end = base.least + one.off, base.most + one.off + _width(one)
-    return base.kind == PACKET and any(first < member.stop and member.start < end for member in members)
+        known = not any(slot < 0 and value.kind == PACKET for slot, value in values.items())
+        return (0, 0) if known else (-_FAR, _FAR)
+    if base.kind != PACKET:
+        return 0, 0
+    return base.least + one.off, base.most + one.off + _width(one)
 
 
 def _lets_go(one: Instruction, values: _Values) -> bool:

@@ -28,6 +28,22 @@ struct emptcp_pkt *core_begin__tc(struct __sk_buff *ctx, __u32 how, __u32 netns)
 	return begin(ctx, how, netns, EMPTCP_TC);
 }
 
+/* The same where no stage asks for more than the headers, behind Ethernet: what is known here the compiler makes
+ * less of than the verifier does. */
+#define LEAN (sizeof(struct ethhdr) << 16 | EMPTCP_NEED_TCP)
+
+SEC("emptcp.xdp/core_begin_lean")
+struct emptcp_pkt *core_begin_lean__xdp(struct xdp_md *ctx)
+{
+	return begin(ctx, LEAN, 0, EMPTCP_XDP);
+}
+
+SEC("emptcp.tc/core_begin_lean")
+struct emptcp_pkt *core_begin_lean__tc(struct __sk_buff *ctx)
+{
+	return begin(ctx, LEAN, 0, EMPTCP_TC);
+}
+
 #define CORE_FUNCTION(RESULT, name, place, CTX, number, answer)                                              \
 	SEC("emptcp." #place "/" #name)                                                                      \
 	RESULT name##__##place(CTX *ctx __unused, struct emptcp_pkt *parsed __unused)                        \
