@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from emptcp import pybpf
-from emptcp.chain import pins, running, tables
+from emptcp.chain import pins, program, running, tables
 from emptcp.chain.instructions import EXIT, MOV64_IMM, R0, Instruction, encode
+from emptcp.errors import EmptcpError
 from emptcp.hooks import devices, foreign, namespaces
+from emptcp.pybpf import features
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("instance")]
 
@@ -71,6 +74,29 @@ def test_a_refused_attachment_leaves_nothing(
             assert attached(name) == [other.id]
     assert not tree().root.exists()
     assert tables.unfinished() == []
+
+
+def test_a_place_that_was_reserved_is_given_up_with_its_program(
+    netns: Callable[[], str], emptcp: Any, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not features.has("tcx"):
+        pytest.skip(features.reason("tcx"))
+    name = netns()
+    held: list[int] = []
+
+    def refuse(_prepared: program.Prepared) -> NoReturn:
+        end = time.monotonic() + 10
+        while not held and time.monotonic() < end:
+            held.extend(attached(name))
+        raise EmptcpError("the kernel takes no more programs")
+
+    monkeypatch.setattr(program.Prepared, "load", refuse)
+    done = emptcp("apply", write(policy(backend="tc")), "--netns", name)
+    assert done.code == 1
+    assert held
+    assert "takes no more programs" in done.err
+    assert attached(name) == []
+    assert not tree().root.exists()
 
 
 @pytest.mark.parametrize("engine", ["fused", "tail"])

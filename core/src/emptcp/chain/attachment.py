@@ -52,7 +52,7 @@ def _attach(pins: Pins, decision: Decision) -> Undo:
         if decision.before is not None:
             _unpin(decision.before)
         undo.callback(_keep_stages(pins, decision))
-        made = _put(decision, None)
+        made = _put(decision, decision.reserved)
         undo.callback(made.detach)
         undo.callback(_remove_pins, pins, decision)
         _pin(pins, decision, made)
@@ -173,6 +173,11 @@ def _supply(decision: Decision) -> Callable[[str], pybpf.Program]:
         return loaded.program
 
     return program
+
+
+def reserve(decision: Decision) -> None:
+    """Take the place on the device beforehand, if that makes attaching a program there quicker."""
+    decision.reserved = attach.reserve(*_where(decision), decision.asked, decision.limits)
 
 
 def _where(decision: Decision) -> tuple[Namespace, Device, str]:

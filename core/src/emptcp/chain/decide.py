@@ -34,7 +34,8 @@ class Decision:
     ``before`` is what runs there. ``asked`` is the back-end that was asked for, ``auto`` among them, and
     ``place.backend`` the one tried first. ``load`` loads the program for a back-end's code (``xdp``, ``tc``)
     and leaves it in ``loaded``. ``limits`` are stages that work at some back-ends only. ``suspended``: while
-    everything is off, programs are pinned and not attached. ``attached`` is what carrying it out attached.
+    everything is off, programs are pinned and not attached. ``reserved`` holds the place on the device while
+    the program is loaded; ``attached`` is what carrying it out attached.
     """
 
     action: str
@@ -50,6 +51,7 @@ class Decision:
     load: Callable[[Decision, str], Loaded] | None = None
     loaded: Loaded | None = None
     suspended: bool = False
+    reserved: attach.Attached | None = None
     attached: attach.Attached | None = None
 
 

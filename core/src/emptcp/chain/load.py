@@ -8,8 +8,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
+from emptcp.chain import attachment, states
 from emptcp.chain import program as programs
-from emptcp.chain import states
 from emptcp.chain.decide import ATTACH, SWITCH, Decision
 from emptcp.chain.objects import Objects
 from emptcp.chain.pins import Pins
@@ -56,6 +56,8 @@ class Loader:
         """Begin to load the decision's program, if it needs one, for the back-end that is tried first."""
         decision.load = self._load
         if decision.action in (ATTACH, SWITCH) and decision.place is not None:
+            if self._pins is not None and decision.action == ATTACH and not decision.suspended:
+                self._threads.submit(self._reserve, decision)
             self._begun.append(self._threads.submit(self._finish, decision, self._prepare(decision)))
 
     def _load(self, decision: Decision, code: str) -> programs.Loaded:
@@ -81,6 +83,11 @@ class Loader:
         made = decision.loaded = prepared.load()
         self._opened.callback(made.close)
         return made
+
+    def _reserve(self, decision: Decision) -> None:
+        attachment.reserve(decision)
+        if decision.reserved is not None:
+            self._opened.callback(decision.reserved.close)
 
     def _places(self, cookie: int, fragments: Sequence[FragmentRef]) -> dict[str, tuple[int, int]]:
         if self._pins is None:

@@ -18,7 +18,10 @@ from emptcp.hooks import clsact, devices, namespaces, refusals, xdp_netlink
 from emptcp.hooks.choice import Choice, Limit, choose
 from emptcp.hooks.devices import Device
 from emptcp.hooks.namespaces import Namespace
-from emptcp.pybpf import BpfError, Link, Program, features
+from emptcp.pybpf import BpfError, Link, Program, features, load_program
+from emptcp.pybpf.assembly import answer
+
+_TCX_NEXT = -1
 
 OURS = "emptcp"  # what the names of emptcp's programs begin with
 
@@ -117,6 +120,26 @@ def attach(
         replace.detach()
         return made
     return _first_taken(namespace, device, hook, choices, program)
+
+
+def reserve(
+    namespace: Namespace, device: Device, hook: str, backend: str, limits: Sequence[Limit] = ()
+) -> Attached | None:
+    """Take a place where a program is to be attached later, with one that lets everything go on.
+
+    The kernel waits for all CPUs when TCX gets its program, and not when that is switched. Give what this
+    returns to :func:`attach` as ``replace``; closed before, or left by a process that ends, it is gone.
+    ``None`` where the first choice is no TCX, or is refused: :func:`attach` says why then.
+    """
+    choice = choose(device, hook, backend, limits)[0]
+    if choice.backend != "tc" or not features.has("tcx"):
+        return None
+    plan = Attached(namespace, device, hook, choice.backend, choice.reason, "", 0)
+    try:
+        with load_program("sched_cls", answer(_TCX_NEXT), name=f"{OURS}_reserved") as program:
+            return namespaces.call(namespace, partial(_attach, plan, program))
+    except (_Refused, BpfError, EmptcpError):
+        return None
 
 
 def restore(

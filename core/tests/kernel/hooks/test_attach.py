@@ -95,6 +95,37 @@ def test_a_program_is_attached_switched_and_taken_away(
     assert "clsact" not in qdiscs(host, name)
 
 
+def test_a_reserved_place_becomes_the_programs_own(host: Namespace, device, supply) -> None:
+    need("tcx")
+    here = device("left")
+    reserved = attach.reserve(host, here, "ingress", "auto")
+    assert reserved is not None
+    assert reserved.link is not None
+    number = reserved.link.id
+    (holder,) = running(host, here, "ingress")
+    made = attach.attach(host, here, "ingress", "auto", supply, reserved)
+    assert made.link is not None
+    assert (made.link.id, made.mechanism, made.reason) == (number, "tcx", reserved.reason)
+    assert running(host, here, "ingress") == [made.program_id] != [holder]
+    made.detach()
+
+
+def test_a_reserved_place_is_gone_with_whoever_took_it(host: Namespace, device) -> None:
+    need("tcx")
+    here = device("left")
+    reserved = attach.reserve(host, here, "egress", "tc")
+    assert reserved is not None
+    reserved.close()
+    assert running(host, here, "egress") == []
+
+
+def test_only_tcx_is_reserved(host: Namespace, device, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert attach.reserve(host, device("left"), "ingress", "xdp-generic") is None
+    monkeypatch.setenv("EMPTCP_DISABLE", "tcx")
+    assert attach.reserve(host, device("left"), "ingress", "tc") is None
+    assert running(host, device("left"), "ingress") == []
+
+
 def test_a_veth_gets_tc_by_itself_and_the_reason_says_why(host: Namespace, device, supply) -> None:
     found = attach.attach(host, device("left"), "ingress", "auto", supply)
     assert found.backend == "tc"

@@ -142,9 +142,8 @@ struct emptcp_pkt {
 	__u32 kept;  /* engine tail: what stood in skb->cb; at XDP: whether the context is in metadata */
 	__u32 netns; /* low half of the cookie of the network namespace that the packet passes */
 	__u32 sum;   /* what the sum of TCP's checksum has grown by: core brings the field along at the end */
-	struct tcphdr
-		tcp;  /* without its options, as the stages leave it: core brings the packet's along, too */
-	__u8 written; /* 1: a stage has changed the flags there, or the window */
+	struct tcphdr tcp; /* without its options, as the stages leave it; the packet's follows at the end */
+	__u8 written;	   /* 1: a stage has changed the flags there, or the window */
 	__u8 written_rest; /* 1: or anything else */
 	__u8 reserved[2];
 };
