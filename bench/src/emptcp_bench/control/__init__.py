@@ -102,7 +102,7 @@ def _command(environment: Mapping[str, str], *words: str) -> Turn:
 
     def turn() -> float:
         began = time.perf_counter()
-        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
         return 1e6 * (time.perf_counter() - began)
 
     return turn

@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
+from typing import Any, TypeVar
 
 from emptcp.chain import instructions as bpf
 from emptcp.chain.instructions import R0, R1, R6, Instruction, stack_depth
 from emptcp.pybpf import Line
 
 _OFFSET = attrgetter("offset")
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,17 @@ class Code:
         Where stages name what they share in the same way, a processor sees early that one reads what another
         one has written.
         """
-        if given not in self._settled:
-            self._settled[given] = self._settle(dict(given))
-        return self._settled[given]
+        return self.once(given, lambda: self._settle(dict(given)))
+
+    def once(self, asked: Hashable, find: Callable[[], _Answer]) -> _Answer:
+        """Return what is found out about this code, by what is asked: once, as it stays what it is."""
+        if asked not in self._answers:
+            self._answers[asked] = find()
+        answer: _Answer = self._answers[asked]
+        return answer
 
     @cached_property
-    def _settled(self) -> dict[tuple[tuple[int, int], ...], Code]:
+    def _answers(self) -> dict[Hashable, Any]:
         return {}
 
     def _settle(self, given: Mapping[int, int]) -> Code:
@@ -139,13 +147,7 @@ class Code:
 
     def identity(self, index: int) -> tuple[object, ...]:
         """Return what makes a function the same in another object: its code, and that of those it calls."""
-        if index not in self._identities:
-            self._identities[index] = self._identity(index)
-        return self._identities[index]
-
-    @cached_property
-    def _identities(self) -> dict[int, tuple[object, ...]]:
-        return {}
+        return self.once(index, lambda: self._identity(index))
 
     def _identity(self, index: int, above: tuple[int, ...] = ()) -> tuple[object, ...]:
         function = self.functions[index]

@@ -52,6 +52,10 @@ def may_read(code: Code, members: Mapping[int, Collection[range]], packet: int) 
     ``members`` are bytes of the packet by a number, which the answer has. ``packet`` is the descriptor of the
     packet's map, where a fragment could also find it.
     """
+    return code.once((packet, *members.items()), lambda: _may_read(code, members, packet))
+
+
+def _may_read(code: Code, members: Mapping[int, Collection[range]], packet: int) -> set[int]:
     everything, found = set(members), set[int]()
     if any(_finds_packet(one, packet) for one in code.body):
         return everything
@@ -65,7 +69,10 @@ def may_read(code: Code, members: Mapping[int, Collection[range]], packet: int) 
         if visits[at] > MOST_VISITS or _lets_go(one, values):
             return everything
         first, end = _reads(one, values)
-        found |= {number for number, spans in members.items() if _overlap(first, end, spans)}
+        if first < end:
+            found |= {number for number, spans in members.items() if _overlap(first, end, spans)}
+        if found == everything:
+            return everything
         _follow(one, values)
         for target in bpf.following(at, one):
             merged = _merged(before.get(target), values)
@@ -76,7 +83,7 @@ def may_read(code: Code, members: Mapping[int, Collection[range]], packet: int) 
 
 
 def _overlap(first: int, end: int, spans: Collection[range]) -> bool:
-    return first < end and any(first < span.stop and span.start < end for span in spans)
+    return any(first < span.stop and span.start < end for span in spans)
 
 
 def _finds_packet(one: Instruction, packet: int) -> bool:
