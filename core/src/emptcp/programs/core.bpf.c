@@ -28,8 +28,8 @@ struct emptcp_pkt *core_begin__tc(struct __sk_buff *ctx, __u32 how, __u32 netns)
 	return begin(ctx, how, netns, EMPTCP_TC);
 }
 
-/* The same where no stage asks for more than the headers, behind Ethernet: what is known here the compiler makes
- * less of than the verifier does. */
+/* The same where no stage asks for more than the headers, behind Ethernet: what is known here the compiler
+ * makes less of than the verifier does. */
 #define LEAN (sizeof(struct ethhdr) << 16 | EMPTCP_NEED_TCP)
 
 SEC("emptcp.xdp/core_begin_lean")
