@@ -59,8 +59,6 @@ EMPTCP_ACTOR(restore, pkt, struct restore, param)
 	__u32 l3 = pkt->parsed->l3, size = param->size, i, *place;
 
 	emptcp_put_header(pkt);
-	pkt->parsed->written = 0;
-	pkt->parsed->written_rest = 0;
 	bring_length_back(pkt, param->length);
 	if (size < 4 || size > HEADERS)
 		return EMPTCP_NEXT;

@@ -156,10 +156,8 @@ class _Fused(Dispatcher, Asking):
         else:
             self.arguments(stage.fragment, slot)
         self.run_fragment(stage.fragment, f"after{step.index}", owner)
-        if step.policy + 1 < len(self.plan.policies):
-            self.clear_stack(
-                self.binding.code[stage.fragment]
-            )  # a program of one policy is spared the stores
+        if step.policy + 1 < len(self.plan.policies):  # a program of one policy is spared the stores
+            self.clear_stack(self.binding.code[stage.fragment])
 
     def _goto(self, step: Step, end: str) -> None:
         self._count(step)

@@ -177,14 +177,13 @@ class Joiner:
         self.plan = plan
         self.binding = binding
         self.asm = Assembler()
-        between = [*binding.around_older]
-        frame = max(code.body_stack for code in (binding.finish, *between, *codes))
+        frame = max(code.body_stack for code in (binding.finish, *binding.around_older, *codes))
         slots = [-frame - 8 * n for n in range(1, 12)]
         self.flow, self.key, self.place, self.entry, self.about, self.immediate, self.answered = slots[4:]
         self._places = dict(zip((PACKET, COUNTERS, LENGTH, CONTEXT), slots, strict=False))
         # The parser runs before all but the context is kept; behind the last fragment nobody asks for it, but
         # for a redirection.
-        others = [*between, *(code for code in codes if code is not binding.begin)]
+        others = [*binding.around_older, *(code for code in codes if code is not binding.begin)]
         self._lost = {CONTEXT}.union(*(code.written for code in others))
         self._kept: set[int] = set()
         self.types = TypeInfo(binding.backend)
@@ -210,8 +209,11 @@ class Joiner:
         """Put a value into the register of core's where it is from here on, and by which it can come back."""
         self.asm.emit(bpf.MOV64_REG, register, source)
         if register in self._lost:
-            self.asm.emit(bpf.STX_DW, R10, source, self._places[register])
-            self._kept.add(register)
+            self._save(register, source)
+
+    def _save(self, register: int, source: int) -> None:
+        self.asm.emit(bpf.STX_DW, R10, source, self._places[register])
+        self._kept.add(register)
 
     def look_up(self, fd: int, index: int) -> None:
         """Look up an element of an array map; its address, or 0, comes in r0."""
@@ -358,13 +360,10 @@ class Joiner:
         if name == "drop":
             return
         self.line("core: TCP header")
-        kept = {PACKET} & self.binding.finish.written if name == "redirect" else set[int]()
-        for register in kept - self._kept:
-            self.asm.emit(bpf.STX_DW, R10, register, self._places[register])
+        if name == "redirect" and PACKET in self.binding.finish.written - self._kept:
+            self._save(PACKET, PACKET)  # behind the header it is asked where to
         self.packet_arguments(self.binding.finish)
         self.copy(self.binding.finish, f"finished {name}", "core: TCP header")
-        for register in kept - self._kept:
-            self.asm.emit(bpf.LDX_DW, register, R10, self._places[register])
 
     def answer(self, name: str) -> None:
         """End the program with what a way out answers."""

@@ -30,8 +30,8 @@ CORE_TAKE_HEADER = FragmentRef("core", "", "core_take_header")
 _NEED_OPTIONS, _NEED_TCP, _NEED_REST = 1, 8, 16
 """``enum emptcp_need`` (emptcp/glance.h)."""
 
-LEAN_L2, LEAN_NEEDS = 14, _NEED_TCP
-"""What :data:`CORE_BEGIN_LEAN` is for: bytes of link-layer header, and all that stages may need."""
+LEAN_NEEDS = _NEED_TCP
+"""All that stages may need where :data:`CORE_BEGIN_LEAN` parses, behind Ethernet."""
 
 
 @cache

@@ -18,7 +18,6 @@ from emptcp.chain.objects import (
     CORE_FLOW,
     CORE_PUT_HEADER,
     CORE_TAKE_HEADER,
-    LEAN_L2,
     LEAN_NEEDS,
     Objects,
 )
@@ -168,7 +167,7 @@ def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slo
     run = [*code.values(), *([flow] if plan.flow else [])]
     asked = set().union(*(may_read(one, objects.layout.on_demand, maps.packet) for one in run))
     needs = plan.needs | sum(asked)
-    lean = place.l2 == LEAN_L2 and not needs & ~LEAN_NEEDS
+    lean = place.l2 == L2["ethernet"] and not needs & ~LEAN_NEEDS
     older = [fragment for fragment in plan.fragments if objects.is_older(fragment)]
     around = (CORE_PUT_HEADER, CORE_TAKE_HEADER) if older else ()
     return joining.Binding(

@@ -87,6 +87,8 @@ static __always_inline void emptcp_finish(const struct emptcp_handle *pkt)
 static __always_inline void emptcp_put_header(const struct emptcp_handle *pkt)
 {
 	emptcp_finish(pkt);
+	pkt->parsed->written = 0;
+	pkt->parsed->written_rest = 0;
 	pkt->parsed->sum = 0;
 }
 
@@ -97,8 +99,6 @@ static __always_inline void emptcp_take_header(const struct emptcp_handle *pkt)
 
 	if (tcp)
 		emptcp_copy_header(tcp, pkt->parsed);
-	pkt->parsed->written = 0;
-	pkt->parsed->written_rest = 0;
 }
 
 #endif
