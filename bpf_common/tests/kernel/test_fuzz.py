@@ -123,16 +123,12 @@ def drawn(random: Random, one: Packet, seen: Decoded) -> Order:
 
 def ordered(random: Random, order: Order, l4: int) -> Order:
     """Draw the arguments of a job."""
-    near, some = (
-        max(0, l4 + random.randrange(-2, 64)),
-        random.choice((OPTIONS | KEY,) * 6 + (OPTIONS | KEY | PLAIN, OPTIONS)),
-    )
+    near = max(0, l4 + random.randrange(-2, 64))
+    some = TCP | REST | random.choice((OPTIONS | KEY,) * 6 + (OPTIONS | KEY | PLAIN, OPTIONS))
     match order.job:
         case "nothing" | "skip" | "event":
             number = random.choice((near, random.randrange(1, 21), 3000, 0x8000))
-            return replace(
-                order, needs=some | TCP | REST, number=number if order.job == "nothing" else number % 21
-            )
+            return replace(order, needs=some, number=number if order.job == "nothing" else number % 21)
         case "insert_built":
             data = (option(random) if random.random() < 0.5 else random.choice(LEGAL))[:40]
             length = len(data) if random.random() < 0.95 else random.choice((0, 1, 41, 256, 65535))

@@ -21,24 +21,16 @@ from emptcp.policy import model
 
 pytestmark = pytest.mark.kernel
 
-STAGES = """
-struct change {
-	__u32 window; /* what the fields grow by */
-	__u32 seq;
-};
-
-struct wanted {
-	__u32 window;
-	__u32 seq;
-};
+FIELDS = """
+struct fields { __u32 window; __u32 seq; }; /* what they grow by, or are to be */
 """
 
 SOURCE = f"""
 #include <emptcp/actor.h>
 #include <emptcp/selector.h>
-{STAGES}
+{FIELDS}
 
-EMPTCP_ACTOR(grow, pkt, struct change, param)
+EMPTCP_ACTOR(grow, pkt, struct fields, param)
 {{
 	__be16 window = bpf_htons(bpf_ntohs(emptcp_tcp(pkt)->window) + param->window);
 	__be32 seq = bpf_htonl(bpf_ntohl(emptcp_tcp(pkt)->seq) + param->seq);
@@ -50,7 +42,7 @@ EMPTCP_ACTOR(grow, pkt, struct change, param)
 	return EMPTCP_NEXT;
 }}
 
-EMPTCP_SELECTOR(has, pkt, struct wanted, param)
+EMPTCP_SELECTOR(has, pkt, struct fields, param)
 {{
 	const struct tcphdr *tcp = emptcp_tcp(pkt);
 
@@ -65,7 +57,7 @@ OLDER = f"""
 #include <emptcp/selector.h>
 #undef EMPTCP_HEADER_VERSION
 #define EMPTCP_HEADER_VERSION 2
-{STAGES}
+{FIELDS}
 
 static __always_inline struct tcphdr *header(const struct emptcp_handle *pkt)
 {{
@@ -87,7 +79,7 @@ static __always_inline void put(const struct emptcp_handle *pkt, __u32 from, con
 		__builtin_memcpy(tcp + from, bytes, len);
 }}
 
-EMPTCP_ACTOR(grow, pkt, struct change, param)
+EMPTCP_ACTOR(grow, pkt, struct fields, param)
 {{
 	const struct tcphdr *tcp = header(pkt);
 	__be16 window;
@@ -104,7 +96,7 @@ EMPTCP_ACTOR(grow, pkt, struct change, param)
 	return EMPTCP_NEXT;
 }}
 
-EMPTCP_SELECTOR(has, pkt, struct wanted, param)
+EMPTCP_SELECTOR(has, pkt, struct fields, param)
 {{
 	const struct tcphdr *tcp = header(pkt);
 
