@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counters of a program: a per-CPU array whose values hold 127 stages each.
+"""Counters of a program: in the only value of an array, a row for each possible CPU.
 
 A stage's block is 32 numbers of 64 bits: packets, bytes, matches (of an actor: how often it chose a chain),
 RETURN, ACCEPT, DROP, REDIRECT, skipped, then one per reason (emptcp/abi.h). Bytes are IP bytes: of the
@@ -9,7 +9,7 @@ packets that matched for a selector, of all it was given for an actor. Slot 0 is
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from emptcp.chain import reasons
@@ -18,7 +18,7 @@ COUNTER_BYTES = 8 * (8 + reasons.SLOTS)
 """Size of one stage's block."""
 
 CHUNK_STAGES = 127
-"""Stages whose blocks share one per-CPU value (the kernel bounds it at 32 KiB)."""
+"""Stages whose blocks an instruction reaches from one address: its offset has 16 bits."""
 
 CHUNK_BYTES = CHUNK_STAGES * COUNTER_BYTES
 _BLOCK = struct.Struct(f"<{COUNTER_BYTES // 8}Q")
@@ -46,20 +46,27 @@ class Counters:
         return Counters(**numbers, reasons={name: count for name, count in since.items() if count})
 
 
-def block(values: Iterable[bytes], slot: int) -> Counters:
-    """Read a slot from the per-CPU values of its chunk."""
-    start = slot % CHUNK_STAGES * COUNTER_BYTES
-    rows = [_BLOCK.unpack_from(value, start) for value in values]
-    total = [sum(column) for column in zip(*rows, strict=True)]
+def row_bytes(slots: Iterable[int]) -> int:
+    """Return how long a CPU's row is for these slots: a chunk, or several."""
+    return (max(slots, default=0) // CHUNK_STAGES + 1) * CHUNK_BYTES
+
+
+def block(value: bytes, row: int, slot: int) -> Counters:
+    """Read a slot from the map's value, whose rows are ``row`` bytes long."""
+    blocks = (_BLOCK.unpack_from(value, start) for start in range(slot * COUNTER_BYTES, len(value), row))
+    total = [sum(column) for column in zip(*blocks, strict=True)]
     named = {reasons.name(n): count for n, count in enumerate(total[len(_FIELDS) :]) if count}
     return Counters(**dict(zip(_FIELDS, total, strict=False)), reasons=named)
 
 
-def copy(rows: Sequence[bytes], slot: int, into: Sequence[bytearray], to: int) -> None:
-    """Copy a slot's block on each CPU from one chunk's values to another's."""
-    source, target = (n % CHUNK_STAGES * COUNTER_BYTES for n in (slot, to))
-    for row, other in zip(rows, into, strict=True):
-        other[target : target + COUNTER_BYTES] = row[source : source + COUNTER_BYTES]
+def carry(value: bytes, row: int, longer: int, slots: Mapping[int, int]) -> bytes:
+    """Return a map's value with rows of another length; ``slots`` tells where blocks go to, by where from."""
+    made = bytearray(len(value) // row * longer)
+    for number, start in enumerate(range(0, len(value), row)):
+        for slot, to in slots.items():
+            source, target = start + slot * COUNTER_BYTES, number * longer + to * COUNTER_BYTES
+            made[target : target + COUNTER_BYTES] = value[source : source + COUNTER_BYTES]
+    return bytes(made)
 
 
 def allocate(policies: Sequence[Sequence[str]], known: dict[str, int], following: int = 1) -> dict[str, int]:
@@ -73,11 +80,6 @@ def allocate(policies: Sequence[Sequence[str]], known: dict[str, int], following
         given |= _of_policy(names, known, following)
         following = max(following, *(slot + 1 for slot in given.values()))
     return given
-
-
-def chunks(slots: Iterable[int]) -> int:
-    """Return how many values the map needs for these slots."""
-    return max(slots, default=0) // CHUNK_STAGES + 1
 
 
 def _of_policy(names: Sequence[str], known: dict[str, int], following: int) -> dict[str, int]:

@@ -29,7 +29,10 @@ class Dispatcher(Joiner):
         """Append all that comes before the first policy."""
         asm = self.asm
         self.line("core: parse")
-        self.keep(CONTEXT, R1)
+        if CONTEXT in self.binding.begin.written:  # comes back behind it
+            self.save(CONTEXT, R1)
+        else:
+            self.keep(CONTEXT, R1)
         for register, value in ((R2, self.binding.how), (R3, self.binding.netns)):
             if register in self.binding.begin.wanted:
                 asm.emit(bpf.MOV64_IMM, register, imm=value)
@@ -38,16 +41,18 @@ class Dispatcher(Joiner):
         asm.jump(self.exit("untouched"), bpf.JEQ_IMM, R0, 0)
         self.keep(PACKET, R0)
         asm.emit(bpf.LDX_W, R1, R0, self.binding.packet.length)
-        asm.jump("left", bpf.JEQ_IMM, R1, 0)
+        asm.jump(self.exit("left"), bpf.JEQ_IMM, R1, 0)
         self.keep(LENGTH, R1)
         self._gate()
         self.load_counters(0)
         self.increment(0)
         self.count_bytes(8)
-        asm.jump("begin")
-        self._left()
-        asm.label("begin")
         self._companions()
+
+    def untouched(self) -> None:
+        """Append the ways out of packets that no fragment of a plugin was given: they pass."""
+        self._left()
+        super().untouched()
 
     def _gate(self) -> None:
         """Let only MPTCP subflows on, unless a policy asks for plain TCP; note the flow-table entry."""
@@ -73,7 +78,7 @@ class Dispatcher(Joiner):
     def _left(self) -> None:
         """The parser took the packet out: count why, if it is broken rather than not ours."""
         asm = self.asm
-        asm.label("left")
+        asm.label(self.exit("left"))
         self.load_reason()
         # For nothing but to tie the program's own maps to it.
         asm.load_map(R1, self.binding.maps.description)

@@ -185,18 +185,21 @@ class _Fused(Dispatcher, Asking):
 
     def _after_selector(self, step: Step, end: str) -> None:
         """Count, then follow the edge. Falls through where the next step is the edge's target."""
-        asm, base = self.asm, self._base(step)
+        asm, base, missed = self.asm, self._base(step), self._not_taken(step, end)
+        stateful = bool(step.stage.fragment.state_size)
         self.increment(base)
-        asm.jump(f"not{step.index}", bpf.JEQ32_IMM, R0, 0)
+        asm.jump(f"not{step.index}" if stateful else missed, bpf.JEQ32_IMM, R0, 0)
         self.increment(base + 16)
         self.count_bytes(base + 8)
-        asm.jump(self._target(step.if_match, end))
+        if stateful or step.if_match != step.index + 1:
+            asm.jump(self._target(step.if_match, end))
+        if not stateful:
+            return
         asm.label(f"not{step.index}")
-        if step.stage.fragment.state_size:
-            self.load_reason()
-            asm.jump(f"reason{step.index}", bpf.JNE_IMM, R2, 0)
+        self.load_reason()
+        asm.jump(f"reason{step.index}", bpf.JNE_IMM, R2, 0)
         if step.if_not != step.index + 1:
-            asm.jump(self._not_taken(step, end))
+            asm.jump(missed)
 
     def _after_actor(self, step: Step, end: str) -> None:
         asm = self.asm
@@ -278,7 +281,7 @@ class _Fused(Dispatcher, Asking):
         if len(self.asm) - self.island_at < ISLAND_EVERY:
             return
         zone, self.zone = self.zone, self.zone + 1
-        for name in ("pass", "drop", "redirect", "untouched"):
+        for name in ("pass", "drop", "redirect", "left", "untouched", "lost"):
             if self.asm.leads_to(f"{name}.{zone}"):
                 self.asm.label(f"{name}.{zone}")
                 self.asm.jump(f"{name}.{self.zone}")

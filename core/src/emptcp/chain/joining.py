@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from itertools import chain
 from operator import attrgetter
 
+from emptcp import pybpf
 from emptcp.chain import instructions as bpf
 from emptcp.chain import reasons
 from emptcp.chain.code import Code
+from emptcp.chain.counters import CHUNK_BYTES
 from emptcp.chain.instructions import (
     R0,
     R1,
@@ -42,7 +44,7 @@ from emptcp.errors import EmptcpError
 STACK_BUDGET = 256
 """Bytes of stack a fragment may use, static subprograms included; the kernel's limit for all is 512."""
 
-_LOOKUP, _REDIRECT = 1, 23
+_LOOKUP, _CPU, _REDIRECT = 1, 8, 23
 _TEXTS = attrgetter("file", "text")
 ANSWERS = {"pass": {"xdp": 2, "tc": -1}, "drop": {"xdp": 1, "tc": 2}, "redirect": {"xdp": 4, "tc": 7}}
 """XDP_PASS and TCX_NEXT (TC_ACT_UNSPEC): other programs on the hook go on. XDP_DROP and TC_ACT_SHOT.
@@ -102,9 +104,10 @@ class Binding:
     """Everything about one program that is not in the plan: places and descriptors.
 
     ``counter_slots`` and ``parameter_slots`` run parallel to the plan's steps; counter slot 0 is the
-    program's own. ``state_slots`` maps a plugin to its offset in a flow-table entry's slot area, ``stores``
-    a set or map to its descriptor. ``how`` and ``netns`` are what core's parser is told. ``older`` are the
-    fragments that look for the TCP header in the packet, ``around_older`` what runs before and behind these.
+    program's own, ``row`` are the bytes of one CPU's counters. ``state_slots`` maps a plugin to its offset in
+    a flow-table entry's slot area, ``stores`` a set or map to its descriptor. ``how`` and ``netns`` are what
+    core's parser is told. ``older`` are the fragments that look for the TCP header in the packet,
+    ``around_older`` what runs before and behind these.
     """
 
     backend: str
@@ -116,6 +119,7 @@ class Binding:
     maps: Maps
     parameter_slots: list[Slot | None]
     counter_slots: list[int]
+    row: int
     state_slots: Mapping[str, int]
     how: int
     netns: int
@@ -200,28 +204,26 @@ class Joiner:
         return Joined(code, self.types.encode(), tuple(functions), tuple(self.lines), tuple(self.places))
 
     def exit(self, name: str) -> str:
-        """Return the label of a way out: ``pass``, ``drop``, ``redirect``, or ``untouched``."""
+        """Return the label of a way out, or of what leads to one and is as far away."""
         return name
 
     # Blocks of core.
 
     def keep(self, register: int, source: int) -> None:
         """Put a value into the register of core's where it is from here on, and by which it can come back."""
-        self.asm.emit(bpf.MOV64_REG, register, source)
+        if register != source:
+            self.asm.emit(bpf.MOV64_REG, register, source)
         if register in self._lost:
-            self._save(register, source)
+            self.save(register, source)
 
-    def _save(self, register: int, source: int) -> None:
+    def save(self, register: int, source: int) -> None:
+        """Put a value where the register of core's is loaded from again."""
         self.asm.emit(bpf.STX_DW, R10, source, self._places[register])
         self._kept.add(register)
 
     def look_up(self, fd: int, index: int) -> None:
         """Look up an element of an array map; its address, or 0, comes in r0."""
         self.asm.emit(bpf.ST_W, R10, 0, self.key, index)
-        self.look_up_kept(fd)
-
-    def look_up_kept(self, fd: int) -> None:
-        """Look up the element whose number is in the key's stack slot."""
         self.asm.emit(bpf.MOV64_REG, R2, R10)
         self.asm.emit(bpf.ADD64_IMM, R2, imm=self.key)
         self.asm.load_map(R1, fd)
@@ -229,9 +231,16 @@ class Joiner:
 
     def load_counters(self, chunk: int) -> None:
         """Put the address of a chunk of counters where it is kept."""
-        self.look_up(self.binding.maps.counters, chunk)
-        self.asm.jump(self.exit("pass"), bpf.JEQ_IMM, R0, 0)
-        self.keep(COUNTERS, R0)
+        self.find_row()
+        self.asm.load_map_value(COUNTERS, self.binding.maps.counters, chunk * CHUNK_BYTES)
+        self.asm.emit(bpf.ADD64_REG, COUNTERS, R0)
+        self.keep(COUNTERS, COUNTERS)
+
+    def find_row(self) -> None:
+        """Put into r0 how far into the counters' value this CPU's are."""
+        self.asm.emit(bpf.CALL, imm=_CPU)
+        self.asm.jump(self.exit("lost"), bpf.JGT_IMM, R0, pybpf.cpu_ids() - 1)
+        self.asm.emit(bpf.MUL64_IMM, R0, imm=self.binding.row)
 
     def load_reason(self) -> None:
         """Load the packet's reason into r2."""
@@ -285,8 +294,7 @@ class Joiner:
             return
         asm.load_map_value(R1, fd, slot.offset)
         asm.emit(bpf.LDX_W, R1, R1)
-        asm.emit(bpf.AND64_IMM, R1, imm=1)
-        asm.emit(bpf.MUL64_IMM, R1, imm=slot.stride)
+        asm.emit(bpf.AND64_IMM, R1, imm=slot.stride)
         asm.load_map_value(R3, fd, slot.first_side)
         asm.emit(bpf.ADD64_REG, R3, R1)
 
@@ -351,9 +359,15 @@ class Joiner:
         self.answer(name)
 
     def untouched(self) -> None:
-        """Append the way out of packets that no fragment of a plugin was given: they pass."""
-        self.asm.label(self.exit("untouched"))
-        self.answer("pass")
+        """Append the way out of packets that no fragment of a plugin was given: they pass.
+
+        And that of those that core can't work on, which are none. It is code of its own: where the verifier
+        knows as much, it takes out a jump that nothing else leads where.
+        """
+        for name in ("untouched", "lost"):
+            if self.asm.leads_to(self.exit(name)):
+                self.asm.label(self.exit(name))
+                self.answer("pass")
 
     def finish_packet(self, name: str) -> None:
         """Bring header and checksum along with what the stages changed; nobody minds a dropped packet's."""
@@ -361,7 +375,7 @@ class Joiner:
             return
         self.line("core: TCP header")
         if name == "redirect" and PACKET in self.binding.finish.written - self._kept:
-            self._save(PACKET, PACKET)  # behind the header it is asked where to
+            self.save(PACKET, PACKET)  # behind the header it is asked where to
         self.packet_arguments(self.binding.finish)
         self.copy(self.binding.finish, f"finished {name}", "core: TCP header")
 

@@ -4,8 +4,8 @@
 The value starts with a word of eight bytes that is no switch, and one for each policy, which switches it off
 by one store (:func:`switch`).
 A stage's struct of up to eight bytes has one aligned slot and is written by one store. A larger one
-has an index and two slots: the unused slot is written first, then the index flips, so that no packet
-sees half a change.
+has two slots behind a word that tells how far it is to the one in force: the other is written first, then
+the word flips, so that no packet sees half a change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-VERSION = 3
+VERSION = 4
 """Goes up when values are laid out otherwise, so that the next `apply` makes programs of before anew."""
 
 HEAD_SIZE = 8
@@ -27,6 +27,11 @@ ATOMIC = 8
 def aligned(size: int) -> int:
     """Return a size rounded up to eight bytes."""
     return (size + 7) & ~7
+
+
+def stride(size: int) -> int:
+    """Return the bytes between two sides: a power of two, so that a program masks what tells the side."""
+    return 1 << (aligned(size) - 1).bit_length()
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,11 @@ class Slot:
     @cached_property
     def stride(self) -> int:
         """Bytes between the two sides."""
-        return aligned(self.size)
+        return stride(self.size)
 
     @cached_property
     def first_side(self) -> int:
-        """Offset of side 0; the index, if there is one, stands at :attr:`offset`."""
+        """Offset of side 0; what tells the side in force, if there is anything, stands at :attr:`offset`."""
         return self.offset + (8 if self.flips else 0)
 
     @property
@@ -83,8 +88,9 @@ def slots(sizes: Iterable[int], policies: int) -> tuple[list[Slot | None], int]:
 
 def read(value: bytes | memoryview, slot: Slot) -> bytes:
     """Return the struct in force."""
-    side = value[slot.offset] & 1 if slot.flips else 0
-    start = slot.first_side + side * slot.stride
+    start = slot.first_side + (
+        int.from_bytes(value[slot.offset : slot.offset + 4], "little") if slot.flips else 0
+    )
     return bytes(value[start : start + slot.size])
 
 
@@ -112,11 +118,11 @@ def prepare(words: memoryview, slot: Slot, packed: bytes) -> None:
         words[start] = int.from_bytes(packed, "little")
         return
     length = slot.stride // 8
-    start += length * (1 - (words[slot.offset // 8] & 1))
+    start += length - words[slot.offset // 8] // 8
     words[start : start + length] = memoryview(packed.ljust(slot.stride, b"\0")).cast("Q")
 
 
 def flip(words: memoryview, slot: Slot) -> None:
     """Put the side that was prepared in force; nothing to do where there is one side only."""
     if slot.flips:
-        words[slot.offset // 8] = 1 - (words[slot.offset // 8] & 1)
+        words[slot.offset // 8] = slot.stride - words[slot.offset // 8]

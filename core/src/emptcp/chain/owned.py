@@ -27,11 +27,16 @@ class Previous:
 
 def read_counters(counts: pybpf.Map, description: Description) -> dict[str, counters.Counters]:
     """Return what each stage counted, by ``table/policy/stage``; the program's own stand under ``""``."""
-    chunks = [counts.lookup_percpu(chunk_key(n)) or [] for n in range(counts.info.max_entries)]
+    from emptcp import pybpf
+
+    value = counts.lookup(bytes(4)) or b""
+    row = len(value) // pybpf.cpu_ids()
     slots = {"": 0} | {name: stage.counter for name, stage in description.stages().items()}
-    return {name: counters.block(chunks[slot // counters.CHUNK_STAGES], slot) for name, slot in slots.items()}
+    return {name: counters.block(value, row, slot) for name, slot in slots.items()}
 
 
-def chunk_key(chunk: int) -> bytes:
-    """Return the key of a chunk of counters."""
-    return chunk.to_bytes(4, "little")
+def row_bytes(counts: pybpf.Map) -> int:
+    """Return how long a CPU's row of counters is."""
+    from emptcp import pybpf
+
+    return counts.info.value_size // pybpf.cpu_ids()

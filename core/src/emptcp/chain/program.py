@@ -21,7 +21,7 @@ from emptcp.chain.objects import (
     LEAN_NEEDS,
     Objects,
 )
-from emptcp.chain.owned import COUNTERS, DESCRIPTION, PARAMETERS, Previous, chunk_key
+from emptcp.chain.owned import COUNTERS, DESCRIPTION, PARAMETERS, Previous, row_bytes
 from emptcp.chain.plan import BoundPolicy, Plan, Step
 from emptcp.chain.reading import may_read
 from emptcp.pybpf import features
@@ -31,6 +31,9 @@ ROOM = 512
 
 L2 = {"ethernet": 14, "none": 0}
 """Bytes of link-layer header by what a device's packets begin with."""
+
+KIND = "array"
+"""Of the counters' map: programs of layout 3 and before have a per-CPU array, which reads the same."""
 
 _HOOKS = {"ingress": 0, "egress": 1}
 _KEY = bytes(4)
@@ -65,11 +68,13 @@ class Place:
 class Slots:
     """Where the steps' parameters and counters are, and the plugins' states in a flow-table entry.
 
-    ``context`` is the offset of the chain context among the parameters, 0 without one.
+    ``row`` are the bytes of one CPU's counters, ``context`` is the offset of the chain context among the
+    parameters, 0 without one.
     """
 
     parameters: list[layout.Slot | None]
     counters: list[int]
+    row: int
     states: Mapping[str, int]
     following: int
     context: int
@@ -148,7 +153,7 @@ def prepare(
         counts, given, following = _counters(plan, previous)
         opened.callback(counts.close)
         offset, tables = engines.tables(place.engine, plan, places, given, size)
-        slots = Slots(places, given, state_slots, following, offset if tables else 0)
+        slots = Slots(places, given, row_bytes(counts), state_slots, following, offset if tables else 0)
         description = _describe(plan, policies, place, slots)
         value = bytes(offset) + tables
         parameters = opened.enter_context(_parameters(plan, places, switches, value))
@@ -180,6 +185,7 @@ def _binding(plan: Plan, place: Place, objects: Objects, maps: joining.Maps, slo
         maps=maps,
         parameter_slots=slots.parameters,
         counter_slots=slots.counters,
+        row=slots.row,
         state_slots=slots.states,
         how=needs | _HOOKS[place.hook] << 8 | place.l2 << 16,
         netns=int.from_bytes((place.cookie & 0xFFFFFFFF).to_bytes(4, "little"), "little", signed=True),
@@ -215,14 +221,15 @@ def _counters(plan: Plan, previous: Previous | None) -> tuple[pybpf.Map, list[in
     names = [list(found) for found in by_home.values()]
     if previous is not None:
         given = counters.allocate(names, previous.slots, previous.following)
-        if counters.chunks(given.values()) <= previous.counters.info.max_entries:
+        room = row_bytes(previous.counters) if previous.counters.info.kind == KIND else 0
+        if counters.row_bytes(given.values()) <= room:
             following = max([previous.following, *(slot + 1 for slot in given.values())])
             return previous.counters.duplicate(), _slots(plan, given), following
     given = counters.allocate(names, {})
-    size = (4, counters.CHUNK_BYTES, counters.chunks(given.values()))
-    made = pybpf.Map.create("percpu_array", *size, name=COUNTERS)
+    row = counters.row_bytes(given.values())
+    made = pybpf.Map.create(KIND, 4, row * pybpf.cpu_ids(), 1, name=COUNTERS)
     if previous is not None:
-        _carry_over(previous, made, given)
+        _carry_over(previous, made, row, given)
     return made, _slots(plan, given), max(given.values(), default=0) + 1
 
 
@@ -230,16 +237,11 @@ def _slots(plan: Plan, given: Mapping[str, int]) -> list[int]:
     return [given[step.name] for step in plan.steps]
 
 
-def _carry_over(previous: Previous, made: pybpf.Map, given: Mapping[str, int]) -> None:
+def _carry_over(previous: Previous, made: pybpf.Map, row: int, given: Mapping[str, int]) -> None:
     """Copy the counts of stages that stay. What is counted between this and the switch is lost."""
-    old = [previous.counters.lookup_percpu(chunk_key(n)) for n in range(previous.counters.info.max_entries)]
-    for chunk in range(made.info.max_entries):
-        rows = [bytearray(row) for row in made.lookup_percpu(chunk_key(chunk)) or []]
-        for name, slot in given.items():
-            source = previous.slots.get(name)
-            if slot // counters.CHUNK_STAGES == chunk and source is not None:
-                counters.copy(old[source // counters.CHUNK_STAGES] or [], source, rows, slot)
-        made.update_percpu(chunk_key(chunk), [bytes(row) for row in rows])
+    value = previous.counters.lookup(_KEY) or b""
+    stay = {previous.slots[name]: slot for name, slot in given.items() if name in previous.slots}
+    made.update(_KEY, counters.carry(value, len(value) // pybpf.cpu_ids(), row, stay))
 
 
 def _about(description: Description) -> pybpf.Map:

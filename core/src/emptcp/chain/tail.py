@@ -24,7 +24,6 @@ from emptcp.chain.dispatcher import Dispatcher
 from emptcp.chain.instructions import R0, R1, R2, R3, R4, R5, R10
 from emptcp.chain.joining import (
     ACCEPT,
-    ANSWERS,
     CONTEXT,
     COUNTERS,
     DROP,
@@ -37,7 +36,7 @@ from emptcp.chain.joining import (
     Joined,
     check_stack,
 )
-from emptcp.chain.layout import ATOMIC, SWITCH_SIZE, aligned, switch
+from emptcp.chain.layout import ATOMIC, SWITCH_SIZE, stride, switch
 from emptcp.chain.plan import FragmentRef, Plan, Step, ValueLookup
 from emptcp.chain.storage import Store
 from emptcp.errors import EmptcpError
@@ -157,9 +156,7 @@ class _Stage(Asking):
             self._return()
         self._go_on()
         self.ways_out()
-        self.asm.label("lost")
-        self.asm.emit(bpf.MOV64_IMM, R0, imm=ANSWERS["pass"][self.binding.backend])
-        self.asm.emit(bpf.EXIT)
+        self.untouched()
         return self.finish("emptcp_stage")
 
     def way_out(self, name: str) -> None:
@@ -200,7 +197,7 @@ class _Stage(Asking):
         asm = self.asm
         self.keep(CONTEXT, R1)
         self.look_up(self.binding.maps.packet, 0)
-        asm.jump("lost", bpf.JEQ_IMM, R0, 0)  # never: an array's look-up does not fail
+        asm.jump(self.exit("lost"), bpf.JEQ_IMM, R0, 0)
         self.keep(PACKET, R0)
         asm.emit(bpf.LDX_W, R1, R0, self.binding.packet.length)
         self.keep(LENGTH, R1)
@@ -241,18 +238,20 @@ class _Stage(Asking):
     def _find_counters(self) -> None:
         """Keep the address of this stage's own counters."""
         asm = self.asm
+        self.find_row()
         asm.emit(bpf.LDX_DW, R1, R10, self.about)
+        asm.emit(bpf.MOV64_REG, R2, R1)
         asm.emit(bpf.RSH64_IMM, R1, imm=16)
         asm.emit(bpf.AND64_IMM, R1, imm=0xFF)
-        asm.emit(bpf.STX_W, R10, R1, self.key)
-        self.look_up_kept(self.binding.maps.counters)
-        asm.jump("pass", bpf.JEQ_IMM, R0, 0)
-        asm.emit(bpf.LDX_DW, R1, R10, self.about)
-        asm.emit(bpf.AND64_IMM, R1, imm=0xFF)
-        asm.emit(bpf.MUL64_IMM, R1, imm=COUNTER_BYTES)
-        asm.jump("pass", bpf.JGT_IMM, R1, CHUNK_BYTES - COUNTER_BYTES)
-        asm.emit(bpf.ADD64_REG, R0, R1)
-        self.keep(COUNTERS, R0)
+        asm.emit(bpf.MUL64_IMM, R1, imm=CHUNK_BYTES)
+        asm.emit(bpf.AND64_IMM, R2, imm=0xFF)
+        asm.emit(bpf.MUL64_IMM, R2, imm=COUNTER_BYTES)
+        asm.emit(bpf.ADD64_REG, R1, R2)
+        asm.jump("pass", bpf.JGT_IMM, R1, self.binding.row - COUNTER_BYTES)
+        asm.load_map_value(COUNTERS, self.binding.maps.counters, 0)
+        asm.emit(bpf.ADD64_REG, COUNTERS, R0)
+        asm.emit(bpf.ADD64_REG, COUNTERS, R1)
+        self.keep(COUNTERS, COUNTERS)
 
     def _find_flow(self, missing: str) -> None:
         """Keep the flow-table entry; without one go to ``missing``, or on with 0 where that is empty."""
@@ -284,9 +283,9 @@ class _Stage(Asking):
         asm.label("arguments")
 
     def _parameter_place(self, size: int) -> None:
-        """Put the address that entry r1 tells into r3; a struct with two sides has an index before them."""
-        asm, stride = self.asm, aligned(size)
-        sides = 8 + 2 * stride if size > ATOMIC else stride
+        """Put the address that entry r1 tells into r3; before two sides stands which is in force."""
+        asm, between = self.asm, stride(size)
+        sides = 8 + 2 * between if size > ATOMIC else between
         asm.emit(bpf.RSH64_IMM, R1, imm=16)
         asm.emit(bpf.LSH64_IMM, R1, imm=3)
         asm.jump("pass", bpf.JGT_IMM, R1, self.tables.parameters_size - sides)
@@ -294,8 +293,7 @@ class _Stage(Asking):
         asm.emit(bpf.ADD64_REG, R3, R1)
         if size > ATOMIC:
             asm.emit(bpf.LDX_W, R1, R3)
-            asm.emit(bpf.AND64_IMM, R1, imm=1)
-            asm.emit(bpf.MUL64_IMM, R1, imm=stride)
+            asm.emit(bpf.AND64_IMM, R1, imm=between)
             asm.emit(bpf.ADD64_IMM, R3, imm=8)
             asm.emit(bpf.ADD64_REG, R3, R1)
 

@@ -8,24 +8,17 @@
 #include <emptcp/flow.h>
 #include <emptcp/parse.h>
 
-static __always_inline struct emptcp_pkt *begin(void *ctx, __u32 how, __u32 netns, int backend)
-{
-	const struct emptcp_parse_config config = emptcp_parse_how(how, netns);
-
-	return emptcp_begin(ctx, &config, backend);
-}
-
 /* The packet, parsed: emptcp_begin(). */
 SEC("emptcp.xdp/core_begin")
 struct emptcp_pkt *core_begin__xdp(struct xdp_md *ctx, __u32 how, __u32 netns)
 {
-	return begin(ctx, how, netns, EMPTCP_XDP);
+	return emptcp_begin(ctx, how, netns, EMPTCP_XDP);
 }
 
 SEC("emptcp.tc/core_begin")
 struct emptcp_pkt *core_begin__tc(struct __sk_buff *ctx, __u32 how, __u32 netns)
 {
-	return begin(ctx, how, netns, EMPTCP_TC);
+	return emptcp_begin(ctx, how, netns, EMPTCP_TC);
 }
 
 /* The same where no stage asks for more than the headers, behind Ethernet: what is known here the compiler
@@ -35,13 +28,13 @@ struct emptcp_pkt *core_begin__tc(struct __sk_buff *ctx, __u32 how, __u32 netns)
 SEC("emptcp.xdp/core_begin_lean")
 struct emptcp_pkt *core_begin_lean__xdp(struct xdp_md *ctx)
 {
-	return begin(ctx, LEAN, 0, EMPTCP_XDP);
+	return emptcp_begin(ctx, LEAN, 0, EMPTCP_XDP);
 }
 
 SEC("emptcp.tc/core_begin_lean")
 struct emptcp_pkt *core_begin_lean__tc(struct __sk_buff *ctx)
 {
-	return begin(ctx, LEAN, 0, EMPTCP_TC);
+	return emptcp_begin(ctx, LEAN, 0, EMPTCP_TC);
 }
 
 #define CORE_FUNCTION(RESULT, name, place, CTX, number, answer)                                              \

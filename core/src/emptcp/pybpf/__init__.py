@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from emptcp.pybpf.btf import Btf as Btf
     from emptcp.pybpf.btf import Member as Member
     from emptcp.pybpf.btf import Prototype as Prototype
+    from emptcp.pybpf.cpus import cpu_ids as cpu_ids
     from emptcp.pybpf.elf import MapSpec as MapSpec
     from emptcp.pybpf.elf import ObjectSpec as ObjectSpec
     from emptcp.pybpf.elf import ProgramSpec as ProgramSpec
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "btf": ("Btf", "Member", "Prototype"),
+    "cpus": ("cpu_ids",),
     "elf": ("MapSpec", "ObjectSpec", "ProgramSpec"),
     "errors": ("BpfError", "MissingFeature"),
     "fragments": ("CapturedObject", "Fragment", "capture"),

@@ -63,6 +63,14 @@ struct emptcp_usual {
 #define EMPTCP_USUAL_DSS     0x1e002000
 #define EMPTCP_USUAL_DSS_IS  0xff00f000 /* kind and subtype */
 #define EMPTCP_USUAL_DSS_END 0x0101	/* two NOPs */
+/* Up to where what is usual is looked at before its length is: the first four bytes of the DSS. */
+#define EMPTCP_USUAL_LEAST (sizeof(struct ethhdr) + sizeof(struct iphdr) + EMPTCP_USUAL_HEADER + 4)
+/* Two words of the headers, and what of them is looked at: EtherType, version and length of the IP header;
+ * fragment and protocol. */
+#define EMPTCP_USUAL_TYPE	 (ETH_P_IP << 16 | EMPTCP_USUAL_IP4 << 8)
+#define EMPTCP_USUAL_TYPE_IS	 0xffffff00
+#define EMPTCP_USUAL_PROTOCOL	 IPPROTO_TCP
+#define EMPTCP_USUAL_PROTOCOL_IS 0x3fff00ff
 
 static __always_inline bool emptcp_is_vlan(__be16 type)
 {
@@ -75,51 +83,68 @@ static __always_inline bool emptcp_is_extension(__u32 next)
 	       next == IPPROTO_FRAGMENT;
 }
 
+/* Whether four bytes at an offset are, of the bits of a mask, those of a number. Two bytes of alignment are
+ * enough. */
+static __always_inline bool emptcp_has_word(const __u8 *data, __u32 offset, __u32 mask, __u32 number)
+{
+	return (*(const __be32 *)(data + offset) & bpf_htonl(mask)) == bpf_htonl(number);
+}
+
 /* Whether timestamps are followed by a DSS, two NOPs behind it or none, and nothing else. */
 static __always_inline bool emptcp_has_usual_options(const __u8 *end, struct emptcp_usual *usual)
 {
-	const __u8 *option = usual->tcp + EMPTCP_USUAL_HEADER, *last = usual->tcp + usual->size - 2;
-	__u32 head, behind;
+	const __u8 *dss = usual->tcp + EMPTCP_USUAL_HEADER, *last = usual->tcp + usual->size - 2;
+	__u32 others;
 
-	if (option + 4 > end || last + 2 > end)
+	if (last + 2 > end || !emptcp_has_word(usual->tcp, EMPTCP_TCP_HEADER, ~0U, EMPTCP_USUAL_OPTIONS) ||
+	    !emptcp_has_word(dss, 0, EMPTCP_USUAL_DSS_IS, EMPTCP_USUAL_DSS))
 		return false;
-	if (*(const __be32 *)(usual->tcp + EMPTCP_TCP_HEADER) != bpf_htonl(EMPTCP_USUAL_OPTIONS))
+	/* Once more from the packet: cheaper than to keep the word and take it apart. */
+	usual->dss_len = READ_ONCE(dss[1]);
+	if (!emptcp_legal_dss(READ_ONCE(dss[3]), usual->dss_len))
 		return false;
-	head = bpf_ntohl(*(const __be32 *)option);
-	if ((head & EMPTCP_USUAL_DSS_IS) != EMPTCP_USUAL_DSS)
-		return false;
-	usual->dss_len = head >> 16 & 0xff;
-	behind = usual->size - EMPTCP_USUAL_HEADER - usual->dss_len;
-	if (!emptcp_legal_dss(head, usual->dss_len))
-		return false;
-	return !behind || (behind == 2 && *(const __u16 *)last == EMPTCP_USUAL_DSS_END);
+	others = usual->size - usual->dss_len;
+	return others == EMPTCP_USUAL_HEADER ||
+	       (others == EMPTCP_USUAL_HEADER + 2 && *(const __u16 *)last == EMPTCP_USUAL_DSS_END);
 }
 
-/* A TCP packet of IPv4: one without options or with timestamps alone is for nobody but those who want plain
- * TCP, one in the middle of a connection is most likely what nearly all of a subflow are. */
+/* TCP without options or with timestamps alone, which stand in the packet: only for those who want plain TCP.
+ */
+static __always_inline enum emptcp_glanced emptcp_glance_plain(const __u8 *tcp, __u32 size,
+							       const struct emptcp_parse_config *config)
+{
+	if (config->needs & EMPTCP_NEED_PLAIN)
+		return EMPTCP_GLANCED_OTHER;
+	if (size == EMPTCP_TCP_HEADER || (size == EMPTCP_USUAL_HEADER &&
+					  emptcp_has_word(tcp, EMPTCP_TCP_HEADER, ~0U, EMPTCP_USUAL_OPTIONS)))
+		return EMPTCP_GLANCED_NOTHING;
+	return EMPTCP_GLANCED_OTHER;
+}
+
+static __always_inline bool emptcp_has_length(const struct iphdr *ip, __u32 size, __u32 room)
+{
+	__u32 len = bpf_ntohs(ip->tot_len);
+
+	return len <= room && len >= sizeof(*ip) + size;
+}
+
+/* TCP in IPv4 without options of IP, not a fragment: EMPTCP_USUAL_LEAST bytes are there. One in the middle of
+ * a connection that has more than timestamps is most likely what nearly all packets of a subflow are. */
 static __always_inline enum emptcp_glanced emptcp_glance_tcp(void *ctx, const struct iphdr *ip,
 							     const __u8 *end, __u32 room,
 							     const struct emptcp_parse_config *config,
 							     struct emptcp_usual *usual, int backend)
 {
 	const __u8 *tcp = (const void *)(ip + 1);
-	__u32 size, len = bpf_ntohs(ip->tot_len);
+	__u32 size = tcp[12] >> 4 << 2, len = bpf_ntohs(ip->tot_len);
 
-	if (*(const __u8 *)ip != EMPTCP_USUAL_IP4 || ip->frag_off & bpf_htons(0x3fff) ||
-	    tcp + EMPTCP_USUAL_HEADER > end)
+	if (!emptcp_has_length(ip, size, room))
 		return EMPTCP_GLANCED_OTHER;
-	size = tcp[12] >> 4 << 2;
-	if (len > room || len < sizeof(*ip) + size)
-		return EMPTCP_GLANCED_OTHER;
-	if (size <= EMPTCP_USUAL_HEADER) {
-		if (size == EMPTCP_TCP_HEADER ||
-		    (size == EMPTCP_USUAL_HEADER &&
-		     *(const __be32 *)(tcp + EMPTCP_TCP_HEADER) == bpf_htonl(EMPTCP_USUAL_OPTIONS)))
-			return config->needs & EMPTCP_NEED_PLAIN ? EMPTCP_GLANCED_OTHER
-								 : EMPTCP_GLANCED_NOTHING;
-		return EMPTCP_GLANCED_OTHER;
-	}
-	if (len > 0xffff - sizeof(struct ethhdr) || !emptcp_is_bare_ack(tcp[EMPTCP_TCP_FLAGS]))
+	if (size <= EMPTCP_USUAL_HEADER)
+		return emptcp_glance_plain(tcp, size, config);
+	if (config->needs & EMPTCP_NEED_REST && len > 0xffff - sizeof(struct ethhdr))
+		return EMPTCP_GLANCED_OTHER; /* no number for ip_end */
+	if (!emptcp_is_bare_ack(tcp[EMPTCP_TCP_FLAGS]))
 		return EMPTCP_GLANCED_OTHER;
 	if (backend == EMPTCP_TC && ((struct __sk_buff *)ctx)->vlan_present)
 		return EMPTCP_GLANCED_OTHER;
@@ -127,18 +152,24 @@ static __always_inline enum emptcp_glanced emptcp_glance_tcp(void *ctx, const st
 	return emptcp_has_usual_options(end, usual) ? EMPTCP_GLANCED_USUAL : EMPTCP_GLANCED_OTHER;
 }
 
-static __always_inline enum emptcp_glanced emptcp_glance_ip4(void *ctx, const __u8 *data, const __u8 *end,
-							     const struct emptcp_parse_config *config,
-							     struct emptcp_usual *usual, int backend)
+/* IPv4 that is too short for what is usual, or has options. */
+static __always_inline enum emptcp_glanced emptcp_glance_ip4(const __u8 *data, const __u8 *end, __u32 room,
+							     const struct emptcp_parse_config *config)
 {
 	const struct iphdr *ip = (const void *)(data + sizeof(struct ethhdr));
-	__u32 room = emptcp_length(ctx, backend) - sizeof(struct ethhdr);
+	const __u8 *tcp = (const void *)(ip + 1);
+	__u32 size;
 
-	if ((const __u8 *)(ip + 1) > end)
+	if (tcp > end)
 		return EMPTCP_GLANCED_OTHER;
 	if (ip->protocol != IPPROTO_TCP)
 		return EMPTCP_GLANCED_NOTHING;
-	return emptcp_glance_tcp(ctx, ip, end, room, config, usual, backend);
+	if (*(const __u8 *)ip != EMPTCP_USUAL_IP4 || ip->frag_off & bpf_htons(0x3fff) ||
+	    tcp + EMPTCP_USUAL_HEADER > end)
+		return EMPTCP_GLANCED_OTHER;
+	size = tcp[12] >> 4 << 2;
+	return emptcp_has_length(ip, size, room) ? emptcp_glance_plain(tcp, size, config)
+						 : EMPTCP_GLANCED_OTHER;
 }
 
 static __always_inline enum emptcp_glanced emptcp_glance_ip6(const __u8 *data, const __u8 *end, __u32 l2)
@@ -155,14 +186,26 @@ static __always_inline enum emptcp_glanced emptcp_glance(void *ctx, const struct
 							 struct emptcp_usual *usual, int backend)
 {
 	const __u8 *data = emptcp_data(ctx, backend), *end = emptcp_data_end(ctx, backend);
+	const struct iphdr *ip = (const void *)(data + sizeof(struct ethhdr));
+	__u32 room = emptcp_length(ctx, backend) - sizeof(struct ethhdr);
 	__be16 type;
 
-	if (!config->l2 || data + sizeof(struct ethhdr) > end)
+	if (!config->l2)
+		return EMPTCP_GLANCED_OTHER;
+	if (data + EMPTCP_USUAL_LEAST <= end &&
+	    emptcp_has_word(data, __builtin_offsetof(struct ethhdr, h_proto), EMPTCP_USUAL_TYPE_IS,
+			    EMPTCP_USUAL_TYPE)) {
+		if (emptcp_has_word((const void *)ip, __builtin_offsetof(struct iphdr, frag_off),
+				    EMPTCP_USUAL_PROTOCOL_IS, EMPTCP_USUAL_PROTOCOL))
+			return emptcp_glance_tcp(ctx, ip, end, room, config, usual, backend);
+		return READ_ONCE(ip->protocol) == IPPROTO_TCP ? EMPTCP_GLANCED_OTHER : EMPTCP_GLANCED_NOTHING;
+	}
+	if (data + sizeof(struct ethhdr) > end)
 		return EMPTCP_GLANCED_OTHER;
 	/* Not as a member of the packed struct, which would be read byte by byte. */
 	type = *(const __be16 *)(data + __builtin_offsetof(struct ethhdr, h_proto));
 	if (type == bpf_htons(ETH_P_IP))
-		return emptcp_glance_ip4(ctx, data, end, config, usual, backend);
+		return emptcp_glance_ip4(data, end, room, config);
 	if (type == bpf_htons(ETH_P_IPV6))
 		return emptcp_glance_ip6(data, end, sizeof(struct ethhdr));
 	return emptcp_is_vlan(type) ? EMPTCP_GLANCED_OTHER : EMPTCP_GLANCED_NOTHING;

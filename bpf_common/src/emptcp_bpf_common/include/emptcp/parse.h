@@ -505,28 +505,60 @@ static __always_inline int emptcp_parse(void *ctx, struct emptcp_pkt *parsed,
 	return EMPTCP_PARSE_TCP;
 }
 
-/*
- * What core does first. NULL: no policy can want the packet, and nothing about it is to be counted. A
- * `length` of 0: it is left alone, and parsed->reason says why, if it is broken rather than not ours.
- */
-static __always_inline struct emptcp_pkt *emptcp_begin(void *ctx, const struct emptcp_parse_config *config,
-						       int backend)
+/* emptcp_parse_unusual() for core's beginning. Verified apart, and out of the way of what is usual. */
+static __always_inline int emptcp_parse_other(void *ctx, __u32 how, __u32 netns, int backend)
 {
+	const struct emptcp_parse_config config = emptcp_parse_how(how, netns);
+	struct emptcp_pkt *parsed = emptcp_parsed();
+
+	return parsed ? emptcp_parse_unusual(ctx, parsed, &config, backend) : EMPTCP_PARSE_LEAVE;
+}
+
+__weak __noinline int emptcp_parse_other_xdp(struct xdp_md *ctx, __u32 how, __u32 netns)
+{
+	return emptcp_parse_other(ctx, how, netns, EMPTCP_XDP);
+}
+
+__weak __noinline int emptcp_parse_other_tc(struct __sk_buff *ctx, __u32 how, __u32 netns)
+{
+	return emptcp_parse_other(ctx, how, netns, EMPTCP_TC);
+}
+
+/* Return from the program's function at once: what the compiler makes of `return` leads by way of the end. */
+static __always_inline __attribute__((noreturn)) void emptcp_answer(struct emptcp_pkt *parsed)
+{
+	register struct emptcp_pkt *answer asm("r0") = parsed;
+
+	asm volatile("exit" : : "r"(answer));
+	__builtin_unreachable();
+}
+
+/*
+ * What core does first; emptcp_parse_how() tells what `how` and `netns` are. NULL: no policy can want the
+ * packet, and nothing about it is to be counted. A `length` of 0: it is left alone, and parsed->reason says
+ * why, if it is broken rather than not ours.
+ */
+static __always_inline struct emptcp_pkt *emptcp_begin(void *ctx, __u32 how, __u32 netns, int backend)
+{
+	const struct emptcp_parse_config config = emptcp_parse_how(how, netns);
 	struct emptcp_usual usual;
-	enum emptcp_glanced glanced = emptcp_glance(ctx, config, &usual, backend);
+	enum emptcp_glanced glanced = emptcp_glance(ctx, &config, &usual, backend);
 	struct emptcp_pkt *parsed;
+	int result;
 
 	if (glanced == EMPTCP_GLANCED_NOTHING)
 		return NULL;
 	parsed = emptcp_parsed();
 	if (!parsed)
-		return NULL;
+		emptcp_answer(NULL);
 	if (glanced == EMPTCP_GLANCED_USUAL) {
-		emptcp_parse_usual(ctx, parsed, config, &usual, backend);
-		return parsed;
+		emptcp_parse_usual(ctx, parsed, &config, &usual, backend);
+		emptcp_answer(parsed);
 	}
-	if (emptcp_parse_unusual(ctx, parsed, config, backend) == EMPTCP_PARSE_TCP &&
-	    !(config->needs & EMPTCP_NEED_PLAIN) && !(parsed->flags & EMPTCP_PKT_MPTCP))
+	result = backend == EMPTCP_XDP ? emptcp_parse_other_xdp(ctx, how, netns)
+				       : emptcp_parse_other_tc(ctx, how, netns);
+	if (result == EMPTCP_PARSE_TCP && !(config.needs & EMPTCP_NEED_PLAIN) &&
+	    !(parsed->flags & EMPTCP_PKT_MPTCP))
 		return NULL;
 	return parsed;
 }

@@ -71,20 +71,22 @@ static __always_inline bool emptcp_legal_capable(struct emptcp_pkt *parsed, __u3
 #define EMPTCP_DSS_BYTES(flags)                                                    \
 	(4 + ((flags)&EMPTCP_DSS_ACK ? ((flags)&EMPTCP_DSS_ACK8 ? 8ULL : 4) : 0) + \
 	 ((flags)&EMPTCP_DSS_MAP ? ((flags)&EMPTCP_DSS_SEQ8 ? 14 : 10) : 0))
-/* Half of them, for each value of the lowest four flags in a word's four bits of that number. */
-#define EMPTCP_DSS_HALF(flags) (EMPTCP_DSS_BYTES(flags) / 2 << (flags)*4)
-#define EMPTCP_DSS_HALVES(flags)                                                            \
-	(EMPTCP_DSS_HALF(flags) | EMPTCP_DSS_HALF(flags + 1) | EMPTCP_DSS_HALF(flags + 2) | \
-	 EMPTCP_DSS_HALF(flags + 3))
+/* What they lack of 28, for each value of the lowest four flags in a word's four bits of that number, and the
+ * lowest bit of the next four, as the number is even. */
+#define EMPTCP_DSS_MOST	       28
+#define EMPTCP_DSS_LACK(flags) ((EMPTCP_DSS_MOST - EMPTCP_DSS_BYTES(flags)) << (flags)*4)
+#define EMPTCP_DSS_LACKS(flags)                                                             \
+	(EMPTCP_DSS_LACK(flags) | EMPTCP_DSS_LACK(flags + 1) | EMPTCP_DSS_LACK(flags + 2) | \
+	 EMPTCP_DSS_LACK(flags + 3))
 
 /* As long as the flags promise, with or without a checksum. Reserved bits, and a width without its field, are
  * masked as the kernel masks them. */
 static __always_inline bool emptcp_legal_dss(__u32 flags, __u32 len)
 {
-	const __u64 halves =
-		EMPTCP_DSS_HALVES(0) | EMPTCP_DSS_HALVES(4) | EMPTCP_DSS_HALVES(8) | EMPTCP_DSS_HALVES(12);
+	const __u64 lacks =
+		EMPTCP_DSS_LACKS(0) | EMPTCP_DSS_LACKS(4) | EMPTCP_DSS_LACKS(8) | EMPTCP_DSS_LACKS(12);
 
-	return !((len - ((__u32)(halves >> (flags & 0xf) * 4) & 0xf) * 2) & ~2U);
+	return ((len + ((__u32)(lacks >> (flags & 0xf) * 4) & 0x1e)) & ~2U) == EMPTCP_DSS_MOST;
 }
 
 /*
