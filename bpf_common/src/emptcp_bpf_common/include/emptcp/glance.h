@@ -42,6 +42,11 @@ static __always_inline struct emptcp_parse_config emptcp_parse_how(__u32 how, __
 	};
 }
 
+static __always_inline __u32 emptcp_parse_how_of(const struct emptcp_parse_config *config)
+{
+	return (config->needs & 0xff) | config->hook << 8 | (__u32)config->l2 << 16;
+}
+
 /* What a glance tells of a packet. */
 enum emptcp_glanced {
 	EMPTCP_GLANCED_NOTHING = 0, /* no policy can want it, and nothing about it is to be counted */

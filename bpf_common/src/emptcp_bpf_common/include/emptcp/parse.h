@@ -427,18 +427,21 @@ static __always_inline void emptcp_parse_usual(void *ctx, struct emptcp_pkt *par
 	parsed->length = usual->ip_len;
 }
 
-static __always_inline int emptcp_parse_linear(void *ctx, struct emptcp_pkt *parsed,
-					       const struct emptcp_parse_config *config, int backend)
+static __always_inline int emptcp_parse_linear(void *ctx, __u32 how, __u32 netns, int backend)
 {
 	const __u8 *data = emptcp_data(ctx, backend), *end = emptcp_data_end(ctx, backend), *ip, *tcp;
+	const struct emptcp_parse_config config = emptcp_parse_how(how, netns);
+	struct emptcp_pkt *parsed = emptcp_parsed();
 	__u32 len = 0;
 	int family, result;
 
+	if (!parsed)
+		return EMPTCP_PARSE_LEAVE;
 	parsed->length = 0;
 	parsed->flags = 0;
 	parsed->no_modify = 0;
 	parsed->reason = 0;
-	if (config->l2)
+	if (config.l2)
 		family = emptcp_parse_ethernet(data, end, parsed, emptcp_parse_skb_tag(ctx, parsed, backend));
 	else
 		family = emptcp_parse_raw(data, end, parsed);
@@ -451,18 +454,29 @@ static __always_inline int emptcp_parse_linear(void *ctx, struct emptcp_pkt *par
 		result = family < 0 ? EMPTCP_PARSE_NONLINEAR : EMPTCP_PARSE_LEAVE;
 	if (result != EMPTCP_PARSE_TCP)
 		return result;
-	parsed->hook = config->hook;
-	parsed->netns = config->netns;
+	parsed->hook = config.hook;
+	parsed->netns = config.netns;
 	parsed->family = family;
 	parsed->direction = 0;
 	tcp = data + (READ_ONCE(parsed->l4) & EMPTCP_OFFSET_MASK);
-	if (config->needs & EMPTCP_NEED_KEY && tcp + 4 <= end) {
+	if (config.needs & EMPTCP_NEED_KEY && tcp + 4 <= end) {
 		if (family == 4)
 			emptcp_parse_key4(ip, (const __be16 *)tcp, parsed);
 		else
 			emptcp_parse_key6(ip, (const __be16 *)tcp, parsed);
 	}
 	return emptcp_parse_tcp(ctx, tcp, end, parsed, len, backend);
+}
+
+/* Verified apart, once for all that call it, and out of the way of what is usual. */
+__weak __noinline int emptcp_parse_linear_xdp(struct xdp_md *ctx, __u32 how, __u32 netns)
+{
+	return emptcp_parse_linear(ctx, how, netns, EMPTCP_XDP);
+}
+
+__weak __noinline int emptcp_parse_linear_tc(struct __sk_buff *ctx, __u32 how, __u32 netns)
+{
+	return emptcp_parse_linear(ctx, how, netns, EMPTCP_TC);
 }
 
 /* Copy the head of an skb out of its pages. False: it is all there, or it can't be done. */
@@ -480,17 +494,17 @@ static __always_inline bool emptcp_pull(void *ctx)
 static __always_inline int emptcp_parse_unusual(void *ctx, struct emptcp_pkt *parsed,
 						const struct emptcp_parse_config *config, int backend)
 {
-	int result, i;
+	const __u32 how = emptcp_parse_how_of(config), netns = config->netns;
+	int result;
 
-#pragma clang loop unroll(disable)
-	for (i = 0; i < 2; i++) {
-		result = emptcp_parse_linear(ctx, parsed, config, backend);
-		if (result != EMPTCP_PARSE_NONLINEAR)
-			return result;
-		if (backend == EMPTCP_XDP || !emptcp_pull(ctx))
-			break;
+	if (backend == EMPTCP_XDP) {
+		result = emptcp_parse_linear_xdp(ctx, how, netns);
+	} else {
+		result = emptcp_parse_linear_tc(ctx, how, netns);
+		if (result == EMPTCP_PARSE_NONLINEAR && emptcp_pull(ctx))
+			result = emptcp_parse_linear_tc(ctx, how, netns);
 	}
-	return emptcp_leave(parsed, EMPTCP_TRUNCATED);
+	return result == EMPTCP_PARSE_NONLINEAR ? emptcp_leave(parsed, EMPTCP_TRUNCATED) : result;
 }
 
 /* Parse the packet of `ctx` into `parsed`, also one that no policy can want. */
@@ -503,25 +517,6 @@ static __always_inline int emptcp_parse(void *ctx, struct emptcp_pkt *parsed,
 		return emptcp_parse_unusual(ctx, parsed, config, backend);
 	emptcp_parse_usual(ctx, parsed, config, &usual, backend);
 	return EMPTCP_PARSE_TCP;
-}
-
-/* emptcp_parse_unusual() for core's beginning. Verified apart, and out of the way of what is usual. */
-static __always_inline int emptcp_parse_other(void *ctx, __u32 how, __u32 netns, int backend)
-{
-	const struct emptcp_parse_config config = emptcp_parse_how(how, netns);
-	struct emptcp_pkt *parsed = emptcp_parsed();
-
-	return parsed ? emptcp_parse_unusual(ctx, parsed, &config, backend) : EMPTCP_PARSE_LEAVE;
-}
-
-__weak __noinline int emptcp_parse_other_xdp(struct xdp_md *ctx, __u32 how, __u32 netns)
-{
-	return emptcp_parse_other(ctx, how, netns, EMPTCP_XDP);
-}
-
-__weak __noinline int emptcp_parse_other_tc(struct __sk_buff *ctx, __u32 how, __u32 netns)
-{
-	return emptcp_parse_other(ctx, how, netns, EMPTCP_TC);
 }
 
 /* Return from the program's function at once: what the compiler makes of `return` leads by way of the end. */
@@ -544,7 +539,6 @@ static __always_inline struct emptcp_pkt *emptcp_begin(void *ctx, __u32 how, __u
 	struct emptcp_usual usual;
 	enum emptcp_glanced glanced = emptcp_glance(ctx, &config, &usual, backend);
 	struct emptcp_pkt *parsed;
-	int result;
 
 	if (glanced == EMPTCP_GLANCED_NOTHING)
 		return NULL;
@@ -555,10 +549,8 @@ static __always_inline struct emptcp_pkt *emptcp_begin(void *ctx, __u32 how, __u
 		emptcp_parse_usual(ctx, parsed, &config, &usual, backend);
 		emptcp_answer(parsed);
 	}
-	result = backend == EMPTCP_XDP ? emptcp_parse_other_xdp(ctx, how, netns)
-				       : emptcp_parse_other_tc(ctx, how, netns);
-	if (result == EMPTCP_PARSE_TCP && !(config.needs & EMPTCP_NEED_PLAIN) &&
-	    !(parsed->flags & EMPTCP_PKT_MPTCP))
+	if (emptcp_parse_unusual(ctx, parsed, &config, backend) == EMPTCP_PARSE_TCP &&
+	    !(config.needs & EMPTCP_NEED_PLAIN) && !(parsed->flags & EMPTCP_PKT_MPTCP))
 		return NULL;
 	return parsed;
 }
