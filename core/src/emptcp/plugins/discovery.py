@@ -8,6 +8,7 @@ package's folder holds the manifest. Whatever is wrong with one is told in its o
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
@@ -16,8 +17,10 @@ from typing import Any
 
 from emptcp.errors import EmptcpError, quoted
 from emptcp.plugins import manifest as manifests
+from emptcp.plugins import marks
 from emptcp.plugins.distributions import canonical
 from emptcp.plugins.manifest import Manifest
+from emptcp.plugins.marks import Marks
 from emptcp.plugins.whereabouts import GROUP, MANIFEST
 
 FOUND, INVALID, DISABLED, ENABLED = "found", "invalid", "disabled", "enabled"
@@ -60,13 +63,29 @@ class Plugin:
         return self.manifest.provides if self.manifest else ()
 
 
+_last: tuple[Marks, list[Plugin]] | None = None
+
+
 def discover() -> list[Plugin]:
-    """Return every installed plugin, by name; state ``found`` or ``invalid``."""
+    """Return every installed plugin, by name; state ``found`` or ``invalid``.
+
+    What was found before is returned again as long as nothing that it went by has changed.
+    """
+    global _last
+    if _last is not None and _last[0] == marks.of(_last[1]):
+        return list(_last[1])
+    began = time.time_ns()
+    found = sorted(_discovered(), key=lambda plugin: (plugin.name, plugin.distribution))
+    seen = marks.of(found)
+    _last = (seen, found) if seen is not None and seen.settled(began) else None
+    return list(found)
+
+
+def _discovered() -> list[Plugin]:
     try:
-        found = [_plugin(point) for point in entry_points(group=GROUP)]
+        return [_plugin(point) for point in entry_points(group=GROUP)]
     except Exception:  # some distribution's metadata, which may be no plugin's at all
-        found = list(_one_by_one())
-    return sorted(found, key=lambda plugin: (plugin.name, plugin.distribution))
+        return list(_one_by_one())
 
 
 def _one_by_one() -> Iterator[Plugin]:

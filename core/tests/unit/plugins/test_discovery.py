@@ -125,3 +125,63 @@ def test_broken_metadata_of_what_is_no_plugin_is_nobodys_row(site: Any) -> None:
     )
     assert "someones-cap" not in [plugin.distribution for plugin in state.judged()]
     assert site.row("someones-fine").state == discovery.FOUND
+
+
+def age(folder: Path) -> None:
+    """Let all files of a folder have changed long ago, and what holds them."""
+    for path in [folder, *folder.rglob("*")]:
+        os.utime(path, (1_000_000, 1_000_000))
+
+
+@pytest.fixture
+def known(site: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a plugin that was found, all else being old: nothing is looked for again."""
+    root = site.add()
+    age(site.folder)
+    monkeypatch.setattr(sys, "path", [str(site.folder)])
+    monkeypatch.setattr(discovery, "_last", None)
+    found = discovery.discover()
+    with monkeypatch.context() as broken:
+        broken.setattr(discovery, "_discovered", lambda: pytest.fail("it was looked for again"))
+        assert [plugin.id for plugin in discovery.discover()] == ["someones-cap:cap"]
+        assert discovery.discover() == found
+    return Path(root)
+
+
+def test_a_changed_manifest_is_read_again(known: Path) -> None:
+    Path(known, "emptcp.toml").write_text("name = [")
+    assert [plugin.state for plugin in discovery.discover()] == [discovery.INVALID]
+
+
+def test_a_lost_object_is_noticed(known: Path) -> None:
+    Path(known, "cap.bpf.o").unlink()
+    assert [plugin.state for plugin in discovery.discover()] == [discovery.INVALID]
+
+
+def test_changed_metadata_are_read_again(known: Path) -> None:
+    (metadata,) = known.parent.glob("*.dist-info/METADATA")
+    metadata.write_text("Metadata-Version: 2.1\nName: someones-cap\nVersion: 1.1\n")
+    assert [plugin.version for plugin in discovery.discover()] == ["1.1"]
+
+
+def test_plugins_that_come_and_go_are_noticed(known: Path, site: Any) -> None:
+    site.add("other")
+    assert [plugin.name for plugin in discovery.discover()] == ["cap", "other"]
+    site.remove("someones-cap")
+    assert [plugin.name for plugin in discovery.discover()] == ["other"]
+
+
+def test_another_place_to_search_is_noticed(known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(known)])
+    assert discovery.discover() == []
+
+
+def test_what_has_just_changed_is_looked_for_again(site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.add()
+    monkeypatch.setattr(sys, "path", [str(site.folder)])
+    monkeypatch.setattr(discovery, "_last", None)
+    discovery.discover()
+    looked: list[bool] = []
+    monkeypatch.setattr(discovery, "_discovered", lambda: looked.append(True) or [])
+    discovery.discover()
+    assert looked

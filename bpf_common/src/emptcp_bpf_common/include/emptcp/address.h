@@ -39,25 +39,28 @@ EMPTCP_PUBLIC __u16 emptcp_port(const struct emptcp_handle *pkt, __u32 end)
 	return bpf_ntohs(pkt->parsed->key.port[end & 1]);
 }
 
-/* Whether the address of one end is in the prefix. */
+/* Half of what two addresses differ by: 64 bits in the machine's order. */
+static __always_inline __u64 emptcp_address_difference(const __be32 *one, const __be32 *other)
+{
+	return (__u64)bpf_ntohl(one[0] ^ other[0]) << 32 | bpf_ntohl(one[1] ^ other[1]);
+}
+
+/* Whether the address of one end is in the prefix. Few branches: the verifier goes each way behind each. */
 EMPTCP_PUBLIC bool emptcp_in_prefix(const struct emptcp_handle *pkt, __u32 end,
 				    const struct emptcp_prefix *prefix)
 {
 	const __be32 *address = pkt->parsed->key.addr[end & 1];
+	__u64 differ = emptcp_address_difference(address, prefix->word);
+	__u32 free = 64 - prefix->bits; /* bits that may differ, of those that are looked at last */
 
-#pragma unroll
-	for (int word = 0; word < 4; word++) {
-		__s32 bits = (__s32)prefix->bits - 32 * word;
-
-		if (bits <= 0)
-			return true;
-		/* A shift by 32 is undefined: the whole word is compared without one. */
-		__u32 mask = bits >= 32 ? ~0U : ~(~0U >> bits);
-
-		if ((address[word] ^ prefix->word[word]) & bpf_htonl(mask))
+	if (prefix->bits > 64) {
+		if (differ)
 			return false;
+		differ = emptcp_address_difference(address + 2, prefix->word + 2);
+		free += 64;
 	}
-	return true;
+	/* In two steps, as a shift by 64 is undefined. */
+	return !(differ >> (free >> 1) >> (free - (free >> 1)));
 }
 
 #endif

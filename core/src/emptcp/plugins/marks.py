@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the answer to "which plugins are there?" went by: as long as it is the same, so is the answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emptcp.plugins.whereabouts import MANIFEST
+
+if TYPE_CHECKING:
+    from emptcp.plugins.discovery import Plugin
+
+SETTLED = 2_000_000_000
+"""Nanoseconds after which another change of a file has another time for sure."""
+
+_TEXTS = ("METADATA", "entry_points.txt")
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Where is searched, by whom, what the plugins' metadata say, and when which file changed how.
+
+    ``stamps`` are paths, times (nanoseconds since the epoch) and sizes; those of what is not there are 0.
+    """
+
+    path: tuple[str, ...]
+    finders: tuple[int, ...]
+    texts: tuple[str | None, ...]
+    stamps: tuple[tuple[str, int, int], ...]
+
+    def settled(self, now: int) -> bool:
+        """Tell whether nothing has changed so shortly before a time that a later change might look alike."""
+        return all(changed + SETTLED < now for _, changed, _ in self.stamps)
+
+
+def of(plugins: Iterable[Plugin]) -> Marks | None:
+    """Return what these plugins were found by; ``None`` where that can't be told of one."""
+    texts, files = list[str | None](), [Path(entry) for entry in sys.path]
+    for plugin in plugins:
+        if plugin.metadata is None or plugin.manifest is None:
+            return None
+        try:
+            texts += map(plugin.metadata.read_text, _TEXTS)
+        except Exception:  # a stranger's, which may be anything
+            return None
+        files += _files(plugin)
+    return Marks(tuple(sys.path), tuple(map(id, sys.meta_path)), tuple(texts), tuple(map(_stamp, files)))
+
+
+def _files(plugin: Plugin) -> Iterator[Path]:
+    if plugin.folder is not None and plugin.manifest is not None:
+        yield plugin.folder / MANIFEST
+        if plugin.manifest.object:
+            yield plugin.folder / plugin.manifest.object
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    try:
+        told = path.stat()
+    except (OSError, ValueError):
+        return str(path), 0, 0
+    return str(path), told.st_mtime_ns, told.st_size
