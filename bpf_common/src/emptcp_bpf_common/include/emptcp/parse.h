@@ -540,12 +540,12 @@ static __always_inline struct emptcp_pkt *emptcp_begin(void *ctx, __u32 how, __u
 	enum emptcp_glanced glanced = emptcp_glance(ctx, &config, &usual, backend);
 	struct emptcp_pkt *parsed;
 
-	if (glanced == EMPTCP_GLANCED_NOTHING)
+	if (unlikely(glanced == EMPTCP_GLANCED_NOTHING))
 		return NULL;
 	parsed = emptcp_parsed();
 	if (!parsed)
 		emptcp_answer(NULL);
-	if (glanced == EMPTCP_GLANCED_USUAL) {
+	if (likely(glanced == EMPTCP_GLANCED_USUAL)) {
 		emptcp_parse_usual(ctx, parsed, &config, &usual, backend);
 		emptcp_answer(parsed);
 	}
