@@ -70,13 +70,16 @@ def _rows(found: dict[tuple[int, str, str], Live]) -> Iterator[Row]:
 
 
 def _figures(found: dict[tuple[int, str, str], Live]) -> dict[str, float | None]:
-    """The largest share of a chain of 8, and how far its shares are apart from one number to another."""
-    shares = {
-        backend: [one.share.median for (_, *which), one in found.items() if which == [backend, LONGEST]]
-        for backend in BACKENDS
-    }
+    """The largest share of a chain of 8, the most that it adds to the empty program's, and its evenness."""
     figures: dict[str, float | None] = {}
-    for backend, values in shares.items():
+    for backend in BACKENDS:
+        shares = [
+            (one.share.median, one.share.median - found[number, backend, chains.EMPTY].share.median)
+            for (number, hook, name), one in found.items()
+            if (hook, name) == (backend, LONGEST)
+        ]
+        values = [share for share, _ in shares]
         figures[f"share8_{backend}"] = max(values)
+        figures[f"share8_{backend}_added"] = max(added for _, added in shares)
         figures[f"share8_{backend}_most_over_least"] = max(values) / min(values) if min(values) else None
     return figures

@@ -41,14 +41,12 @@ def measure(rounds: int, quick: bool) -> Answer:
         {"takes": name, "hook": backend, "share, %": one.share, "ns": one.ns, "packets/s": one.packets.median}
         for (name, backend), one in found.items()
     ]
-    figures = {
-        f"share4_{backend}_mean": statistics.mean(
-            one.share.median
-            for (name, hook), one in found.items()
-            if hook == backend and name != chains.EMPTY
-        )
-        for backend in BACKENDS
-    }
+    figures: dict[str, float | None] = {}
+    for backend in BACKENDS:
+        shares = {name: one.share.median for (name, hook), one in found.items() if hook == backend}
+        empty = shares.pop(chains.EMPTY)
+        figures[f"share4_{backend}_mean"] = statistics.mean(shares.values())
+        figures[f"share4_{backend}_mean_added"] = statistics.mean(shares.values()) - empty
     return Answer("granularity", _HOW.format(flows=number, seconds=seconds), rounds, rows, figures)
 
 
