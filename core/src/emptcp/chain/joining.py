@@ -361,8 +361,8 @@ class Joiner:
     def untouched(self) -> None:
         """Append the way out of packets that no fragment of a plugin was given: they pass.
 
-        And that of those that core can't work on, which are none. It is code of its own: where the verifier
-        knows as much, it takes out a jump that nothing else leads where.
+        And that of packets that core can't work on, which are none: a verifier that knows it drops that jump,
+        if nothing else leads to the same code.
         """
         for name in ("untouched", "lost"):
             if self.asm.leads_to(self.exit(name)):

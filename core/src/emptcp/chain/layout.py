@@ -88,9 +88,9 @@ def slots(sizes: Iterable[int], policies: int) -> tuple[list[Slot | None], int]:
 
 def read(value: bytes | memoryview, slot: Slot) -> bytes:
     """Return the struct in force."""
-    start = slot.first_side + (
-        int.from_bytes(value[slot.offset : slot.offset + 4], "little") if slot.flips else 0
-    )
+    start = slot.first_side
+    if slot.flips:
+        start += int.from_bytes(value[slot.offset : slot.offset + 8], "little")
     return bytes(value[start : start + slot.size])
 
 

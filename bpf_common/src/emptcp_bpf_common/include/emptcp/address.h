@@ -45,7 +45,7 @@ static __always_inline __u64 emptcp_address_difference(const __be32 *one, const 
 	return (__u64)bpf_ntohl(one[0] ^ other[0]) << 32 | bpf_ntohl(one[1] ^ other[1]);
 }
 
-/* Whether the address of one end is in the prefix. Few branches: the verifier goes each way behind each. */
+/* Whether the address of one end is in the prefix. */
 EMPTCP_PUBLIC bool emptcp_in_prefix(const struct emptcp_handle *pkt, __u32 end,
 				    const struct emptcp_prefix *prefix)
 {
@@ -53,6 +53,7 @@ EMPTCP_PUBLIC bool emptcp_in_prefix(const struct emptcp_handle *pkt, __u32 end,
 	__u64 differ = emptcp_address_difference(address, prefix->word);
 	__u32 free = 64 - prefix->bits; /* bits that may differ, of those that are looked at last */
 
+	/* Few branches: the verifier goes on behind each of their ends. */
 	if (prefix->bits > 64) {
 		if (differ)
 			return false;

@@ -17,8 +17,8 @@
 #define __unused	__attribute__((unused))
 
 /* What the compiler is to lay out in one piece: code that is in no cache is what a packet waits for. */
-#define likely(condition)   __builtin_expect(!!(condition), 1)
-#define unlikely(condition) __builtin_expect(!!(condition), 0)
+#define emptcp_likely(condition)   __builtin_expect(!!(condition), 1)
+#define emptcp_unlikely(condition) __builtin_expect(!!(condition), 0)
 
 /* What plugins may call. docs/reference/bpf-headers.md is made of it, the fuzzer tries it. */
 #define EMPTCP_PUBLIC static __always_inline

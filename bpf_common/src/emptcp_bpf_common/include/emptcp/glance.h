@@ -42,6 +42,7 @@ static __always_inline struct emptcp_parse_config emptcp_parse_how(__u32 how, __
 	};
 }
 
+/* And back. */
 static __always_inline __u32 emptcp_parse_how_of(const struct emptcp_parse_config *config)
 {
 	return (config->needs & 0xff) | config->hook << 8 | (__u32)config->l2 << 16;
@@ -101,17 +102,18 @@ static __always_inline bool emptcp_has_usual_options(const __u8 *end, struct emp
 	const __u8 *dss = usual->tcp + EMPTCP_USUAL_HEADER, *last = usual->tcp + usual->size - 2;
 	__u32 others;
 
-	if (unlikely(last + 2 > end) ||
-	    unlikely(!emptcp_has_word(usual->tcp, EMPTCP_TCP_HEADER, ~0U, EMPTCP_USUAL_OPTIONS)) ||
-	    unlikely(!emptcp_has_word(dss, 0, EMPTCP_USUAL_DSS_IS, EMPTCP_USUAL_DSS)))
+	if (emptcp_unlikely(last + 2 > end) ||
+	    emptcp_unlikely(!emptcp_has_word(usual->tcp, EMPTCP_TCP_HEADER, ~0U, EMPTCP_USUAL_OPTIONS)) ||
+	    emptcp_unlikely(!emptcp_has_word(dss, 0, EMPTCP_USUAL_DSS_IS, EMPTCP_USUAL_DSS)))
 		return false;
 	/* Once more from the packet: cheaper than to keep the word and take it apart. */
 	usual->dss_len = READ_ONCE(dss[1]);
-	if (unlikely(!emptcp_legal_dss(READ_ONCE(dss[3]), usual->dss_len)))
+	if (emptcp_unlikely(!emptcp_legal_dss(READ_ONCE(dss[3]), usual->dss_len)))
 		return false;
 	others = usual->size - usual->dss_len;
-	return likely(others == EMPTCP_USUAL_HEADER) ||
-	       likely(others == EMPTCP_USUAL_HEADER + 2 && *(const __u16 *)last == EMPTCP_USUAL_DSS_END);
+	return emptcp_likely(others == EMPTCP_USUAL_HEADER) ||
+	       emptcp_likely(others == EMPTCP_USUAL_HEADER + 2 &&
+			     *(const __u16 *)last == EMPTCP_USUAL_DSS_END);
 }
 
 /* TCP without options or with timestamps alone, which stand in the packet: only for those who want plain TCP.
@@ -144,15 +146,15 @@ static __always_inline enum emptcp_glanced emptcp_glance_tcp(void *ctx, const st
 	const __u8 *tcp = (const void *)(ip + 1);
 	__u32 size = tcp[12] >> 4 << 2, len = bpf_ntohs(ip->tot_len);
 
-	if (unlikely(!emptcp_has_length(ip, size, room)))
+	if (emptcp_unlikely(!emptcp_has_length(ip, size, room)))
 		return EMPTCP_GLANCED_OTHER;
-	if (unlikely(size <= EMPTCP_USUAL_HEADER))
+	if (emptcp_unlikely(size <= EMPTCP_USUAL_HEADER))
 		return emptcp_glance_plain(tcp, size, config);
-	if (config->needs & EMPTCP_NEED_REST && unlikely(len > 0xffff - sizeof(struct ethhdr)))
+	if (config->needs & EMPTCP_NEED_REST && emptcp_unlikely(len > 0xffff - sizeof(struct ethhdr)))
 		return EMPTCP_GLANCED_OTHER; /* no number for ip_end */
-	if (unlikely(!emptcp_is_bare_ack(tcp[EMPTCP_TCP_FLAGS])))
+	if (emptcp_unlikely(!emptcp_is_bare_ack(tcp[EMPTCP_TCP_FLAGS])))
 		return EMPTCP_GLANCED_OTHER;
-	if (backend == EMPTCP_TC && unlikely(((struct __sk_buff *)ctx)->vlan_present))
+	if (backend == EMPTCP_TC && emptcp_unlikely(((struct __sk_buff *)ctx)->vlan_present))
 		return EMPTCP_GLANCED_OTHER;
 	*usual = (struct emptcp_usual){.tcp = tcp, .size = size, .ip_len = len};
 	return emptcp_has_usual_options(end, usual) ? EMPTCP_GLANCED_USUAL : EMPTCP_GLANCED_OTHER;
@@ -198,11 +200,12 @@ static __always_inline enum emptcp_glanced emptcp_glance(void *ctx, const struct
 
 	if (!config->l2)
 		return EMPTCP_GLANCED_OTHER;
-	if (likely(data + EMPTCP_USUAL_LEAST <= end) &&
-	    likely(emptcp_has_word(data, __builtin_offsetof(struct ethhdr, h_proto), EMPTCP_USUAL_TYPE_IS,
-				   EMPTCP_USUAL_TYPE))) {
-		if (likely(emptcp_has_word((const void *)ip, __builtin_offsetof(struct iphdr, frag_off),
-					   EMPTCP_USUAL_PROTOCOL_IS, EMPTCP_USUAL_PROTOCOL)))
+	if (emptcp_likely(data + EMPTCP_USUAL_LEAST <= end) &&
+	    emptcp_likely(emptcp_has_word(data, __builtin_offsetof(struct ethhdr, h_proto),
+					  EMPTCP_USUAL_TYPE_IS, EMPTCP_USUAL_TYPE))) {
+		if (emptcp_likely(emptcp_has_word((const void *)ip,
+						  __builtin_offsetof(struct iphdr, frag_off),
+						  EMPTCP_USUAL_PROTOCOL_IS, EMPTCP_USUAL_PROTOCOL)))
 			return emptcp_glance_tcp(ctx, ip, end, room, config, usual, backend);
 		return READ_ONCE(ip->protocol) == IPPROTO_TCP ? EMPTCP_GLANCED_OTHER : EMPTCP_GLANCED_NOTHING;
 	}

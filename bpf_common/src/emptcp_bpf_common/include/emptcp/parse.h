@@ -540,12 +540,12 @@ static __always_inline struct emptcp_pkt *emptcp_begin(void *ctx, __u32 how, __u
 	enum emptcp_glanced glanced = emptcp_glance(ctx, &config, &usual, backend);
 	struct emptcp_pkt *parsed;
 
-	if (unlikely(glanced == EMPTCP_GLANCED_NOTHING))
+	if (emptcp_unlikely(glanced == EMPTCP_GLANCED_NOTHING))
 		return NULL;
 	parsed = emptcp_parsed();
-	if (!parsed)
+	if (!parsed) /* never: a verifier that knows it drops this, if nothing else leads there */
 		emptcp_answer(NULL);
-	if (likely(glanced == EMPTCP_GLANCED_USUAL)) {
+	if (emptcp_likely(glanced == EMPTCP_GLANCED_USUAL)) {
 		emptcp_parse_usual(ctx, parsed, &config, &usual, backend);
 		emptcp_answer(parsed);
 	}
