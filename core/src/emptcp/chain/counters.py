@@ -21,6 +21,12 @@ CHUNK_STAGES = 127
 """Stages whose blocks an instruction reaches from one address: its offset has 16 bits."""
 
 CHUNK_BYTES = CHUNK_STAGES * COUNTER_BYTES
+
+MOST_BYTES = 4 << 20
+"""Of a value that every kernel takes (KMALLOC_MAX_SIZE before Linux 6.0)."""
+
+STEP_STAGES = 16
+"""Stages by whose blocks rows grow where there are so many CPUs that chunks would be more than that."""
 _BLOCK = struct.Struct(f"<{COUNTER_BYTES // 8}Q")
 _FIELDS = ("packets", "bytes", "matches", "returns", "accepts", "drops", "redirects", "skipped")
 
@@ -46,26 +52,32 @@ class Counters:
         return Counters(**numbers, reasons={name: count for name, count in since.items() if count})
 
 
-def row_bytes(slots: Iterable[int]) -> int:
-    """Return how long a CPU's row is for these slots: a chunk, or several."""
-    return (max(slots, default=0) // CHUNK_STAGES + 1) * CHUNK_BYTES
+def row_bytes(slots: Iterable[int], rows: int) -> int:
+    """Return how long to make each of so many rows for these slots: whole chunks, if not too long together."""
+    needed = max(slots, default=0) + 1
+    roomy = -(-needed // CHUNK_STAGES) * CHUNK_BYTES
+    return roomy if rows * roomy <= MOST_BYTES else -(-needed // STEP_STAGES) * STEP_STAGES * COUNTER_BYTES
 
 
-def block(value: bytes, row: int, slot: int) -> Counters:
-    """Read a slot from the map's value, whose rows are ``row`` bytes long."""
-    blocks = (_BLOCK.unpack_from(value, start) for start in range(slot * COUNTER_BYTES, len(value), row))
+def has_room(row: int, slots: Iterable[int]) -> bool:
+    """Tell whether a row is long enough for these slots."""
+    return (max(slots, default=0) + 1) * COUNTER_BYTES <= row
+
+
+def block(rows: Iterable[bytes], slot: int) -> Counters:
+    """Read a slot from the rows of all CPUs."""
+    blocks = (_BLOCK.unpack_from(row, slot * COUNTER_BYTES) for row in rows)
     total = [sum(column) for column in zip(*blocks, strict=True)]
     named = {reasons.name(n): count for n, count in enumerate(total[len(_FIELDS) :]) if count}
     return Counters(**dict(zip(_FIELDS, total, strict=False)), reasons=named)
 
 
-def carry(value: bytes, row: int, longer: int, slots: Mapping[int, int]) -> bytes:
-    """Return a map's value with rows of another length; ``slots`` tells where blocks go to, by where from."""
-    made = bytearray(len(value) // row * longer)
-    for number, start in enumerate(range(0, len(value), row)):
-        for slot, to in slots.items():
-            source, target = start + slot * COUNTER_BYTES, number * longer + to * COUNTER_BYTES
-            made[target : target + COUNTER_BYTES] = value[source : source + COUNTER_BYTES]
+def carry(row: bytes, size: int, slots: Mapping[int, int]) -> bytes:
+    """Return a row of another size with blocks of this one; ``slots`` tells where to, by where from."""
+    made = bytearray(size)
+    for slot, to in slots.items():
+        source, target = slot * COUNTER_BYTES, to * COUNTER_BYTES
+        made[target : target + COUNTER_BYTES] = row[source : source + COUNTER_BYTES]
     return bytes(made)
 
 

@@ -21,7 +21,7 @@ from emptcp.chain.objects import (
     LEAN_NEEDS,
     Objects,
 )
-from emptcp.chain.owned import COUNTERS, DESCRIPTION, PARAMETERS, Previous, row_bytes
+from emptcp.chain.owned import COUNTERS, DESCRIPTION, KIND, PARAMETERS, Previous, row_bytes, rows
 from emptcp.chain.plan import BoundPolicy, Plan, Step
 from emptcp.chain.reading import may_read
 from emptcp.pybpf import features
@@ -31,9 +31,6 @@ ROOM = 512
 
 L2 = {"ethernet": 14, "none": 0}
 """Bytes of link-layer header by what a device's packets begin with."""
-
-KIND = "array"
-"""Of the counters' map: programs of layout 3 and before have a per-CPU array, which reads the same."""
 
 _HOOKS = {"ingress": 0, "egress": 1}
 _KEY = bytes(4)
@@ -221,12 +218,12 @@ def _counters(plan: Plan, previous: Previous | None) -> tuple[pybpf.Map, list[in
     names = [list(found) for found in by_home.values()]
     if previous is not None:
         given = counters.allocate(names, previous.slots, previous.following)
-        room = row_bytes(previous.counters) if previous.counters.info.kind == KIND else 0
-        if counters.row_bytes(given.values()) <= room:
+        reads_alike = previous.counters.info.kind == KIND
+        if reads_alike and counters.has_room(row_bytes(previous.counters), given.values()):
             following = max([previous.following, *(slot + 1 for slot in given.values())])
             return previous.counters.duplicate(), _slots(plan, given), following
     given = counters.allocate(names, {})
-    row = counters.row_bytes(given.values())
+    row = counters.row_bytes(given.values(), pybpf.cpu_ids())
     made = pybpf.Map.create(KIND, 4, row * pybpf.cpu_ids(), 1, name=COUNTERS)
     if previous is not None:
         _carry_over(previous, made, row, given)
@@ -239,9 +236,9 @@ def _slots(plan: Plan, given: Mapping[str, int]) -> list[int]:
 
 def _carry_over(previous: Previous, made: pybpf.Map, row: int, given: Mapping[str, int]) -> None:
     """Copy the counts of stages that stay. What is counted between this and the switch is lost."""
-    value = previous.counters.lookup(_KEY) or b""
     stay = {previous.slots[name]: slot for name, slot in given.items() if name in previous.slots}
-    made.update(_KEY, counters.carry(value, len(value) // pybpf.cpu_ids(), row, stay))
+    value = b"".join(counters.carry(one, row, stay) for one in rows(previous.counters))
+    made.update(_KEY, value.ljust(made.info.value_size, b"\0"))
 
 
 def _about(description: Description) -> pybpf.Map:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Marks:
 
 def of(plugins: Iterable[Plugin]) -> Marks | None:
     """Return what these plugins were found by; ``None`` where that can't be told of one."""
-    texts, files = list[str | None](), [Path(entry) for entry in sys.path]
+    texts, files = list[str | None](), [path for entry in sys.path for path in _searched(entry)]
     for plugin in plugins:
         if plugin.metadata is None or plugin.manifest is None:
             return None
@@ -47,8 +48,21 @@ def of(plugins: Iterable[Plugin]) -> Marks | None:
             texts += map(plugin.metadata.read_text, _TEXTS)
         except Exception:  # a stranger's, which may be anything
             return None
-        files += _files(plugin)
+        files += map(str, _files(plugin))
     return Marks(tuple(sys.path), tuple(map(id, sys.meta_path)), tuple(texts), tuple(map(_stamp, files)))
+
+
+def _searched(entry: str) -> Iterator[str]:
+    """Yield a folder in which Python searches, and what tells in it that a distribution has plugins."""
+    yield entry or "."
+    try:
+        names = os.listdir(entry or ".")
+    except OSError:  # an archive, or nothing at all
+        return
+    for name in names:
+        if name.endswith((".dist-info", ".egg-info")):
+            yield os.path.join(entry, name)
+            yield os.path.join(entry, name, "entry_points.txt")
 
 
 def _files(plugin: Plugin) -> Iterator[Path]:
@@ -58,9 +72,9 @@ def _files(plugin: Plugin) -> Iterator[Path]:
             yield plugin.folder / plugin.manifest.object
 
 
-def _stamp(path: Path) -> tuple[str, int, int]:
+def _stamp(path: str) -> tuple[str, int, int]:
     try:
-        told = path.stat()
+        told = os.stat(path)
     except (OSError, ValueError):
-        return str(path), 0, 0
-    return str(path), told.st_mtime_ns, told.st_size
+        return path, 0, 0
+    return path, told.st_mtime_ns, told.st_size

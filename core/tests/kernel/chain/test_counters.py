@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -18,7 +19,7 @@ from emptcp.chain.plan import BoundPolicy, FragmentRef, Stage, plan
 from emptcp.chain.shared import PrivateMaps
 from emptcp.packet.build import build
 from emptcp.packet.mptcp import Dss
-from emptcp.pybpf import cpu_ids
+from emptcp.pybpf import Map, cpu_ids
 
 pytestmark = pytest.mark.kernel
 
@@ -64,13 +65,9 @@ def test_each_cpu_counts_in_its_own_row(compiled: Path, cpus: list[int], engine:
             os.sched_setaffinity(0, {cpu})
             for _ in range(packets):
                 runner.run(PACKET)
-        value = runner.loaded.counters.lookup(bytes(4)) or b""
-        row = len(value) // cpu_ids()
         slot = runner.loaded.description.stages()["t/p/a1"].counter
-        counted = {
-            cpu: counters.block(value[cpu * row : (cpu + 1) * row], row, slot).packets
-            for cpu in range(cpu_ids())
-        }
+        rows = owned.rows(runner.loaded.counters)
+        counted = {cpu: counters.block([row], slot).packets for cpu, row in enumerate(rows)}
         assert counted == dict.fromkeys(range(cpu_ids()), 0) | {cpu: n for n, cpu in enumerate(cpus, 1)}
         assert runner.counts()["t/p/a1"].packets == sum(counted.values())
 
@@ -96,3 +93,24 @@ def test_counts_go_on_in_a_map_with_more_room(compiled: Path) -> None:
         counts = owned.read_counters(second.counters, second.description)
         assert {counts[f"t/p/a{n}"].packets for n in range(3)} == {7}
         assert {counts[f"t/q/a{n}"].packets for n in range(127)} == {2}
+
+
+def test_counts_of_an_elder_layout_are_read_and_go_on(compiled: Path) -> None:
+    place = program.Place("ingress", "xdp", 14)
+    policies = [policy(compiled, "p", 3)]
+    with ExitStack() as opened:
+        objects = opened.enter_context(Objects(opened.enter_context(closing(PrivateMaps()))))
+        elder = opened.enter_context(Map.create("percpu_array", 4, counters.CHUNK_BYTES, 2))
+        count = struct.pack("<Q", 7).ljust(counters.COUNTER_BYTES, b"\0")
+        for chunk, slot in ((0, 5), (1, 3)):
+            value = (bytes(slot * counters.COUNTER_BYTES) + count).ljust(counters.CHUNK_BYTES, b"\0")
+            elder.update(chunk.to_bytes(4, "little"), value)
+        cpus = len(owned.rows(elder))
+        slots = {"t/p/a0": 5, "t/p/a2": counters.CHUNK_STAGES + 3}
+        made = program.prepare(
+            plan("ingress", policies), policies, place, objects, {}, Previous(elder, slots, 200)
+        )
+        loaded = opened.enter_context(closing(made.load()))
+        loaded.program.test_run(PACKET)
+        counts = owned.read_counters(loaded.counters, loaded.description)
+        assert [counts[f"t/p/a{n}"].packets for n in range(3)] == [7 * cpus + 1, 1, 7 * cpus + 1]

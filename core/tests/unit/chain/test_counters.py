@@ -44,31 +44,41 @@ def test_a_block_sums_over_cpus_and_names_the_reasons() -> None:
     row = [5, 600, 4, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]
     chunk = bytearray(counters.CHUNK_BYTES)
     struct.pack_into(f"<{len(row)}Q", chunk, 3 * COUNTER_BYTES, *row)
-    got = counters.block(bytes(chunk) * 2, len(chunk), 3)
+    got = counters.block([bytes(chunk), bytes(chunk)], 3)
     assert (got.packets, got.bytes, got.matches, got.returns, got.skipped) == (10, 1200, 8, 2, 4)
     assert got.reasons == {"no_space": 4}
-    assert (got - counters.block(bytes(chunk), len(chunk), 3)).reasons == {"no_space": 2}
+    assert (got - counters.block([bytes(chunk)], 3)).reasons == {"no_space": 2}
 
 
 @given(
-    st.integers(1, 4),
     st.integers(1, 3),
     st.integers(1, 3),
     st.dictionaries(st.integers(0, 2 * CHUNK_STAGES), st.integers(0, 2 * CHUNK_STAGES), max_size=5),
 )
 def test_carried_blocks_are_read_where_they_went_and_nothing_else_is(
-    cpus: int, chunks: int, others: int, slots: dict[int, int]
+    chunks: int, others: int, slots: dict[int, int]
 ) -> None:
     last, other_last = chunks * CHUNK_STAGES, others * CHUNK_STAGES
     slots = {slot: to for slot, to in slots.items() if slot < last and to < other_last}
-    slots = {slot: to for to, slot in {to: slot for slot, to in slots.items()}.items()}
-    row, other = counters.row_bytes([last - 1]), counters.row_bytes([other_last - 1])
-    numbers = range(cpus * row // COUNTER_BYTES)
-    value = b"".join(struct.pack("<Q", 1 + number).ljust(COUNTER_BYTES, b"\0") for number in numbers)
-    made = counters.carry(value, row, other, slots)
-    assert len(made) == cpus * other
     came_from = {to: slot for slot, to in slots.items()}
+    slots = {slot: to for to, slot in came_from.items()}
+    row = b"".join(struct.pack("<Q", 1 + number).ljust(COUNTER_BYTES, b"\0") for number in range(last))
+    made = counters.carry(row, other_last * COUNTER_BYTES, slots)
+    assert len(made) == other_last * COUNTER_BYTES
     for to in range(other_last):
-        there = counters.block(made, other, to)
-        expected = counters.block(value, row, came_from[to]) if to in came_from else counters.Counters()
-        assert there == expected
+        expected = counters.block([row], came_from[to]) if to in came_from else counters.Counters()
+        assert counters.block([made], to) == expected
+
+
+@given(st.integers(0, 400), st.integers(1, 512))
+def test_rows_have_room_and_are_together_what_every_kernel_takes(last: int, cpus: int) -> None:
+    row = counters.row_bytes([0, last], cpus)
+    assert counters.has_room(row, [last])
+    assert row % 64 == 0
+    needed = (last // counters.STEP_STAGES + 1) * counters.STEP_STAGES * COUNTER_BYTES
+    assert row * cpus <= counters.MOST_BYTES or row == needed
+
+
+def test_few_cpus_have_room_for_a_whole_chunk() -> None:
+    assert counters.row_bytes([2], 8) == counters.CHUNK_BYTES
+    assert not counters.has_room(counters.CHUNK_BYTES, [CHUNK_STAGES])

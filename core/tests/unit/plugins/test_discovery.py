@@ -127,10 +127,10 @@ def test_broken_metadata_of_what_is_no_plugin_is_nobodys_row(site: Any) -> None:
     assert site.row("someones-fine").state == discovery.FOUND
 
 
-def age(folder: Path) -> None:
+def age(folder: Path, when: int = 1_000_000) -> None:
     """Let all files of a folder have changed long ago, and what holds them."""
     for path in [folder, *folder.rglob("*")]:
-        os.utime(path, (1_000_000, 1_000_000))
+        os.utime(path, (when, when))
 
 
 @pytest.fixture
@@ -169,6 +169,19 @@ def test_plugins_that_come_and_go_are_noticed(known: Path, site: Any) -> None:
     assert [plugin.name for plugin in discovery.discover()] == ["cap", "other"]
     site.remove("someones-cap")
     assert [plugin.name for plugin in discovery.discover()] == ["other"]
+
+
+def test_a_distribution_that_gets_a_plugin_in_place_is_noticed(known: Path, site: Any) -> None:
+    root = site.add("late")
+    (points,) = known.parent.glob("someones_late-*.dist-info/entry_points.txt")
+    text = points.read_text()
+    points.unlink()
+    age(site.folder, 2_000_000)
+    assert [plugin.name for plugin in discovery.discover()] == ["cap"]
+    assert [plugin.name for plugin in discovery.discover()] == ["cap"]
+    points.write_text(text)
+    assert [plugin.name for plugin in discovery.discover()] == ["cap", "late"]
+    assert root.is_dir()
 
 
 def test_another_place_to_search_is_noticed(known: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -519,14 +519,19 @@ static __always_inline int emptcp_parse(void *ctx, struct emptcp_pkt *parsed,
 	return EMPTCP_PARSE_TCP;
 }
 
-/* Return from the program's function at once: what the compiler makes of `return` leads by way of the end. */
-static __always_inline __attribute__((noreturn)) void emptcp_answer(struct emptcp_pkt *parsed)
-{
-	register struct emptcp_pkt *answer asm("r0") = parsed;
-
-	asm volatile("exit" : : "r"(answer));
-	__builtin_unreachable();
-}
+/* Return from the program's function at once: what the compiler makes of `return` leads by way of the end.
+ * Clang calls something where it takes code to be unreachable, from version 21 on. */
+#if __clang_major__ < 21
+#define EMPTCP_RETURN_NOW(parsed)                                      \
+	do {                                                           \
+		register struct emptcp_pkt *answer asm("r0") = parsed; \
+                                                                       \
+		asm volatile("exit" : : "r"(answer));                  \
+		__builtin_unreachable();                               \
+	} while (0)
+#else
+#define EMPTCP_RETURN_NOW(parsed) return parsed
+#endif
 
 /*
  * What core does first; emptcp_parse_how() tells what `how` and `netns` are. NULL: no policy can want the
@@ -544,10 +549,10 @@ static __always_inline struct emptcp_pkt *emptcp_begin(void *ctx, __u32 how, __u
 		return NULL;
 	parsed = emptcp_parsed();
 	if (!parsed) /* never: a verifier that knows it drops this, if nothing else leads there */
-		emptcp_answer(NULL);
+		EMPTCP_RETURN_NOW(NULL);
 	if (emptcp_likely(glanced == EMPTCP_GLANCED_USUAL)) {
 		emptcp_parse_usual(ctx, parsed, &config, &usual, backend);
-		emptcp_answer(parsed);
+		EMPTCP_RETURN_NOW(parsed);
 	}
 	if (emptcp_parse_unusual(ctx, parsed, &config, backend) == EMPTCP_PARSE_TCP &&
 	    !(config.needs & EMPTCP_NEED_PLAIN) && !(parsed->flags & EMPTCP_PKT_MPTCP))
