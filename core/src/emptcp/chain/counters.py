@@ -53,7 +53,7 @@ class Counters:
 
 
 def row_bytes(slots: Iterable[int], rows: int) -> int:
-    """Return how long to make each of so many rows for these slots: whole chunks, if not too long together."""
+    """Return how long to make each of so many rows for these slots: whole chunks, if not too long in all."""
     needed = max(slots, default=0) + 1
     roomy = -(-needed // CHUNK_STAGES) * CHUNK_BYTES
     return roomy if rows * roomy <= MOST_BYTES else -(-needed // STEP_STAGES) * STEP_STAGES * COUNTER_BYTES

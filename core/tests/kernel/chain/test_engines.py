@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from emptcp.chain import context, fused, layout, reasons
+from emptcp.chain import context, fused, joining, layout, reasons
 from emptcp.chain.dryrun import Runner
 from emptcp.chain.plan import BoundPolicy, FragmentRef, Stage, plan
 from emptcp.errors import EmptcpError
@@ -73,6 +73,15 @@ EMPTCP_ACTOR(deep, pkt, void, param)
 	volatile __u8 room[300];
 
 	for (int i = 0; i < 300; i++)
+		room[i] = i;
+	return room[7] ? EMPTCP_NEXT : EMPTCP_DROP;
+}
+
+EMPTCP_ACTOR(as_deep_as_allowed, pkt, void, param)
+{
+	volatile __u64 room[32];
+
+	for (int i = 0; i < 32; i++)
 		room[i] = i;
 	return room[7] ? EMPTCP_NEXT : EMPTCP_DROP;
 }
@@ -442,6 +451,23 @@ def test_a_policy_behind_one_of_another_chunk_of_counters_that_is_off_counts_whe
             counts = runner.run(PACKET).counts
             for number in range(count):
                 assert counts[f"t/p{number}/a14"].packets == (number != skipped)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("backend", ["xdp", "tc"])
+def test_a_fragment_may_use_all_of_its_stack_beside_cores(
+    compiled: Path, backend: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deepest, other = (
+        FragmentRef("test", str(compiled), *which) for which in (("as_deep_as_allowed",), ("counts", 8))
+    )
+    stages = tuple(Stage(ref.name, "actor", ref.name, ref.name, ref, b"") for ref in (deepest, other))
+    policies = [BoundPolicy("t", f"p{n}", None, (), stages) for n in range(2)]
+    with Runner(policies, backend=backend, engine=engine) as runner:
+        assert runner.run(PACKET).matched == ("p0", "p1")
+    monkeypatch.setattr(joining, "STACK_BUDGET", joining.STACK_BUDGET - 1)
+    with pytest.raises(EmptcpError, match="'as_deep_as_allowed' of plugin 'test' uses 256 bytes of stack"):
+        Runner(policies, backend=backend, engine=engine)
 
 
 def test_more_instructions_than_the_budget_are_refused_before_the_kernel_is_asked(
