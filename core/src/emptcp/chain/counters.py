@@ -27,6 +27,7 @@ MOST_BYTES = 4 << 20
 
 STEP_STAGES = 16
 """Stages by whose blocks rows grow where there are so many CPUs that chunks would be more than that."""
+
 _BLOCK = struct.Struct(f"<{COUNTER_BYTES // 8}Q")
 _FIELDS = ("packets", "bytes", "matches", "returns", "accepts", "drops", "redirects", "skipped")
 

@@ -29,10 +29,7 @@ class Dispatcher(Joiner):
         """Append all that comes before the first policy."""
         asm = self.asm
         self.line("core: parse")
-        if CONTEXT in self.binding.begin.written:  # comes back behind it
-            self.save(CONTEXT, R1)
-        else:
-            self.keep(CONTEXT, R1)
+        self.keep(CONTEXT, R1)
         for register, value in ((R2, self.binding.how), (R3, self.binding.netns)):
             if register in self.binding.begin.wanted:
                 asm.emit(bpf.MOV64_IMM, register, imm=value)

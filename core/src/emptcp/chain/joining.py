@@ -214,9 +214,9 @@ class Joiner:
         if register != source:
             self.asm.emit(bpf.MOV64_REG, register, source)
         if register in self._lost:
-            self.save(register, source)
+            self._save(register, source)
 
-    def save(self, register: int, source: int) -> None:
+    def _save(self, register: int, source: int) -> None:
         """Put a value where the register of core's is loaded from again."""
         self.asm.emit(bpf.STX_DW, R10, source, self._places[register])
         self._kept.add(register)
@@ -375,7 +375,7 @@ class Joiner:
             return
         self.line("core: TCP header")
         if name == "redirect" and PACKET in self.binding.finish.written - self._kept:
-            self.save(PACKET, PACKET)  # behind the header it is asked where to
+            self._save(PACKET, PACKET)  # behind the header it is asked where to
         self.packet_arguments(self.binding.finish)
         self.copy(self.binding.finish, f"finished {name}", "core: TCP header")
 

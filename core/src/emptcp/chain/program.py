@@ -226,7 +226,7 @@ def _counters(plan: Plan, previous: Previous | None) -> tuple[pybpf.Map, list[in
     row = counters.row_bytes(given.values(), pybpf.cpu_ids())
     made = pybpf.Map.create(KIND, 4, row * pybpf.cpu_ids(), 1, name=COUNTERS)
     if previous is not None:
-        _carry_over(previous, made, row, given)
+        _carry_over(previous, made, given)
     return made, _slots(plan, given), max(given.values(), default=0) + 1
 
 
@@ -234,10 +234,10 @@ def _slots(plan: Plan, given: Mapping[str, int]) -> list[int]:
     return [given[step.name] for step in plan.steps]
 
 
-def _carry_over(previous: Previous, made: pybpf.Map, row: int, given: Mapping[str, int]) -> None:
+def _carry_over(previous: Previous, made: pybpf.Map, given: Mapping[str, int]) -> None:
     """Copy the counts of stages that stay. What is counted between this and the switch is lost."""
     stay = {previous.slots[name]: slot for name, slot in given.items() if name in previous.slots}
-    value = b"".join(counters.carry(one, row, stay) for one in rows(previous.counters))
+    value = b"".join(counters.carry(row, row_bytes(made), stay) for row in rows(previous.counters))
     made.update(_KEY, value.ljust(made.info.value_size, b"\0"))
 
 

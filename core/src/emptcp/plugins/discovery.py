@@ -64,19 +64,22 @@ class Plugin:
 
 
 _last: tuple[Marks, list[Plugin]] | None = None
+_asked = False
 
 
 def discover() -> list[Plugin]:
     """Return every installed plugin, by name; state ``found`` or ``invalid``.
 
-    What was found before is returned again as long as nothing that it went by has changed.
+    What was found before is returned again as long as nothing that it went by has changed. That is noted from
+    the second time on, as most commands ask once.
     """
-    global _last
+    global _last, _asked
     if _last is not None and _last[0] == marks.of(_last[1]):
         return list(_last[1])
     began = time.time_ns()
     found = sorted(_discovered(), key=lambda plugin: (plugin.name, plugin.distribution))
-    seen = marks.of(found)
+    seen = marks.of(found) if _asked else None
+    _asked = True
     _last = (seen, found) if seen is not None and seen.settled(began) else None
     return list(found)
 

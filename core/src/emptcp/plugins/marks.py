@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emptcp.plugins.whereabouts import MANIFEST
@@ -23,12 +22,11 @@ _TEXTS = ("METADATA", "entry_points.txt")
 
 @dataclass(frozen=True)
 class Marks:
-    """Where is searched, by whom, what the plugins' metadata say, and when which file changed how.
+    """Who searches, what the plugins' metadata say, and when which folder or file changed how.
 
     ``stamps`` are paths, times (nanoseconds since the epoch) and sizes; those of what is not there are 0.
     """
 
-    path: tuple[str, ...]
     finders: tuple[int, ...]
     texts: tuple[str | None, ...]
     stamps: tuple[tuple[str, int, int], ...]
@@ -42,14 +40,15 @@ def of(plugins: Iterable[Plugin]) -> Marks | None:
     """Return what these plugins were found by; ``None`` where that can't be told of one."""
     texts, files = list[str | None](), [path for entry in sys.path for path in _searched(entry)]
     for plugin in plugins:
-        if plugin.metadata is None or plugin.manifest is None:
+        if plugin.metadata is None or plugin.folder is None or plugin.manifest is None:
             return None
         try:
             texts += map(plugin.metadata.read_text, _TEXTS)
         except Exception:  # a stranger's, which may be anything
             return None
-        files += map(str, _files(plugin))
-    return Marks(tuple(sys.path), tuple(map(id, sys.meta_path)), tuple(texts), tuple(map(_stamp, files)))
+        names = (MANIFEST, plugin.manifest.object)
+        files += [os.path.join(plugin.folder, name) for name in names if name]
+    return Marks(tuple(map(id, sys.meta_path)), tuple(texts), tuple(map(_stamp, files)))
 
 
 def _searched(entry: str) -> Iterator[str]:
@@ -63,13 +62,6 @@ def _searched(entry: str) -> Iterator[str]:
         if name.endswith((".dist-info", ".egg-info")):
             yield os.path.join(entry, name)
             yield os.path.join(entry, name, "entry_points.txt")
-
-
-def _files(plugin: Plugin) -> Iterator[Path]:
-    if plugin.folder is not None and plugin.manifest is not None:
-        yield plugin.folder / MANIFEST
-        if plugin.manifest.object:
-            yield plugin.folder / plugin.manifest.object
 
 
 def _stamp(path: str) -> tuple[str, int, int]:

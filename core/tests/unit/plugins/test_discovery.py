@@ -140,6 +140,8 @@ def known(site: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
     age(site.folder)
     monkeypatch.setattr(sys, "path", [str(site.folder)])
     monkeypatch.setattr(discovery, "_last", None)
+    monkeypatch.setattr(discovery, "_asked", False)
+    discovery.discover()
     found = discovery.discover()
     with monkeypatch.context() as broken:
         broken.setattr(discovery, "_discovered", lambda: pytest.fail("it was looked for again"))
@@ -193,6 +195,7 @@ def test_what_has_just_changed_is_looked_for_again(site: Any, monkeypatch: pytes
     site.add()
     monkeypatch.setattr(sys, "path", [str(site.folder)])
     monkeypatch.setattr(discovery, "_last", None)
+    discovery.discover()
     discovery.discover()
     looked: list[bool] = []
     monkeypatch.setattr(discovery, "_discovered", lambda: looked.append(True) or [])
