@@ -49,6 +49,14 @@ static __always_inline __u64 emptcp_bytes_from_bits(__u64 bits)
 	return (apart + 0x7f7f7f7f7f7f7f7fULL) >> 7 & 0x0101010101010101ULL;
 }
 
+/* The contrary: a bit for each of eight bytes that is not 0, the lowest byte's first. */
+static __always_inline __u64 emptcp_bits_from_bytes(__u64 bytes)
+{
+	__u64 low = 0x7f7f7f7f7f7f7f7fULL, ones = ((bytes & low) + low | bytes) >> 7 & 0x0101010101010101ULL;
+
+	return ones * 0x0102040810204080ULL >> 56;
+}
+
 /* A block to `built`, with NOPs where a bit of `gone` is set: NOPs are bytes of 1. */
 static __always_inline void emptcp_put_nops(struct emptcp_pkt *parsed, const __u8 *block, __u64 gone)
 {
@@ -146,6 +154,15 @@ __weak __noinline int emptcp_edit_remove(void)
 	return 1;
 }
 
+/* Word `n` of what an option is when it begins `by` bytes further on; bytes that it does not have are any. */
+static __always_inline __u64 emptcp_moved_word(const __u8 *option, __u32 n, __u32 by)
+{
+	const __u64 *words = (const __u64 *)option;
+	__u32 at = n - (by >> 3), bits = 8 * (by & 7);
+
+	return words[at & 7] << bits | words[(at - 1) & 7] >> 1 >> (63 - bits);
+}
+
 /*
  * Rewrite: `built_len` bytes from `cursor` on become those of `option`. Kinds, lengths, subtypes, NOPs and
  * what is behind the last option must stay what they are, so that no option begins or ends elsewhere than
@@ -164,13 +181,14 @@ __weak __noinline int emptcp_edit_rewrite(void)
 	range = ((1ULL << (parsed->built_len & 63)) - 1) << (from & 63);
 	parsed->built_len = emptcp_options_total(parsed);
 #pragma clang loop unroll(disable)
-	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX; i++) {
-		__u32 now = parsed->block[i], then = parsed->option[(i - from) & 63];
-		__u32 change = (now ^ then) & -emptcp_bit(range, i);
+	for (i = 0; i < EMPTCP_TCP_OPTIONS_MAX / 8; i++) {
+		__u64 now = ((const __u64 *)parsed->block)[i],
+		      then = emptcp_moved_word(parsed->option, i, from);
+		__u64 change = (now ^ then) & emptcp_bytes_from_bits(range >> 8 * i) * 0xff;
 
-		parsed->built[i] = now ^ change;
-		changed |= emptcp_below(0, change) << i;
-		nibbles |= emptcp_below(0, change & 0xf0) << i;
+		((__u64 *)parsed->built)[i] = now ^ change;
+		changed |= emptcp_bits_from_bytes(change) << 8 * i;
+		nibbles |= emptcp_bits_from_bytes(change & 0xf0f0f0f0f0f0f0f0ULL) << 8 * i;
 	}
 	fixed = parsed->heads | parsed->heads << 1 | parsed->nops | EMPTCP_BITS_FROM(parsed->options_len);
 	dss = emptcp_bytes_of(parsed, EMPTCP_DSS);
